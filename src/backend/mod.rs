@@ -1,0 +1,1 @@
+//! The tensor interface and what stands behind it.

@@ -1,0 +1,182 @@
+//! Everything that can happen in a build, as two closed enums.
+//!
+//! [`ActionEvent`] is what a running action says, one JSON object a line on a descriptor of its own
+//! (`EFFAI_EVENTS` holds the descriptor's number). [`Event`] is what the engine says to whoever watches:
+//! the live display, the plain one, `--json` and the recorder all read the same stream.
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::fingerprint::Digest;
+use crate::plan::Label;
+
+/// What an action tells the engine while it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum ActionEvent {
+    /// How far the action is.
+    Progress {
+        /// What is being done, in two or three words: `epoch 3`, `encode pictures`.
+        #[serde(default)]
+        what: String,
+        /// Units done.
+        done: u64,
+        /// Units in all, if known.
+        total: Option<u64>,
+        /// The unit's plural: `steps`, `rows`, `bytes`.
+        unit: String,
+    },
+    /// One measured number; with a step it is a point of a curve.
+    Metric {
+        /// Dotted, kebab-case: `train.loss`.
+        name: String,
+        /// Step of the curve.
+        #[serde(default)]
+        step: Option<u64>,
+        /// The number.
+        value: f64,
+    },
+    /// A line for the log.
+    Log {
+        /// The line, without its end.
+        text: String,
+    },
+    /// Something the user should know although the action goes on.
+    Warning {
+        /// What.
+        text: String,
+        /// The next step.
+        #[serde(default)]
+        help: Option<String>,
+    },
+    /// An optional source could not be had; the artifact says so and holds nothing else.
+    LeftOut {
+        /// Why.
+        reason: String,
+    },
+    /// The action failed; the last event.
+    Failed(Failure),
+}
+
+/// What the engine tells its watchers.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The graph is known; `targets` of them are in question.
+    Planned {
+        /// Targets reachable from what was asked for.
+        targets: usize,
+    },
+    /// A verdict on one target, before anything of it runs.
+    Verdict {
+        /// The target.
+        label: Label,
+        /// Fresh, cached or stale.
+        verdict: Verdict,
+        /// For a stale one, why: one line a changed fact.
+        reasons: Vec<String>,
+    },
+    /// An action began.
+    Started {
+        /// The target.
+        label: Label,
+    },
+    /// An action said something.
+    Said {
+        /// The target.
+        label: Label,
+        /// What it said.
+        what: ActionEvent,
+    },
+    /// Another process runs the same key; this one waits for it.
+    Waiting {
+        /// The target.
+        label: Label,
+        /// For whom: a process id and what it builds.
+        holder: String,
+    },
+    /// A target is done.
+    Finished {
+        /// The target.
+        label: Label,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The build is over.
+    Ended(Summary),
+}
+
+/// What the engine found out about a target before running it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Nothing to do.
+    Fresh,
+    /// Some earlier run has the key: its artifact is used.
+    Cached,
+    /// Must run.
+    Stale,
+    /// Stands on something stale, so its key is not known yet.
+    Waits,
+}
+
+/// How a target ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was up to date.
+    Fresh,
+    /// Its artifact was taken from the store.
+    Restored {
+        /// The artifact.
+        artifact: Digest,
+    },
+    /// It ran.
+    Built {
+        /// The artifact.
+        artifact: Digest,
+        /// The same bytes as before, so what stands on it need not run.
+        unchanged: bool,
+        /// Wall time.
+        wall_ms: u64,
+        /// User and system time of the action's processes.
+        cpu_ms: u64,
+        /// Peak resident memory.
+        peak_bytes: u64,
+        /// Set where an optional source was left out.
+        left_out: Option<String>,
+    },
+    /// It failed.
+    Failed {
+        /// How.
+        failure: Failure,
+        /// The kept log of the action.
+        log: Option<String>,
+        /// The kept scratch directory.
+        scratch: Option<String>,
+    },
+    /// It was not tried, because something under it failed.
+    Skipped {
+        /// The target that failed.
+        because: Label,
+    },
+    /// It was stopped by the user.
+    Cancelled,
+}
+
+/// A build in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// Actions run.
+    pub built: usize,
+    /// Taken from the store.
+    pub restored: usize,
+    /// Up to date.
+    pub fresh: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Skipped after a failure.
+    pub skipped: usize,
+    /// Wall time of the whole build.
+    pub wall_ms: u64,
+}

@@ -1,0 +1,176 @@
+//! What effai can make: one file a kind, and the list of them.
+//!
+//! A kind is a schema (what its declaration may say), a version (what `run` means), the parts it stands
+//! on, the resources it needs, and a run. Everything but `run` is pure. What a kind prints, stores or
+//! schedules is not its business: `run` gets an [`ActionCx`] with its inputs as directories and fills
+//! one directory of its own; it runs in a child process, and what it says goes out as events.
+//!
+//! Adding a kind touches its file, [`KINDS`], a page in `docs/kinds/`, a recipe in `recipes/` and a case
+//! in `tests/kinds/`.
+
+use std::path::{Path, PathBuf};
+
+use crate::event::ActionEvent;
+use crate::failure::Failure;
+use crate::recipe::decl::{Decl, Problems};
+use crate::recipe::schema::Schema;
+
+/// Every kind there is.
+pub const KINDS: &[&dyn Kind] = &[];
+
+/// The kind of this name.
+pub fn find(name: &str) -> Option<&'static dyn Kind> {
+    KINDS.iter().copied().find(|kind| kind.schema().name == name)
+}
+
+/// One sort of thing effai can make.
+pub trait Kind: Sync {
+    /// What a declaration may say. Its name is the node's name, the file's name in this folder and the
+    /// page's name in `docs/kinds/`.
+    fn schema(&self) -> &'static Schema;
+
+    /// Raised when `run` gives different bytes for the same facts.
+    fn version(&self) -> u32;
+
+    /// Finds mistakes that the schema cannot: fields that contradict one another.
+    fn check(&self, _decl: &Decl, _problems: &mut Problems<'_>) {}
+
+    /// Targets this one stands on besides those it names: the download of a source, the features of a
+    /// frozen tower. Each is a target of its own, `LABEL:NAME`, shared by key with any other like it.
+    fn parts(&self, _decl: &Decl) -> Vec<Part> {
+        Vec::new()
+    }
+
+    /// Targets without which this one's artifact is of no use: an adapter's base model. Whoever takes the
+    /// artifact as an input gets these as inputs too.
+    fn alongside(&self, _decl: &Decl) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What an action of this declaration needs and promises.
+    fn needs(&self, _decl: &Decl) -> Needs {
+        Needs::default()
+    }
+
+    /// Makes the artifact in `cx.out()`.
+    fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
+}
+
+/// A target that another one brings along.
+pub struct Part {
+    /// The part's name: the target is `LABEL:NAME`.
+    pub name: String,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its checked fields, in the JSON shape of its schema (see [`crate::recipe::schema`]).
+    /// Defaults are filled in by the caller.
+    pub fields: serde_json::Value,
+}
+
+/// What an action needs from the machine and promises about its result.
+#[derive(Clone, Debug)]
+pub struct Needs {
+    /// Which pool it runs in.
+    pub pool: Pool,
+    /// Two runs give the same bytes. What measures time does not.
+    pub repeatable: bool,
+    /// The result holds measurements of this machine, whose identity is then a fact.
+    pub measures: bool,
+}
+
+impl Default for Needs {
+    fn default() -> Self {
+        Self { pool: Pool::Cpu, repeatable: true, measures: false }
+    }
+}
+
+/// Where an action waits for its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pool {
+    /// One thread's work; as many at once as jobs.
+    Cpu,
+    /// Uses all threads: one at a time, alone.
+    Machine,
+    /// Waits for the network: a few at once, with the user's environment (indexes, proxies).
+    Network,
+}
+
+/// What a running action has: its declaration, its inputs, a directory to fill and a way to speak.
+pub struct ActionCx<'a> {
+    /// The checked declaration.
+    pub decl: &'a Decl,
+    /// How many threads to use; never a fact, so results must not depend on it.
+    pub threads: usize,
+    /// The project's root, under which `File` and `Glob` fields lie.
+    pub(crate) project: PathBuf,
+    /// Target label -> directory with its artifact (read-only).
+    pub(crate) inputs: std::collections::BTreeMap<String, PathBuf>,
+    pub(crate) out: PathBuf,
+    pub(crate) scratch: PathBuf,
+    pub(crate) events: &'a mut dyn FnMut(ActionEvent),
+}
+
+impl ActionCx<'_> {
+    /// The directory to fill: what is in it at the end is the artifact.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// A directory for what is not kept.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// The artifact of a target named in the declaration, as a read-only directory.
+    ///
+    /// # Panics
+    /// If the declaration does not name that target: a bug in the kind.
+    pub fn input(&self, label: &str) -> &Path {
+        self.inputs.get(label).unwrap_or_else(|| panic!("`{label}` is not an input of {}", self.decl.label))
+    }
+
+    /// The artifact of one of this target's parts.
+    pub fn part(&self, name: &str) -> &Path {
+        self.input(&format!("{}:{name}", self.decl.label))
+    }
+
+    /// A file of the project, named by a `File` field.
+    pub fn project_file(&self, path: &str) -> PathBuf {
+        self.project.join(path)
+    }
+
+    /// The files a `Glob` field stands for, relative to the project's root, sorted.
+    pub fn project_files(&self, glob: &str) -> Result<Vec<PathBuf>, Failure> {
+        crate::recipe::glob::expand(&self.project, glob).map_err(|e| Failure::environment(e.to_string()))
+    }
+
+    /// Says how far the work is. Cheap; the engine drops what comes too often.
+    pub fn progress(&mut self, what: &str, done: u64, total: impl Into<Option<u64>>, unit: &str) {
+        (self.events)(ActionEvent::Progress { what: what.into(), done, total: total.into(), unit: unit.into() });
+    }
+
+    /// Records one number, kept with the action.
+    pub fn metric(&mut self, name: &str, value: f64) {
+        (self.events)(ActionEvent::Metric { name: name.into(), step: None, value });
+    }
+
+    /// Records one point of a curve.
+    pub fn metric_at(&mut self, name: &str, step: u64, value: f64) {
+        (self.events)(ActionEvent::Metric { name: name.into(), step: Some(step), value });
+    }
+
+    /// A line for the action's log.
+    pub fn log(&mut self, text: impl Into<String>) {
+        (self.events)(ActionEvent::Log { text: text.into() });
+    }
+
+    /// Something the user should know although the action goes on.
+    pub fn warning(&mut self, text: impl Into<String>, help: Option<String>) {
+        (self.events)(ActionEvent::Warning { text: text.into(), help });
+    }
+
+    /// An optional source could not be had. The artifact should say so.
+    pub fn left_out(&mut self, reason: impl Into<String>) {
+        (self.events)(ActionEvent::LeftOut { reason: reason.into() });
+    }
+}

@@ -1,0 +1,26 @@
+//! effai: `make` for machine-learning files.
+//!
+//! The modules stand in the order a build passes through them; `docs/architecture.md` is the long form.
+//!
+//! ```text
+//! recipe -> plan -> fingerprint -> schedule -> action -> store -> record -> report
+//! ```
+//!
+//! [`engine`] walks that path, [`cli`] calls [`engine`] and is the only user of the terminal besides [`ui`].
+//! [`kind`] holds what effai can make, one file a kind; those stand on [`train`], [`model`], [`backend`]
+//! and [`format`], which know nothing of builds.
+
+pub mod recipe;
+pub mod plan;
+pub mod fingerprint;
+
+pub mod kind;
+pub mod train;
+pub mod model;
+pub mod backend;
+pub mod format;
+pub mod report;
+
+pub mod event;
+pub mod failure;
+pub mod util;

@@ -1,0 +1,1 @@
+//! Architectures, one file each, written once against the tensor interface.

@@ -1,0 +1,60 @@
+//! A target's name.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// A path-shaped name, `models/clip-q4`; a part of a target is `models/clip:features`. Never a file path.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Label(Arc<str>);
+
+impl Label {
+    /// A label from text that [`Label::complaint`] has nothing against.
+    pub fn new(text: impl AsRef<str>) -> Self {
+        Self(Arc::from(text.as_ref()))
+    }
+
+    /// The label of a part of this target.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Self {
+        Self::new(format!("{self}:{name}"))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this names a part of another target.
+    pub fn is_part(&self) -> bool {
+        self.0.contains(':')
+    }
+
+    /// What is wrong with a text as a declared label, if anything.
+    pub fn complaint(text: &str) -> Option<String> {
+        if text.is_empty() {
+            return Some("a label is not empty".into());
+        }
+        if let Some(c) = text.chars().find(|c| !(c.is_alphanumeric() || "/-_.+".contains(*c))) {
+            return Some(format!("a label has letters, digits and / - _ . +, and no `{c}`"));
+        }
+        if text.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+            return Some("each part of a label between slashes is a name".into());
+        }
+        None
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}

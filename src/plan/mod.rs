@@ -1,0 +1,5 @@
+//! Labels, dependencies, cycles, selection. Pure.
+
+mod label;
+
+pub use label::Label;

@@ -1,0 +1,1 @@
+//! Measurements to pictures, tables and pages; never measures.

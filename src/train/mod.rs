@@ -1,0 +1,1 @@
+//! What training kinds share: optimizers, schedules, losses.

@@ -1,0 +1,124 @@
+//! The file system, with errors that name the path and the attempt. The only module that calls
+//! `std::fs` to write (`.clippy.toml` holds the others to it).
+#![expect(clippy::disallowed_methods, reason = "the wrappers themselves")]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// An attempt on a path that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {attempt} {}: {source}", path.display())]
+pub struct FsError {
+    /// `read`, `write`, `rename`...
+    pub attempt: &'static str,
+    /// The path.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl FsError {
+    /// Whether the path simply is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    }
+}
+
+impl From<FsError> for Failure {
+    fn from(error: FsError) -> Self {
+        let failure = Failure::environment(error.to_string());
+        match error.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure.help(
+                "the disk is full: free some space, `effai cache size` shows what the store holds; what was finished is kept",
+            ),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                failure.help("check who owns the path and whether it is writable")
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// Gives an I/O result its path and attempt.
+pub fn at<T>(attempt: &'static str, path: &Path, result: io::Result<T>) -> Result<T, FsError> {
+    result.map_err(|source| FsError { attempt, path: path.to_owned(), source })
+}
+
+/// Reads a whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>, FsError> {
+    at("read", path, fs::read(path))
+}
+
+/// Reads a whole text file.
+pub fn read_text(path: &Path) -> Result<String, FsError> {
+    at("read", path, fs::read_to_string(path))
+}
+
+/// Opens a file for reading.
+pub fn open(path: &Path) -> Result<File, FsError> {
+    at("open", path, File::open(path))
+}
+
+/// Creates a file for writing, and the directories above it.
+pub fn create(path: &Path) -> Result<File, FsError> {
+    if let Some(parent) = path.parent() {
+        create_dir_all(parent)?;
+    }
+    at("create", path, File::create(path))
+}
+
+/// Writes a whole file in place, and the directories above it. For directories nobody else reads yet;
+/// elsewhere [`write_atomic`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    if let Some(parent) = path.parent() {
+        create_dir_all(parent)?;
+    }
+    at("write", path, fs::write(path, bytes))
+}
+
+/// Writes beside and renames into place: a reader sees the old or the new bytes, never a part.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    create_dir_all(parent)?;
+    let mut file = at("create a file in", parent, tempfile::NamedTempFile::new_in(parent))?;
+    at("write", path, file.write_all(bytes))?;
+    at("rename into", path, file.persist(path).map_err(|e| e.error))?;
+    Ok(())
+}
+
+/// Creates a directory and those above it.
+pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
+    at("create directory", path, fs::create_dir_all(path))
+}
+
+/// Removes a directory and all below it; one that is not there is fine.
+pub fn remove_dir_all(path: &Path) -> Result<(), FsError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => at("remove", path, other),
+    }
+}
+
+/// Removes a file; one that is not there is fine.
+pub fn remove_file(path: &Path) -> Result<(), FsError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => at("remove", path, other),
+    }
+}
+
+/// Renames within a file system.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
+    at("rename", from, fs::rename(from, to))
+}
+
+/// Copies a file's bytes and permissions.
+pub fn copy(from: &Path, to: &Path) -> Result<u64, FsError> {
+    if let Some(parent) = to.parent() {
+        create_dir_all(parent)?;
+    }
+    at("copy", from, fs::copy(from, to))
+}

@@ -1,0 +1,4 @@
+//! What could be in std.
+
+pub mod fs;
+pub mod text;
