@@ -1,1 +1,2 @@
+//! The `effai` command: everything is in the library.
 fn main(){}

@@ -1,5 +1,7 @@
-//! Labels, dependencies, cycles, selection. Pure.
+//! Labels, dependencies, cycles, selection. Pure: it reads declarations and nothing else.
 
+mod graph;
 mod label;
 
+pub use graph::{Dependency, Index, Plan, Role, Target, UnknownTarget};
 pub use label::Label;

@@ -2,9 +2,14 @@
 //!
 //! Start reading at [`schema`]: what may stand in a recipe is data, and everything else follows from it.
 
+pub mod check;
 pub mod decl;
+pub mod expand;
 pub mod glob;
+pub mod load;
 pub mod mistake;
 pub mod node;
+mod parse;
 pub mod schema;
 pub mod source;
+pub mod walk;

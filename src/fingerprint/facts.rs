@@ -1,0 +1,122 @@
+//! A target's manifest: what of its declaration, its inputs and its machine decides its bytes.
+
+use std::path::{Path, PathBuf};
+
+use super::{Digest, Fact, Manifest};
+use crate::failure::Failure;
+use crate::plan::{Plan, Role, Target};
+use crate::recipe::glob;
+use crate::recipe::schema::Type;
+use crate::recipe::walk::walk;
+
+/// What the manifest must know from outside; the engine answers, so that this module stays pure.
+pub trait Outside {
+    /// The digest of a project file, by its path from the root; none if it is not there.
+    fn file(&mut self, path: &Path) -> Result<Option<Digest>, Failure>;
+    /// The project's files a glob stands for.
+    fn files(&mut self, glob: &str) -> Result<Vec<PathBuf>, Failure>;
+    /// Whether a program is on this machine.
+    fn has_tool(&mut self, name: &str) -> bool;
+    /// Who this machine is, for kinds that measure it.
+    fn machine(&mut self) -> String;
+}
+
+/// States all facts of a target whose dependencies have artifacts.
+///
+/// In it: the kind and its version, every field after defaults, the artifact of each target it stands on,
+/// the content of each file it reads, the presence of optional programs, and the machine where the kind
+/// measures. Not in it: times, absolute paths, host or user names, the number of threads, effai's release.
+pub fn manifest(
+    plan: &Plan,
+    target: &Target,
+    artifact: &dyn Fn(usize) -> Digest,
+    outside: &mut dyn Outside,
+) -> Result<Manifest, Failure> {
+    let mut manifest = Manifest::default();
+    let decl = &target.decl;
+    let kind = target.kind();
+    let name = |fact: &str| format!("{}.{fact}", decl.kind);
+    manifest.state("kind", Fact::Text(decl.kind.clone()));
+    manifest.state("kind.version", Fact::Int(kind.version().into()));
+    let mut failure = None;
+    walk(kind.schema(), &decl.fields, &mut |visit| {
+        let text = || visit.value.as_str().unwrap_or_default().to_owned();
+        match visit.ty {
+            Type::Label | Type::NamedLabel => {
+                let index = plan.find(&text()).expect("a planned target's references are planned");
+                manifest.state(name(&visit.fact), Fact::Artifact(artifact(index)));
+                if visit.ty == Type::NamedLabel {
+                    manifest.state(name(&format!("{}.label", visit.fact)), Fact::Text(text()));
+                }
+            }
+            Type::File | Type::Glob => {
+                manifest.state(name(&visit.fact), Fact::Text(text()));
+                if let Err(e) = state_files(&mut manifest, &text(), visit.ty, outside) {
+                    failure.get_or_insert(e);
+                }
+            }
+            Type::Tool => {
+                let there = if outside.has_tool(&text()) { "there" } else { "absent" };
+                manifest.state(name(&visit.fact), Fact::Text(format!("{} {there}", text())));
+            }
+            _ => manifest.state(name(&visit.fact), scalar(visit.value)),
+        }
+    });
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    for dependency in &target.dependencies {
+        match &dependency.role {
+            Role::Named => {}
+            Role::Part(part) => {
+                manifest.state(name(&format!("part.{part}")), Fact::Artifact(artifact(dependency.index)));
+            }
+            Role::Alongside => {
+                let label = &plan.targets[dependency.index].decl.label;
+                manifest.state(format!("alongside.{label}"), Fact::Artifact(artifact(dependency.index)));
+            }
+        }
+    }
+    if target.needs.measures {
+        manifest.state("machine", Fact::Text(outside.machine()));
+    }
+    Ok(manifest)
+}
+
+fn state_files(manifest: &mut Manifest, text: &str, ty: Type, outside: &mut dyn Outside) -> Result<(), Failure> {
+    let paths = match ty {
+        Type::Glob => outside.files(text)?,
+        _ => vec![PathBuf::from(text)],
+    };
+    if paths.is_empty() && !glob::is_glob(text) {
+        return Err(Failure::user(format!("there is no file `{text}`")).help("check the path in the recipe"));
+    }
+    for path in paths {
+        let name = format!("file.{}", path.display());
+        if manifest.facts().any(|(n, _)| n == name) {
+            continue;
+        }
+        let fact = match outside.file(&path)? {
+            Some(digest) => Fact::File(digest),
+            None if ty == Type::File => {
+                return Err(Failure::user(format!("there is no file `{}`", path.display()))
+                    .help("check the path in the recipe"));
+            }
+            None => Fact::Missing,
+        };
+        manifest.state(name, fact);
+    }
+    Ok(())
+}
+
+fn scalar(value: &serde_json::Value) -> Fact {
+    match value {
+        serde_json::Value::Bool(b) => Fact::Bool(*b),
+        serde_json::Value::Number(n) => match n.as_i64() {
+            Some(n) => Fact::Int(n),
+            None => Fact::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Fact::Text(text.clone()),
+        other => Fact::Text(other.to_string()),
+    }
+}

@@ -1,0 +1,322 @@
+//! A project's recipes, read and checked: `effai.kdl`, what it includes, every declaration.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::check;
+use super::decl::{Decl, Problems};
+use super::expand;
+use super::glob;
+use super::mistake::{Mistake, Mistakes, nearest};
+use super::node::{Node, Scalar, Span};
+use super::parse;
+use super::source::Sources;
+use crate::fingerprint::Digest;
+use crate::kind;
+use crate::plan::Label;
+use crate::util::fs::{self, FsError};
+
+/// The file that makes a directory a project.
+pub const PROJECT_FILE: &str = "effai.kdl";
+
+/// Raised when [`Node`] or the parser changes, so that older parses are not read.
+const PARSE_FORMAT: u32 = 1;
+
+/// Everything the recipes of one project say.
+#[derive(Debug)]
+pub struct Recipes {
+    /// The directory of `effai.kdl`.
+    pub root: PathBuf,
+    /// Settings of the project itself.
+    pub settings: Settings,
+    /// Every declared target, in the order of the text.
+    pub decls: Vec<Decl>,
+    /// The texts, for messages.
+    pub sources: Sources,
+    /// Every profile any declaration knows.
+    pub profiles: Vec<String>,
+}
+
+/// What `effai.kdl` says besides targets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// The project's name.
+    pub name: String,
+    /// Where the store is, if not at its usual place.
+    pub cache_dir: Option<String>,
+    /// How large the store may grow, as written.
+    pub cache_size: Option<String>,
+    /// What `effai build` makes when nothing is named.
+    pub default: Vec<String>,
+}
+
+/// Recipes that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No project here or above.
+    #[error("no `{PROJECT_FILE}` in {} or any directory above it", .0.display())]
+    NoProject(PathBuf),
+    /// A recipe could not be read.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The recipes have mistakes.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
+    /// No declaration knows the profile.
+    #[error("no target has a profile `{found}`")]
+    UnknownProfile {
+        /// What was asked for.
+        found: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+}
+
+/// The nearest directory with an `effai.kdl`, from `start` upwards.
+pub fn find_root(start: &Path) -> Result<PathBuf, LoadError> {
+    start
+        .ancestors()
+        .find(|dir| dir.join(PROJECT_FILE).is_file())
+        .map(Path::to_owned)
+        .ok_or_else(|| LoadError::NoProject(start.to_owned()))
+}
+
+/// Reads and checks all recipes of the project at `root`. All mistakes are reported together.
+pub fn load(root: &Path, profile: Option<&str>) -> Result<Recipes, LoadError> {
+    let mut loader = Loader {
+        root,
+        profile,
+        sources: Sources::default(),
+        mistakes: Vec::new(),
+        settings: Settings::default(),
+        targets: Vec::new(),
+        profiles: Vec::new(),
+        parsed_dir: root.join(".effai/parsed"),
+    };
+    let mut queue = vec![PathBuf::from(PROJECT_FILE)];
+    let mut seen = Vec::new();
+    while let Some(path) = queue.pop() {
+        if seen.contains(&path) {
+            continue;
+        }
+        let mut included = loader.file(&path)?;
+        seen.push(path);
+        included.reverse();
+        queue.extend(included);
+    }
+    loader.finish()
+}
+
+struct Loader<'a> {
+    root: &'a Path,
+    profile: Option<&'a str>,
+    sources: Sources,
+    mistakes: Vec<Mistake>,
+    settings: Settings,
+    targets: Vec<Node>,
+    profiles: Vec<String>,
+    parsed_dir: PathBuf,
+}
+
+impl Loader<'_> {
+    /// Reads one recipe; returns the recipes it includes.
+    fn file(&mut self, path: &Path) -> Result<Vec<PathBuf>, LoadError> {
+        let text = fs::read_text(&self.root.join(path))?;
+        let digest = Digest::of(text.as_bytes());
+        let file = self.sources.add(path.to_owned(), text.clone());
+        let nodes = match self.parsed(&digest, file) {
+            Some(nodes) => nodes,
+            None => match parse::parse(&text, file, &self.sources) {
+                Ok(nodes) => {
+                    self.keep_parsed(&digest, &nodes);
+                    nodes
+                }
+                Err(mistakes) => {
+                    self.mistakes.extend(mistakes);
+                    return Ok(Vec::new());
+                }
+            },
+        };
+        let mut included = Vec::new();
+        for node in nodes {
+            match node.name.as_str() {
+                "project" => self.settings.name = self.setting(&node).unwrap_or_default(),
+                "recipes" => {
+                    for entry in node.args() {
+                        if let Scalar::Text(pattern) = &entry.value {
+                            included.extend(self.included(pattern, entry.span));
+                        }
+                    }
+                }
+                "cache" => self.cache(&node),
+                "default" => self.settings.default.extend(node.args().filter_map(|e| match &e.value {
+                    Scalar::Text(text) => Some(text.clone()),
+                    _ => None,
+                })),
+                _ => self.targets.push(node),
+            }
+        }
+        Ok(included)
+    }
+
+    fn included(&mut self, pattern: &str, span: Span) -> Vec<PathBuf> {
+        match glob::expand(self.root, pattern) {
+            Ok(found) if found.is_empty() && !glob::is_glob(pattern) => {
+                let mistake = Mistake::new("recipe::include", format!("there is no recipe `{pattern}`"))
+                    .mark(&self.sources, span, "not found");
+                self.mistakes.push(mistake);
+                found
+            }
+            Ok(found) => found,
+            Err(error) => {
+                let mistake =
+                    Mistake::new("recipe::include", error.to_string()).mark(&self.sources, span, "this pattern");
+                self.mistakes.push(mistake);
+                Vec::new()
+            }
+        }
+    }
+
+    fn setting(&mut self, node: &Node) -> Option<String> {
+        if node.text().is_none() {
+            let mistake = Mistake::new("recipe::missing_value", format!("`{}` needs text", node.name))
+                .mark(&self.sources, node.name_span, "a value belongs here");
+            self.mistakes.push(mistake);
+        }
+        node.text().map(str::to_owned)
+    }
+
+    fn cache(&mut self, node: &Node) {
+        for (name, entry) in node.props() {
+            let Scalar::Text(text) = &entry.value else { continue };
+            match name {
+                "size" => self.settings.cache_size = Some(text.clone()),
+                "dir" => self.settings.cache_dir = Some(text.clone()),
+                _ => {
+                    let mistake = Mistake::new("recipe::unknown_field", format!("`cache` has no property `{name}`"))
+                        .mark(&self.sources, entry.span, "no such property")
+                        .help("there are: size, dir");
+                    self.mistakes.push(mistake);
+                }
+            }
+        }
+    }
+
+    /// An earlier parse of the same bytes.
+    fn parsed(&self, digest: &Digest, file: u32) -> Option<Vec<Node>> {
+        let bytes = fs::read(&self.parsed_path(digest)).ok()?;
+        let mut nodes: Vec<Node> = postcard::from_bytes(&bytes).ok()?;
+        nodes.iter_mut().for_each(|node| number_spans(node, file));
+        Some(nodes)
+    }
+
+    /// Keeping a parse is a favour to the next start; where it fails, that one parses again.
+    fn keep_parsed(&self, digest: &Digest, nodes: &[Node]) {
+        if let Ok(bytes) = postcard::to_stdvec(nodes) {
+            let _ = fs::write_atomic(&self.parsed_path(digest), &bytes);
+        }
+    }
+
+    fn parsed_path(&self, digest: &Digest) -> PathBuf {
+        self.parsed_dir.join(format!("{digest}.v{PARSE_FORMAT}"))
+    }
+
+    fn finish(mut self) -> Result<Recipes, LoadError> {
+        let mut decls = Vec::new();
+        let mut first_of: BTreeMap<Label, Span> = BTreeMap::new();
+        for mut node in std::mem::take(&mut self.targets) {
+            let Some(kind) = kind::find(&node.name) else {
+                self.unknown_kind(&node);
+                continue;
+            };
+            self.profiles.extend(expand::profiles(&node).map(str::to_owned));
+            expand::lay_profile(&mut node, self.profile);
+            for node in expand::multiply(node, &self.sources, &mut self.mistakes) {
+                if let Some(decl) = self.decl(kind, &node) {
+                    let span = decl.span("");
+                    match first_of.get(&decl.label) {
+                        Some(first) => {
+                            let message = format!("there are two targets `{}`", decl.label);
+                            let mistake = Mistake::new("recipe::duplicate_label", message)
+                                .mark(&self.sources, span, "again here")
+                                .mark(&self.sources, *first, "first here")
+                                .help("give one of them another label");
+                            self.mistakes.push(mistake);
+                        }
+                        None => drop(first_of.insert(decl.label.clone(), span)),
+                    }
+                    decls.push(decl);
+                }
+            }
+        }
+        self.profiles.sort();
+        self.profiles.dedup();
+        if !self.mistakes.is_empty() {
+            return Err(Mistakes { mistakes: self.mistakes }.into());
+        }
+        if let Some(profile) = self.profile
+            && !self.profiles.iter().any(|p| p == profile)
+        {
+            return Err(LoadError::UnknownProfile { found: profile.to_owned(), known: self.profiles });
+        }
+        Ok(Recipes {
+            root: self.root.to_owned(),
+            settings: self.settings,
+            decls,
+            sources: self.sources,
+            profiles: self.profiles,
+        })
+    }
+
+    fn decl(&mut self, kind: &'static dyn kind::Kind, node: &Node) -> Option<Decl> {
+        let label_entry = node.args().next();
+        let Some((text, span)) = label_entry.and_then(|e| match &e.value {
+            Scalar::Text(text) => Some((text, e.span)),
+            _ => None,
+        }) else {
+            let mistake = Mistake::new("recipe::no_label", format!("`{}` needs a label", node.name))
+                .mark(&self.sources, label_entry.map_or(node.name_span, |e| e.span), "a label in quotes belongs here")
+                .help(format!("{} \"{}s/a-name\" {{ ... }}", node.name, node.name));
+            self.mistakes.push(mistake);
+            return None;
+        };
+        if let Some(complaint) = Label::complaint(text) {
+            let mistake = Mistake::new("recipe::label", format!("`{text}` cannot be a label"))
+                .mark(&self.sources, span, complaint);
+            self.mistakes.push(mistake);
+            return None;
+        }
+        let before = self.mistakes.len();
+        let checked = check::check(kind.schema(), node, &self.sources, &mut self.mistakes);
+        if self.mistakes.len() > before {
+            return None;
+        }
+        let decl = Decl {
+            kind: kind.schema().name.to_owned(),
+            label: Label::new(text),
+            fields: checked.fields,
+            spans: checked.spans,
+        };
+        kind.check(&decl, &mut Problems { decl: &decl, sources: &self.sources, mistakes: &mut self.mistakes });
+        Some(decl)
+    }
+
+    fn unknown_kind(&mut self, node: &Node) {
+        let known: Vec<&str> = kind::KINDS.iter().map(|k| k.schema().name).collect();
+        let others = ["project", "recipes", "cache", "default"];
+        let help = match nearest(&node.name, known.iter().copied().chain(others)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("kinds are: {}", known.join(", ")),
+        };
+        let mistake = Mistake::new("recipe::unknown_kind", format!("there is no kind `{}`", node.name))
+            .mark(&self.sources, node.name_span, "not a kind")
+            .help(help);
+        self.mistakes.push(mistake);
+    }
+}
+
+fn number_spans(node: &mut Node, file: u32) {
+    node.name_span.file = file;
+    node.entries.iter_mut().for_each(|e| e.span.file = file);
+    node.children.iter_mut().for_each(|child| number_spans(child, file));
+}

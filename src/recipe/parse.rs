@@ -1,0 +1,180 @@
+//! KDL text to [`Node`]s: the only user of kdl.
+
+use kdl::{KdlDocument, KdlError, KdlNode, KdlValue};
+
+use super::mistake::Mistake;
+use super::node::{Entry, Node, Scalar, Span};
+use super::source::Sources;
+
+/// Parses one recipe. `file` is its number in `sources`, for spans and messages.
+pub(super) fn parse(text: &str, file: u32, sources: &Sources) -> Result<Vec<Node>, Vec<Mistake>> {
+    match KdlDocument::parse_v2(text) {
+        Ok(document) => Converter { file, sources, mistakes: Vec::new() }.document(&document),
+        Err(error) => Err(explain(text, file, sources, &error)),
+    }
+}
+
+struct Converter<'a> {
+    file: u32,
+    sources: &'a Sources,
+    mistakes: Vec<Mistake>,
+}
+
+impl Converter<'_> {
+    fn document(mut self, document: &KdlDocument) -> Result<Vec<Node>, Vec<Mistake>> {
+        let nodes = self.nodes(document);
+        if self.mistakes.is_empty() { Ok(nodes) } else { Err(self.mistakes) }
+    }
+
+    fn nodes(&mut self, document: &KdlDocument) -> Vec<Node> {
+        document.nodes().iter().map(|node| self.node(node)).collect()
+    }
+
+    fn node(&mut self, node: &KdlNode) -> Node {
+        let entries = node
+            .entries()
+            .iter()
+            .map(|entry| {
+                let span = self.span(entry.span());
+                let value = match entry.value() {
+                    KdlValue::String(text) => Scalar::Text(text.clone()),
+                    KdlValue::Integer(n) => Scalar::Int(i64::try_from(*n).unwrap_or_else(|_| {
+                        self.mistakes.push(
+                            Mistake::new("recipe::number", format!("the number {n} does not fit in 64 bits"))
+                                .mark(self.sources, span, "too large"),
+                        );
+                        0
+                    })),
+                    KdlValue::Float(x) => Scalar::Float(*x),
+                    KdlValue::Bool(b) => Scalar::Bool(*b),
+                    KdlValue::Null => Scalar::Null,
+                };
+                Entry { name: entry.name().map(|n| n.value().to_owned()), value, span }
+            })
+            .collect();
+        Node {
+            name: node.name().value().to_owned(),
+            name_span: self.span(node.name().span()),
+            entries,
+            children: node.children().map(|children| self.nodes(children)).unwrap_or_default(),
+        }
+    }
+
+    fn span(&self, span: miette::SourceSpan) -> Span {
+        Span { file: self.file, start: span.offset() as u32, len: span.len() as u32 }
+    }
+}
+
+/// Turns kdl's complaints into ours: the commonest mistake, a label without quotes, is named as such.
+fn explain(text: &str, file: u32, sources: &Sources, error: &KdlError) -> Vec<Mistake> {
+    let mut mistakes: Vec<Mistake> = Vec::new();
+    for diagnostic in &error.diagnostics {
+        let start = diagnostic.span.offset().min(text.len());
+        let mistake = match bare_label_near(text, start) {
+            Some((at, word)) => {
+                let span = Span { file, start: at as u32, len: word.len() as u32 };
+                Mistake::new("recipe::bare_label", "a bare word cannot hold a slash")
+                    .mark(sources, span, "needs quotes")
+                    .help(format!("write it as \"{word}\""))
+            }
+            None => {
+                let len = diagnostic.span.len().min(text.len() - start);
+                let span = Span { file, start: start as u32, len: len as u32 };
+                let message = diagnostic.message.clone().unwrap_or_else(|| "not KDL".into());
+                Mistake::new("recipe::syntax", lower_first(message.trim_end_matches('.')))
+                    .mark(sources, span, diagnostic.label.clone().unwrap_or_else(|| "here".into()))
+                    .help(diagnostic.help.clone().unwrap_or_default())
+            }
+        };
+        if !mistakes.iter().any(|m| m.span() == mistake.span()) {
+            mistakes.push(mistake);
+        }
+    }
+    // One unreadable word makes kdl complain of all that follows; the cause is enough.
+    if let Some(cause) = mistakes.iter().position(|m| m.code == "recipe::bare_label") {
+        return vec![mistakes.swap_remove(cause)];
+    }
+    mistakes
+}
+
+/// An unquoted word with a slash in it, on the line of a complaint or the one before.
+fn bare_label_near(text: &str, offset: usize) -> Option<(usize, &str)> {
+    let offset = (0..=offset).rev().find(|i| text.is_char_boundary(*i))?;
+    let start = text[..offset].rmatch_indices('\n').nth(1).map_or(0, |(i, _)| i + 1);
+    let end = text[offset..].find('\n').map_or(text.len(), |i| offset + i);
+    let mut line_start = start;
+    for line in text[start..end].split('\n') {
+        if let Some((at, word)) = bare_label_in(line) {
+            return Some((line_start + at, word));
+        }
+        line_start += line.len() + 1;
+    }
+    None
+}
+
+fn bare_label_in(line: &str) -> Option<(usize, &str)> {
+    let mut quoted = false;
+    let mut begin = 0;
+    for (i, c) in line.char_indices().chain([(line.len(), ' ')]) {
+        if c == '"' {
+            quoted = !quoted;
+        } else if quoted || !(c.is_whitespace() || "={};".contains(c)) {
+            continue;
+        }
+        let word = &line[begin..i];
+        if word.starts_with("//") {
+            return None;
+        }
+        if !quoted && c != '"' && word.contains('/') {
+            return Some((begin, word));
+        }
+        begin = i + c.len_utf8();
+    }
+    None
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn complaint(text: &str) -> (String, String) {
+        let mut sources = Sources::default();
+        let file = sources.add(PathBuf::from("effai.kdl"), text.into());
+        let mistakes = parse(text, file, &sources).expect_err("should not parse");
+        let span = mistakes[0].span().expect("a place");
+        (mistakes[0].message.clone(), text[span.start as usize..(span.start + span.len) as usize].into())
+    }
+
+    #[test]
+    fn a_bare_label_is_named_as_such() {
+        let expected = ("a bare word cannot hold a slash".to_owned(), "data/emoji".to_owned());
+        assert_eq!(complaint("dataset data/emoji {\n}\n"), expected);
+        assert_eq!(complaint("// a comment\ndataset data/emoji {\n}\n"), expected);
+        assert_eq!(complaint("a \"x/y\"\ndataset data/emoji\n"), expected);
+        assert_eq!(complaint("model \"m\" {\n    train data/emoji { epochs 2; }\n}\n"), expected);
+    }
+
+    #[test]
+    fn values_keep_their_type_and_place() {
+        let text = "m \"é\" 3 x=1e-3 on=#true\n";
+        let mut sources = Sources::default();
+        let file = sources.add(PathBuf::from("effai.kdl"), text.into());
+        let nodes = parse(text, file, &sources).expect("parses");
+        let values: Vec<_> = nodes[0].entries.iter().map(|e| e.value.clone()).collect();
+        assert_eq!(
+            values,
+            [Scalar::Text("é".into()), Scalar::Int(3), Scalar::Float(1e-3), Scalar::Bool(true)]
+        );
+        let three = nodes[0].entries[1].span;
+        assert_eq!(&text[three.start as usize..][..three.len as usize], "3");
+    }
+}
