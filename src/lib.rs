@@ -20,6 +20,7 @@ pub mod model;
 pub mod backend;
 pub mod format;
 pub mod report;
+pub mod store;
 
 pub mod event;
 pub mod failure;

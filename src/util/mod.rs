@@ -1,4 +1,5 @@
 //! What could be in std.
 
 pub mod fs;
+pub mod sqlite;
 pub mod text;

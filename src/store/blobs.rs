@@ -1,0 +1,249 @@
+//! Content by digest: taking files in, reading blobs back.
+
+use std::collections::HashMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use walkdir::WalkDir;
+
+use super::tree::{BadTree, Entry, Form, Tree, link_bytes};
+use crate::failure::Failure;
+use crate::fingerprint::Digest;
+use crate::util::fs::{self, FsError};
+
+/// With this many new files and more, the file system is synced once instead of file by file.
+const SYNC_AT_ONCE_MIN: usize = 32;
+
+/// The blobs of a store.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    dir: Arc<PathBuf>,
+    incoming: Arc<PathBuf>,
+}
+
+/// What became of a directory that was taken in.
+#[derive(Debug)]
+pub struct Ingested {
+    /// The artifact.
+    pub artifact: Digest,
+    /// Its tree.
+    pub tree: Tree,
+    /// Evidence of each blob that is new: digest, size, mtime in ns.
+    pub new_blobs: Vec<(Digest, u64, i64)>,
+}
+
+/// Something in the store that is not as it should be, or a file that could not be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// A blob is not there.
+    #[error("the store has no blob {0}")]
+    Missing(Digest),
+    /// A blob's bytes are not what its name says.
+    #[error("the blob {digest} was changed: {}", path.display())]
+    Corrupt {
+        /// Its name.
+        digest: Digest,
+        /// Where it was put aside.
+        path: PathBuf,
+    },
+    /// A tree's text is not one.
+    #[error("the artifact {digest} cannot be read: {source}")]
+    BadTree {
+        /// The artifact.
+        digest: Digest,
+        /// Where.
+        source: BadTree,
+    },
+    /// An action left something that is neither file, directory nor link.
+    #[error("{} is neither a file, a directory nor a link", .0.display())]
+    OddFile(PathBuf),
+    /// A directory could not be walked.
+    #[error("cannot list {}: {source}", path.display())]
+    Walk {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: walkdir::Error,
+    },
+}
+
+impl StoreError {
+    /// Whether running the target again repairs it.
+    pub fn is_repairable(&self) -> bool {
+        matches!(self, StoreError::Missing(_) | StoreError::Corrupt { .. } | StoreError::BadTree { .. })
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Fs(e) => e.into(),
+            StoreError::OddFile(_) => Failure::target(error.to_string()),
+            StoreError::Walk { .. } => Failure::environment(error.to_string()),
+            _ => Failure::environment(error.to_string()).help("build again: what is missing is made anew"),
+        }
+    }
+}
+
+impl Blobs {
+    pub(super) fn new(root: &Path) -> Self {
+        Self { dir: Arc::new(root.join("blobs")), incoming: Arc::new(root.join("incoming")) }
+    }
+
+    /// Where a blob lies, or would.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.to_string();
+        self.dir.join(&name[..2]).join(&name[2..])
+    }
+
+    /// Whether all of an artifact's bytes are there, by name and size.
+    pub fn has_artifact(&self, artifact: &Digest) -> bool {
+        let Ok(tree) = self.tree(artifact) else { return false };
+        tree.entries()
+            .iter()
+            .all(|e| self.path(&e.digest).symlink_metadata().is_ok_and(|m| m.is_file() && m.len() == e.size))
+    }
+
+    /// Reads an artifact's tree.
+    pub fn tree(&self, artifact: &Digest) -> Result<Tree, StoreError> {
+        let bytes = self.read(artifact)?;
+        Tree::from_bytes(&bytes).map_err(|source| StoreError::BadTree { digest: *artifact, source })
+    }
+
+    /// Reads a small blob whole, and checks it.
+    pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(digest);
+        let bytes = fs::read(&path).map_err(|e| if e.is_missing() { StoreError::Missing(*digest) } else { e.into() })?;
+        if Digest::of(&bytes) != *digest {
+            return Err(self.put_aside(digest));
+        }
+        Ok(bytes)
+    }
+
+    /// Takes a blob that is not what it should be out of the way, keeping it for a look.
+    pub(super) fn put_aside(&self, digest: &Digest) -> StoreError {
+        let aside = self.incoming.join(format!("corrupt-{digest}"));
+        let moved = fs::create_dir_all(&self.incoming).and_then(|()| fs::rename(&self.path(digest), &aside));
+        StoreError::Corrupt { digest: *digest, path: if moved.is_ok() { aside } else { self.path(digest) } }
+    }
+
+    /// Takes a directory's files in; they are moved where the file system lets them be.
+    ///
+    /// Files are hashed on all of rayon's threads; the tree does not depend on how many.
+    pub fn ingest(&self, dir: &Path) -> Result<Ingested, StoreError> {
+        let mut files = Vec::new();
+        for entry in WalkDir::new(dir).min_depth(1).sort_by_file_name() {
+            let entry = entry.map_err(|source| StoreError::Walk { path: dir.to_owned(), source })?;
+            if !entry.file_type().is_dir() {
+                files.push(entry.into_path());
+            }
+        }
+        let taken: Vec<(Entry, bool)> =
+            files.par_iter().map(|path| self.take(dir, path)).collect::<Result<_, _>>()?;
+        let tree = Tree::new(taken.iter().map(|(entry, _)| entry.clone()).collect());
+        let bytes = tree.to_bytes();
+        let artifact = Digest::of(&bytes);
+        let mut new: HashMap<Digest, u64> =
+            taken.iter().filter(|(_, new)| *new).map(|(e, _)| (e.digest, e.size)).collect();
+        if self.write(&artifact, &bytes)? {
+            new.insert(artifact, bytes.len() as u64);
+        }
+        self.sync(new.keys())?;
+        let mut new_blobs = Vec::with_capacity(new.len());
+        for (digest, size) in new {
+            let path = self.path(&digest);
+            let metadata = fs::at("look at", &path, path.symlink_metadata())?;
+            new_blobs.push((digest, size, mtime_ns(&metadata)));
+        }
+        new_blobs.sort_unstable();
+        Ok(Ingested { artifact, tree, new_blobs })
+    }
+
+    /// One file; says whether its blob is new.
+    fn take(&self, dir: &Path, path: &Path) -> Result<(Entry, bool), StoreError> {
+        let metadata = fs::at("look at", path, path.symlink_metadata())?;
+        let relative = path.strip_prefix(dir).expect("walked from there").to_owned();
+        if metadata.is_symlink() {
+            let target = fs::at("read the link", path, path.read_link())?;
+            let bytes = link_bytes(&target);
+            let digest = Digest::of(bytes);
+            let new = self.write(&digest, bytes)?;
+            return Ok((Entry { path: relative, form: Form::Link, digest, size: bytes.len() as u64 }, new));
+        }
+        if !metadata.is_file() {
+            return Err(StoreError::OddFile(path.to_owned()));
+        }
+        let form = if metadata.permissions().mode() & 0o111 != 0 { Form::Executable } else { Form::File };
+        let (digest, size) = fs::at("read", path, Digest::of_file(path))?;
+        let new = self.take_content(path, &metadata, &digest)?;
+        Ok((Entry { path: relative, form, digest, size }, new))
+    }
+
+    fn take_content(&self, path: &Path, metadata: &std::fs::Metadata, digest: &Digest) -> Result<bool, StoreError> {
+        let to = self.path(digest);
+        if to.exists() {
+            return Ok(false);
+        }
+        fs::create_dir_all(to.parent().expect("a blob lies in a directory"))?;
+        // A file with a second name may be written through it later: only a sole name is moved.
+        if metadata.nlink() == 1 {
+            fs::at("protect", path, set_mode(path, 0o444))?;
+            if fs::rename(path, &to).is_ok() {
+                return Ok(true);
+            }
+        }
+        fs::create_dir_all(&self.incoming)?;
+        let beside = tempfile::NamedTempFile::new_in(&*self.incoming);
+        let beside = fs::at("create a file in", &self.incoming, beside)?.into_temp_path();
+        fs::copy(path, &beside)?;
+        fs::at("protect", &beside, set_mode(&beside, 0o444))?;
+        fs::rename(&beside, &to)?;
+        Ok(true)
+    }
+
+    /// Writes a blob from memory; says whether it is new.
+    fn write(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, StoreError> {
+        let to = self.path(digest);
+        if to.exists() {
+            return Ok(false);
+        }
+        fs::write_atomic(&to, bytes)?;
+        fs::at("protect", &to, set_mode(&to, 0o444))?;
+        Ok(true)
+    }
+
+    /// Makes new blobs last through a power cut before the index names them.
+    fn sync<'a>(&self, digests: impl ExactSizeIterator<Item = &'a Digest>) -> Result<(), StoreError> {
+        if digests.len() >= SYNC_AT_ONCE_MIN {
+            #[cfg(target_os = "linux")]
+            {
+                let dir = fs::open(&self.dir)?;
+                return Ok(fs::at("sync", &self.dir, rustix::fs::syncfs(&dir).map_err(Into::into))?);
+            }
+        }
+        for digest in digests {
+            let path = self.path(digest);
+            fs::at("sync", &path, fs::open(&path)?.sync_all())?;
+        }
+        Ok(())
+    }
+
+    /// Bytes and number of all blobs.
+    pub fn usage(&self) -> (u64, usize) {
+        let files = WalkDir::new(&*self.dir).into_iter().filter_map(Result::ok).filter(|e| e.file_type().is_file());
+        files.filter_map(|e| e.metadata().ok()).fold((0, 0), |(bytes, n), m| (bytes + m.len(), n + 1))
+    }
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+pub(super) fn mtime_ns(metadata: &std::fs::Metadata) -> i64 {
+    metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec()
+}

@@ -1,0 +1,157 @@
+//! The store's SQLite index: keys to artifacts, and how blobs looked when written.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::fingerprint::{Digest, Manifest};
+use crate::util::sqlite::{self, DbError};
+
+const MIGRATIONS: &[&str] = &[include_str!("../../cache-schema/store/0001_first.sql")];
+
+/// The index; belongs to one thread, many processes may have it open.
+pub struct Index {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// What is known of one key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyRow {
+    /// The artifact it stands for.
+    pub artifact: Digest,
+    /// The kind of the target that made it.
+    pub kind: String,
+    /// The label it had then; for people.
+    pub label: String,
+    /// Its facts.
+    pub manifest: Manifest,
+    /// Last value of each metric.
+    pub metrics: std::collections::BTreeMap<String, f64>,
+    /// Bytes of its files.
+    pub size: u64,
+    /// Wall time of the run that made it.
+    pub wall_ms: u64,
+    /// CPU time of that run.
+    pub cpu_ms: u64,
+    /// Peak memory of that run.
+    pub peak_bytes: u64,
+    /// The backend that computed it.
+    pub backend: String,
+}
+
+/// What the index holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Keys known.
+    pub keys: usize,
+    /// Different artifacts among them.
+    pub artifacts: usize,
+}
+
+impl Index {
+    pub(super) fn open(path: &Path) -> Result<Self, DbError> {
+        Ok(Self { connection: sqlite::open(path, MIGRATIONS)?, path: path.to_owned() })
+    }
+
+    fn wrap(&self, source: rusqlite::Error) -> DbError {
+        DbError::Sqlite { path: self.path.clone(), source }
+    }
+
+    /// The artifact of a key.
+    pub fn artifact(&self, key: &Digest) -> Result<Option<Digest>, DbError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT artifact FROM keys WHERE key = ?1")
+            .map_err(|e| self.wrap(e))?;
+        statement.query_row([key.bytes()], |row| digest(row, 0)).optional().map_err(|e| self.wrap(e))
+    }
+
+    /// All that is known of a key.
+    pub fn get(&self, key: &Digest) -> Result<Option<KeyRow>, DbError> {
+        let sql = "SELECT artifact, kind, label, manifest, metrics, size, wall_ms, cpu_ms, peak_bytes, backend
+                   FROM keys WHERE key = ?1";
+        let read = |row: &Row<'_>| {
+            Ok(KeyRow {
+                artifact: digest(row, 0)?,
+                kind: row.get(1)?,
+                label: row.get(2)?,
+                manifest: serde_json::from_str(&row.get::<_, String>(3)?).unwrap_or_default(),
+                metrics: serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default(),
+                size: row.get(5)?,
+                wall_ms: row.get(6)?,
+                cpu_ms: row.get(7)?,
+                peak_bytes: row.get(8)?,
+                backend: row.get(9)?,
+            })
+        };
+        self.connection.query_row(sql, [key.bytes()], read).optional().map_err(|e| self.wrap(e))
+    }
+
+    /// Records a finished key and the evidence of its new blobs, in one transaction.
+    pub fn put(&self, key: &Digest, row: &KeyRow, blobs: &[(Digest, u64, i64)]) -> Result<(), DbError> {
+        let now = jiff::Timestamp::now().to_string();
+        let write = || -> rusqlite::Result<()> {
+            let transaction = self.connection.unchecked_transaction()?;
+            insert_blobs(&transaction, blobs)?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
+                params![
+                    key.bytes(),
+                    row.artifact.bytes(),
+                    row.kind,
+                    row.label,
+                    serde_json::to_string(&row.manifest).expect("facts are plain"),
+                    serde_json::to_string(&row.metrics).expect("metrics are plain"),
+                    row.size,
+                    row.wall_ms,
+                    row.cpu_ms,
+                    row.peak_bytes,
+                    row.backend,
+                    now
+                ],
+            )?;
+            transaction.commit()
+        };
+        write().map_err(|e| self.wrap(e))
+    }
+
+    /// Forgets a key whose bytes are gone.
+    pub fn forget(&self, key: &Digest) -> Result<(), DbError> {
+        self.connection.execute("DELETE FROM keys WHERE key = ?1", [key.bytes()]).map_err(|e| self.wrap(e))?;
+        Ok(())
+    }
+
+    /// Size and mtime of a blob as last seen.
+    pub(super) fn blob(&self, digest: &Digest) -> Option<(u64, i64)> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT size, mtime_ns FROM blobs WHERE digest = ?1").ok()?;
+        statement.query_row([digest.bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional().ok()?
+    }
+
+    /// Remembers how blobs look. Losing this only costs a hash, so its failure is not one.
+    pub fn remember_blobs(&self, blobs: &[(Digest, u64, i64)]) {
+        let _ = insert_blobs(&self.connection, blobs);
+    }
+
+    /// What the index holds.
+    pub fn usage(&self) -> Result<Usage, DbError> {
+        let read = |row: &Row<'_>| Ok(Usage { keys: row.get(0)?, artifacts: row.get(1)? });
+        self.connection
+            .query_row("SELECT count(*), count(DISTINCT artifact) FROM keys", [], read)
+            .map_err(|e| self.wrap(e))
+    }
+}
+
+fn insert_blobs(connection: &Connection, blobs: &[(Digest, u64, i64)]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("INSERT OR REPLACE INTO blobs VALUES (?1, ?2, ?3)")?;
+    for (digest, size, mtime_ns) in blobs {
+        statement.execute(params![digest.bytes(), size, mtime_ns])?;
+    }
+    Ok(())
+}
+
+/// A digest column.
+fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+    row.get::<_, [u8; 32]>(column).map(Digest::from_bytes)
+}

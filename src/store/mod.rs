@@ -1,0 +1,63 @@
+//! Where artifacts live, by digest. It knows digests, bytes and names, and never what a target is.
+//!
+//! ```text
+//! CACHE/v1/CACHEDIR.TAG      backup programs pass it over
+//! CACHE/v1/blobs/ab/cdef...  content by blake3, read-only
+//! CACHE/v1/index.db          keys and blob evidence (cache-schema/store)
+//! CACHE/v1/locks/KEY         one build of a key at a time, across processes
+//! CACHE/v1/incoming/         blobs being written; renamed into place
+//! ```
+//!
+//! Invariants: a blob is complete from the moment it has its name; a key in the index names an artifact
+//! whose blobs were all in place before the row was written. A reader that finds otherwise (a disk error,
+//! a hand that reached in) reports the blob missing, and the target that needs it runs again.
+
+mod blobs;
+mod index;
+mod lock;
+mod materialise;
+mod tree;
+
+use std::path::{Path, PathBuf};
+
+pub use blobs::{Blobs, Ingested, StoreError};
+pub use index::{Index, KeyRow, Usage};
+pub use lock::KeyLock;
+pub use materialise::{Placed, Purpose};
+pub use tree::{BadTree, Entry, Form, Tree};
+
+use crate::util::fs;
+use crate::util::sqlite::DbError;
+
+/// Raised when the layout on disk changes; a newer layout is a new directory.
+const LAYOUT: &str = "v1";
+
+const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
+# This directory is a cache of effai. See https://bford.info/cachedir/\n";
+
+/// An opened store.
+pub struct Store {
+    /// Content; may be shared between threads.
+    pub blobs: Blobs,
+    /// Keys and evidence; belongs to one thread.
+    pub index: Index,
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens the store below `cache`, making it if need be.
+    pub fn open(cache: &Path) -> Result<Self, DbError> {
+        let root = cache.join(LAYOUT);
+        let tag = root.join("CACHEDIR.TAG");
+        if !tag.exists() {
+            fs::write_atomic(&tag, CACHEDIR_TAG.as_bytes())?;
+        }
+        let index = Index::open(&root.join("index.db"))?;
+        Ok(Self { blobs: Blobs::new(&root), index, root })
+    }
+
+    /// The directory of this layout.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
