@@ -20,8 +20,13 @@ pub mod model;
 pub mod backend;
 pub mod format;
 pub mod report;
+pub mod engine;
+pub mod schedule;
+pub mod action;
 pub mod store;
+pub mod record;
 
+pub mod env;
 pub mod event;
 pub mod failure;
 pub mod util;

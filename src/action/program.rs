@@ -1,0 +1,87 @@
+//! Programs that a kind calls: package managers, a user's commands.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::failure::Failure;
+
+/// A program, its arguments and its surroundings.
+#[derive(Clone, Debug)]
+pub struct Program {
+    name: OsString,
+    args: Vec<OsString>,
+    dir: Option<PathBuf>,
+    vars: Vec<(OsString, OsString)>,
+    install: Option<String>,
+}
+
+/// What a program that succeeded wrote.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its standard output.
+    pub stdout: String,
+}
+
+impl Program {
+    /// A program found on the search path.
+    pub fn new(name: impl Into<OsString>) -> Self {
+        Self { name: name.into(), args: Vec::new(), dir: None, vars: Vec::new(), install: None }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: Into<OsString>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Runs in this directory.
+    #[must_use]
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn var(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.vars.push((name.into(), value.into()));
+        self
+    }
+
+    /// How to get it where it is missing.
+    #[must_use]
+    pub fn install(mut self, how: impl Into<String>) -> Self {
+        self.install = Some(how.into());
+        self
+    }
+
+    /// Runs it to its end. Its output is kept and shown only where it fails.
+    pub fn run(&self) -> Result<Output, Failure> {
+        let mut command = Command::new(&self.name);
+        command.args(&self.args).stdin(Stdio::null()).envs(self.vars.iter().map(|(k, v)| (k, v)));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let name = self.name.to_string_lossy();
+        let output = command.output().map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                let failure = Failure::environment(format!("`{name}` is not installed"));
+                match &self.install {
+                    Some(how) => failure.help(how.clone()),
+                    None => failure.help(format!("install `{name}`, or put it on the PATH")),
+                }
+            } else {
+                Failure::environment(format!("cannot start `{name}`: {error}"))
+            }
+        })?;
+        if output.status.success() {
+            return Ok(Output { stdout: String::from_utf8_lossy(&output.stdout).into_owned() });
+        }
+        let text = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+        let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");
+        Err(Failure::target(format!("`{name}` failed ({}):\n  {tail}", output.status)))
+    }
+}

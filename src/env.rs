@@ -1,0 +1,43 @@
+//! Every environment variable effai reads, its meaning, and its only reader.
+#![expect(clippy::disallowed_methods, reason = "the one reader")]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A variable and what it is for; `effai config` and the documentation list these.
+pub const VARIABLES: &[(&str, &str)] = &[
+    ("EFFAI_CACHE_DIR", "where the store is; otherwise $XDG_CACHE_HOME/effai or ~/.cache/effai"),
+    ("EFFAI_EVENTS", "set for actions: the number of the descriptor that takes their events"),
+    ("EFFAI_LOG", "what to log on stderr, e.g. effai=debug"),
+];
+
+/// Where the store is, unless the project says otherwise.
+pub fn cache_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("EFFAI_CACHE_DIR")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("effai")))
+        .or_else(|| set("HOME").map(|dir| dir.join(".cache/effai")))
+}
+
+/// The descriptor for events, in an action.
+pub fn events_descriptor() -> Option<i32> {
+    std::env::var("EFFAI_EVENTS").ok()?.parse().ok()
+}
+
+/// The log filter.
+pub fn log_filter() -> Option<String> {
+    std::env::var("EFFAI_LOG").ok()
+}
+
+/// The search path for programs.
+pub fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// Whether a program can be found.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    std::env::split_paths(&path())
+        .map(|dir| dir.join(name))
+        .find(|file| file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
+}
