@@ -1,1 +1,8 @@
 //! Readers and writers of file formats; no engine types.
+
+pub mod archive;
+pub mod dataset;
+pub mod image;
+pub mod pickle;
+pub mod template;
+pub mod tensors;

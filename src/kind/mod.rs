@@ -9,6 +9,8 @@
 //! in `tests/kinds/`.
 
 pub mod command;
+pub mod dataset;
+pub mod fetch;
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +20,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[&command::Command];
+pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {
