@@ -10,6 +10,7 @@
 
 pub mod command;
 pub mod dataset;
+pub mod features;
 pub mod fetch;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch];
+pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {
