@@ -12,6 +12,7 @@ pub mod command;
 pub mod dataset;
 pub mod features;
 pub mod fetch;
+pub mod model;
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features];
+pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features, &model::Model];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {
