@@ -8,11 +8,13 @@
 //! Adding a kind touches its file, [`KINDS`], a page in `docs/kinds/`, a recipe in `recipes/` and a case
 //! in `tests/kinds/`.
 
+pub mod adapter;
 pub mod command;
 pub mod dataset;
 pub mod features;
 pub mod fetch;
 pub mod model;
+pub mod quantized;
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +24,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features, &model::Model];
+pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features, &model::Model, &adapter::Adapter, &quantized::Quantized];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {
