@@ -15,6 +15,8 @@ pub mod features;
 pub mod fetch;
 pub mod model;
 pub mod quantized;
+pub mod report;
+pub mod speed;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features, &model::Model, &adapter::Adapter, &quantized::Quantized];
+pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features, &model::Model, &adapter::Adapter, &quantized::Quantized, &report::Report, &speed::Speed];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {
