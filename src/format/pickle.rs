@@ -173,7 +173,8 @@ impl TensorRef {
         let mut bytes = Vec::with_capacity(count * width);
         let mut index = vec![0usize; self.shape.len()];
         for _ in 0..count {
-            let place = index.iter().zip(&self.stride).try_fold(self.offset, |p, (i, s)| p.checked_add(i.checked_mul(*s)?));
+            let place =
+                index.iter().zip(&self.stride).try_fold(self.offset, |p, (i, s)| p.checked_add(i.checked_mul(*s)?));
             let start = place.and_then(|p| p.checked_mul(width));
             let Some(element) = start.and_then(|s| source.get(s..s + width)) else { return Err(out) };
             bytes.extend_from_slice(element);
@@ -194,7 +195,8 @@ fn tensors_of(object: Value, at: usize) -> Result<Vec<TensorRef>, PickleError> {
     let Value::Dict(mut entries) = object else {
         return Err(PickleError::Shape { what: "the object is not a dictionary", at });
     };
-    if let Some(i) = entries.iter().position(|(k, v)| *k == Value::Text("state_dict".into()) && matches!(v, Value::Dict(_)))
+    if let Some(i) =
+        entries.iter().position(|(k, v)| *k == Value::Text("state_dict".into()) && matches!(v, Value::Dict(_)))
     {
         let Value::Dict(inner) = entries.swap_remove(i).1 else { unreachable!("just matched") };
         entries = inner;
@@ -225,8 +227,17 @@ enum Value {
     Dict(Vec<(Value, Value)>),
     /// An allowed name.
     Global(Allowed),
-    Storage { storage: String, key: String },
-    Tensor { storage: String, key: String, offset: usize, shape: Vec<usize>, stride: Vec<usize> },
+    Storage {
+        storage: String,
+        key: String,
+    },
+    Tensor {
+        storage: String,
+        key: String,
+        offset: usize,
+        shape: Vec<usize>,
+        stride: Vec<usize>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -484,7 +495,13 @@ impl<'a> Machine<'a> {
             Allowed::OrderedDict => Ok(Value::Dict(vec![])),
             Allowed::RebuildParameter => args.into_iter().next().ok_or(self.bad("a parameter without data")),
             Allowed::RebuildTensor => match &args[..] {
-                [Value::Storage { storage, key }, Value::Int(offset), Value::Tuple(shape), Value::Tuple(stride), ..] => {
+                [
+                    Value::Storage { storage, key },
+                    Value::Int(offset),
+                    Value::Tuple(shape),
+                    Value::Tuple(stride),
+                    ..,
+                ] => {
                     let sizes = |values: &[Value]| {
                         values
                             .iter()

@@ -27,7 +27,8 @@ pub const SOURCE_PROPS: &[Prop] = &[
     Prop::new("path", Type::File, "an archive of this project"),
     Prop::new("sha256", Type::Sha256, "the digest the file must have; without one, what came is taken"),
     Prop::new("license", Type::Text, "its licence, for the card"),
-    Prop::new("optional", Type::Bool, "where it cannot be had, go on without it and say so").default(Default::Bool(false)),
+    Prop::new("optional", Type::Bool, "where it cannot be had, go on without it and say so")
+        .default(Default::Bool(false)),
     Prop::new("tool", Type::Tool, "the program an optional source needs; whether it is there is a fact"),
 ];
 
@@ -60,7 +61,8 @@ pub struct Source {
 impl Source {
     /// Where from, in words: `npm emoji-datasource-google@16.0.0`.
     pub fn origin(&self) -> String {
-        let named = [("npm", &self.npm), ("pip", &self.pip), ("apt", &self.apt), ("url", &self.url), ("path", &self.path)];
+        let named =
+            [("npm", &self.npm), ("pip", &self.pip), ("apt", &self.apt), ("url", &self.url), ("path", &self.path)];
         named.iter().find_map(|(n, v)| v.as_ref().map(|v| format!("{n} {v}"))).unwrap_or_default()
     }
 
@@ -78,7 +80,12 @@ impl Source {
 /// Reports a source that comes from nowhere or from several places.
 pub fn check_source(source: &Source, path: &str, problems: &mut Problems<'_>) {
     if let Some(complaint) = source.complaint() {
-        problems.at(path, format!("the source {complaint}"), "this source", "give it one of npm, pip, apt, url or path");
+        problems.at(
+            path,
+            format!("the source {complaint}"),
+            "this source",
+            "give it one of npm, pip, apt, url or path",
+        );
     }
     for spec in [&source.npm, &source.pip, &source.apt].into_iter().flatten() {
         if split_spec(spec).is_none() {
