@@ -8,7 +8,7 @@
 //!
 //! [`engine`] walks that path, [`cli`] calls [`engine`] and is the only user of the terminal besides [`ui`].
 //! [`kind`] holds what effai can make, one file a kind; those stand on [`train`], [`model`], [`backend`]
-//! and [`format`], which know nothing of builds.
+//! and `format`, which know nothing of builds.
 
 pub mod fingerprint;
 pub mod plan;

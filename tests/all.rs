@@ -1,4 +1,5 @@
 //! One binary of integration tests: the real program on temporary projects.
+#![expect(clippy::disallowed_methods, reason = "tests set up files in the plainest way")]
 
 mod cli;
 mod diagnostics;

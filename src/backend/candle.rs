@@ -320,7 +320,7 @@ macro_rules! custom_ops {
                 result: &candle_core::Tensor,
                 grad: &candle_core::Tensor,
             ) -> candle_core::Result<Option<candle_core::Tensor>> {
-                (self.op().backward)(&[arg.clone()], result, grad).map(Some)
+                (self.op().backward)(std::slice::from_ref(arg), result, grad).map(Some)
             }
         }
 

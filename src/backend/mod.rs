@@ -87,7 +87,7 @@ pub trait Tensor: Clone + Sized + 'static {
 
     /// [.., m, k] x [.., k, n] -> [.., m, n]; the leading axes are equal.
     fn matmul(&self, other: &Self) -> Result<Self>;
-    /// x [.., in], weight [out, in], bias [out] -> [.., out].
+    /// `x [.., in], weight [out, in], bias [out] -> [.., out]`
     fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self>;
     /// Softmax over the last axis.
     fn softmax(&self) -> Result<Self>;

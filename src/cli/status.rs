@@ -44,7 +44,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         if let Some(reason) = engine.state(label).and_then(|s| s.left_out.as_ref()) {
             reasons.push(format!("left out: {reason}"));
         }
-        output.line(&format!("{word}  {label:<36} {}", reasons.join("; ")).trim_end().to_owned());
+        output.line(format!("{word}  {label:<36} {}", reasons.join("; ")).trim_end());
     }
     Ok(u8::from(args.check && stale))
 }

@@ -308,7 +308,7 @@ fn plots(cx: &ActionCx<'_>, fields: &Fields, report: &Value) -> Result<Vec<(Stri
         high: e["high"].as_f64().unwrap_or(0.0),
     };
     let tests = report["tests"].as_array().cloned().unwrap_or_default();
-    let groups: Vec<(String, f64, Vec<(String, Estimate)>)> = tests
+    let groups: Vec<plot::Group> = tests
         .iter()
         .map(|t| {
             let rows = t["rows"].as_array().into_iter().flatten();

@@ -82,10 +82,10 @@ impl Kind for Speed {
             times.sort_by(f64::total_cmp);
             Ok(times)
         };
-        let run = |x: &CandleTensor| model.picture_batch(x).and_then(|y| Ok(drop(y.to_f32()?)));
+        let run = |x: &CandleTensor| force(&model.picture_batch(x)?);
         let single = measure("one picture", &|| run(&one))?;
         let batch = measure("a batch", &|| run(&many))?;
-        let text = measure("one text", &|| model.text_batch(&ids).and_then(|y| Ok(drop(y.to_f32()?))))?;
+        let text = measure("one text", &|| force(&model.text_batch(&ids)?))?;
         let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
         let result = json!({
             "version": 1, "machine": machine::identity(), "threads": cx.threads, "bytes": bytes, "load_ms": load_ms,
@@ -96,6 +96,12 @@ impl Kind for Speed {
         let text = serde_json::to_string_pretty(&result).expect("plain data");
         Ok(fs::write(&cx.out().join("speed.json"), text.as_bytes())?)
     }
+}
+
+/// Waits for a result: backends may compute when a value is asked for.
+fn force(tensor: &CandleTensor) -> Result<(), Failure> {
+    tensor.to_f32()?;
+    Ok(())
 }
 
 /// The most memory this process ever held. 0 where the system does not say.

@@ -21,13 +21,16 @@ pub struct Packed {
     pub relative_error: f64,
 }
 
+/// One row: packed words, scales, biases, squared error.
+type PackedRow = (Vec<u32>, Vec<f32>, Vec<f32>, f64);
+
 /// Rounds a matrix to the nearest of `2^bits` evenly spaced values in each group of `group` inputs.
 ///
 /// The grid's end on the side of the larger magnitude is exact, as in MLX, and zero is on the grid.
 pub fn pack(values: &[f32], out: usize, inner: usize, bits: usize, group: usize) -> Packed {
     let per_word = 32 / bits;
     let (words, groups) = (inner / per_word, inner / group);
-    let rows: Vec<(Vec<u32>, Vec<f32>, Vec<f32>, f64)> = (0..out)
+    let rows: Vec<PackedRow> = (0..out)
         .into_par_iter()
         .map(|row| {
             let row = &values[row * inner..][..inner];
@@ -47,7 +50,7 @@ pub fn pack(values: &[f32], out: usize, inner: usize, bits: usize, group: usize)
         .collect();
     let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
     let error: f64 = rows.iter().map(|r| r.3).sum();
-    let gather = |pick: &dyn Fn(&(Vec<u32>, Vec<f32>, Vec<f32>, f64)) -> Vec<f32>| rows.iter().flat_map(pick).collect();
+    let gather = |pick: &dyn Fn(&PackedRow) -> Vec<f32>| rows.iter().flat_map(pick).collect();
     let weight = rows.iter().flat_map(|r| r.0.iter().copied()).collect();
     Packed {
         weight: Array { shape: vec![out, words], values: Values::U32(weight) },

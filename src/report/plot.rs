@@ -10,8 +10,11 @@ use crate::report::retrieval::Estimate;
 /// Okabe and Ito's colour-blind-safe colours.
 pub const COLOURS: [&str; 6] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 
+/// A test: its name, its chance level, and a labelled estimate a subject.
+pub type Group = (String, f64, Vec<(String, Estimate)>);
+
 /// Rows of points with intervals, one group of rows a test.
-pub fn dots(title: &str, groups: &[(String, f64, Vec<(String, Estimate)>)]) -> String {
+pub fn dots(title: &str, groups: &[Group]) -> String {
     let rows: usize = groups.iter().map(|g| g.2.len() + 1).sum();
     let (left, width, row_height) = (230.0, 760.0, 21.0);
     let height = 56.0 + rows as f64 * row_height;

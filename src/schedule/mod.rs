@@ -1,7 +1,7 @@
 //! Runs what is stale, in order, as much at once as the pools allow.
 //!
 //! One loop on one thread owns all state. Worker threads each watch one action and send messages. A
-//! target's state changes in [`Build::settle`] and [`Build::start`] and nowhere else:
+//! target's state changes in `Build::settle` and `Build::start` and nowhere else:
 //!
 //! ```text
 //! Waiting -> Known                 its key has an artifact

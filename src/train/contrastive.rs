@@ -13,7 +13,7 @@ pub const LOGIT_SCALE_MAX: f32 = 4.605_17;
 /// InfoNCE in both directions (van den Oord et al., 2018), with every picture and caption of a concept as a
 /// positive (Khosla et al., 2020): the mean log-probability of the positives.
 ///
-/// pictures [n, d] and texts [m, d] of length 1, their concepts' numbers, scale [1] (logarithm).
+/// pictures [n, d] and texts [m, d] of length 1, their concepts' numbers, scale `[1]` (logarithm).
 pub fn info_nce<T: Tensor>(
     pictures: &T,
     texts: &T,
