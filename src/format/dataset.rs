@@ -159,8 +159,10 @@ pub fn write_split(dir: &Path, split: &str, rows: &[Row]) -> Result<(), Failure>
         fields.push((name.clone(), text(&|r| r.columns.get(name).map_or("", String::as_str))));
     }
     let features = serde_json::json!({"info": {"features": features(with_pictures, &columns)}}).to_string();
-    let schema =
-        Schema::new(fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect::<Vec<_>>());
+    // pyarrow reads a schema's metadata from the arrow schema in the file, other readers from the file's own.
+    let metadata = std::collections::HashMap::from([("huggingface".to_owned(), features.clone())]);
+    let columns_of_file: Vec<Field> = fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect();
+    let schema = Schema::new_with_metadata(columns_of_file, metadata);
     let schema = Arc::new(schema);
     let name = format!("data/{}-00000-of-00001.parquet", split.replace('-', "_"));
     let path = dir.join(&name);

@@ -170,9 +170,9 @@ impl Kind for Dataset {
         &SCHEMA
     }
 
-    /// 1: first.
+    /// 1: first. 2: the features are in the arrow schema too.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
