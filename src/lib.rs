@@ -20,6 +20,9 @@ pub mod model;
 pub mod backend;
 pub mod format;
 pub mod report;
+pub mod cli;
+pub mod ui;
+
 pub mod engine;
 pub mod schedule;
 pub mod action;

@@ -1,2 +1,5 @@
 //! The `effai` command: everything is in the library.
-fn main(){}
+
+fn main() -> std::process::ExitCode {
+    effai::cli::run().into()
+}

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod dataset;
-pub mod mapping;
+pub mod image;
 pub mod pickle;
-pub mod table;
+pub mod template;
+pub mod tensors;

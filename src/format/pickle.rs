@@ -1,402 +1,542 @@
-//! PyTorch checkpoints, read without running anything.
+//! A safe reader of torch checkpoints, the legacy form and the zip form.
 //!
-//! `torch.save` writes a Python pickle, a program for a small stack machine that may call any function.
-//! This module walks such a program with a machine of its own ([`machine`]) that knows the opcodes and the
-//! few globals a state dict is made of; anything else is an error with its name and byte offset.
+//! A pickle is a program. This reader interprets the few opcodes that a dictionary of tensors needs, and
+//! of the names a pickle may call it knows five. Anything else is refused with its name and its place;
+//! nothing a file says is ever executed.
 //!
-//! Two layouts are read, as `torch/serialization.py` (PyTorch 2) writes them:
-//!
-//! - legacy (before 1.6): five pickles in a row (magic number, protocol version, system information, the
-//!   object, the storage keys), then each storage as a little-endian `i64` count and its elements;
-//! - zip: `NAME/data.pkl` holds the object, `NAME/data/KEY` the raw storages.
-//!
-//! The result is an ordered list of tensors; nested dictionaries are joined by dots, what is not a tensor
-//! (epochs, learning rates) is passed over.
-
-mod machine;
+//! Sources: the opcodes of Python's `pickletools`, and the two layouts `torch.load` reads: five
+//! consecutive pickles (magic, protocol, system, object, storage keys) followed by the raw storages, or a
+//! zip archive with `data.pkl` and one file a storage.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::Path;
-
-use safetensors::Dtype;
+use std::io::{Cursor, Read};
 
 use crate::failure::Failure;
-use crate::util::fs::{self, FsError};
-use machine::{Id, Machine, Value};
 
-/// A checkpoint larger than this is refused.
-const FILE_BYTES_MAX: u64 = 64 << 30;
-/// A pickle (names, shapes, strides; no weights) larger than this is refused.
-const PICKLE_BYTES_MAX: u64 = 256 << 20;
-/// More tensors than this are refused.
-const TENSORS_MAX: usize = 1 << 20;
-/// Dictionaries nested deeper than this are refused.
-const DEPTH_MAX: usize = 32;
-/// `torch.serialization.MAGIC_NUMBER`, 0x1950a86a20f9469cfc6c, little-endian.
-const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// `torch.serialization.PROTOCOL_VERSION`.
-const LEGACY_PROTOCOL: i64 = 1001;
+/// What legacy files begin with.
+const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
+/// More values on the stack than any checkpoint needs; a guard against bombs.
+const VALUES_MAX: usize = 4_000_000;
 
-/// One tensor of a checkpoint.
+/// One tensor of a checkpoint, in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StoredTensor {
-    /// Its name; nested dictionaries are joined by dots.
+pub struct PickledTensor {
+    /// Its key.
     pub name: String,
-    /// The type of its elements.
-    pub dtype: Dtype,
-    /// Its shape; empty for a scalar.
+    /// Its number type as torch names the storage: `Float`, `Half`, `Long`...
+    pub storage: String,
+    /// Its shape.
     pub shape: Vec<usize>,
-    /// Its elements in row-major order, little-endian.
+    /// Contiguous, little-endian.
     pub bytes: Vec<u8>,
 }
 
-/// A checkpoint that cannot be read.
+/// A file that is not a checkpoint, or not a harmless one.
 #[derive(Debug, thiserror::Error)]
 pub enum PickleError {
-    /// The file system.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-    /// An opcode outside the list.
-    #[error("the pickle has opcode {opcode:#04x} ({name}) at byte {offset}, which is not allowed")]
+    /// Ends too early.
+    #[error("the file is cut off at byte {at}")]
+    Truncated {
+        /// Where more was expected.
+        at: usize,
+    },
+    /// An opcode that a checkpoint does not need.
+    #[error("the pickle has the opcode {opcode:#04x} at byte {at}, which a checkpoint does not need")]
     Opcode {
         /// The opcode.
         opcode: u8,
-        /// Its name in `pickletools`.
-        name: &'static str,
-        /// Where it stands in the file (legacy) or in `data.pkl` (zip).
-        offset: usize,
+        /// Its place.
+        at: usize,
     },
-    /// A global outside the list: a class or a function.
-    #[error("the pickle asks for `{global}` at byte {offset}, which is not allowed")]
+    /// A name that is not on the list.
+    #[error("the pickle wants to call `{name}` (byte {at}), which is not allowed")]
     Global {
-        /// `module.name`.
-        global: String,
-        /// Where.
-        offset: usize,
+        /// Module and name.
+        name: String,
+        /// Its place.
+        at: usize,
     },
-    /// It ends too early.
-    #[error("the file ends at byte {offset}, within {what}: it is truncated")]
-    Truncated {
-        /// Where the data ran out.
-        offset: usize,
-        /// What was being read.
+    /// Anything else.
+    #[error("not a torch checkpoint: {what} (byte {at})")]
+    Shape {
+        /// What is wrong.
         what: &'static str,
+        /// Its place.
+        at: usize,
     },
-    /// It breaks the format's rules.
-    #[error("{what} at byte {offset}")]
-    Malformed {
-        /// Which rule.
-        what: String,
-        /// Where.
-        offset: usize,
-    },
-    /// It is not a checkpoint, or of a sort that is not read.
-    #[error("{0}")]
-    Unsupported(String),
+    /// The zip container.
+    #[error("the checkpoint's archive cannot be read: {0}")]
+    Zip(#[from] zip::result::ZipError),
 }
 
-impl PickleError {
-    /// As it is told, with the file's path.
-    pub fn of_file(self, path: &Path) -> Failure {
-        if let PickleError::Fs(error) = self {
-            return error.into();
+impl From<PickleError> for Failure {
+    fn from(error: PickleError) -> Self {
+        let failure = Failure::target(error.to_string());
+        match error {
+            PickleError::Truncated { .. } => failure.help("fetch the file again"),
+            PickleError::Opcode { .. } | PickleError::Global { .. } => failure.help(
+                "nothing in the file was executed; ask its author for a safetensors file, or look at it with `python3 -m pickletools`",
+            ),
+            _ => failure,
         }
-        let help = match &self {
-            PickleError::Opcode { .. } | PickleError::Global { .. } => {
-                "nothing in it was run; a plain state dict (`torch.save(model.state_dict(), path)`) or a safetensors file has only tensors and names"
-            }
-            PickleError::Truncated { .. } => "fetch it again, and compare its sha256",
-            _ => "check that the file is a checkpoint written by `torch.save`",
-        };
-        Failure::target(self.to_string()).help(help).within(path.display())
     }
 }
 
-/// Reads the tensors of a checkpoint, in the order of its dictionary.
-pub fn read(path: &Path) -> Result<Vec<StoredTensor>, PickleError> {
-    let mut file = fs::open(path)?;
-    let size = fs::at("look at", path, file.metadata())?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(PickleError::Unsupported(format!(
-            "the file has {size} bytes, more than the {FILE_BYTES_MAX} that are read"
-        )));
-    }
-    let mut magic = [0; 4];
-    let is_zip = size >= 4 && file.read_exact(&mut magic).is_ok() && magic == *b"PK\x03\x04";
-    if is_zip { read_zip(path) } else { read_legacy(&fs::read(path)?) }
+/// Reads all tensors of a checkpoint.
+pub fn read(bytes: &[u8]) -> Result<Vec<PickledTensor>, PickleError> {
+    if bytes.starts_with(b"PK\x03\x04") { read_zip(bytes) } else { read_legacy(bytes) }
 }
 
-/// Reads a legacy checkpoint that is in memory.
-pub fn read_legacy(bytes: &[u8]) -> Result<Vec<StoredTensor>, PickleError> {
+fn read_legacy(bytes: &[u8]) -> Result<Vec<PickledTensor>, PickleError> {
     let mut at = 0;
-    let mut next = || -> Result<(Machine, Id, usize), PickleError> {
-        let begin = at;
-        let mut machine = Machine::new(bytes, begin);
-        let root = machine.run()?;
-        at = machine.offset();
-        Ok((machine, root, begin))
+    let next = |at: &mut usize| -> Result<Value, PickleError> {
+        let mut machine = Machine::new(bytes, *at);
+        let value = machine.run()?;
+        *at = machine.at;
+        Ok(value)
     };
-    let not_ours = |what: &str| PickleError::Unsupported(format!("not a checkpoint of `torch.save`: {what}"));
-    if bytes.first() != Some(&0x80) {
-        return Err(not_ours("it does not begin with a pickle"));
+    if next(&mut at)? != Value::Int(LEGACY_MAGIC) {
+        return Err(PickleError::Shape { what: "the magic number is missing", at: 0 });
     }
-    let (machine, root, _) = next()?;
-    if !matches!(machine.value(root), Value::BigInt(digits) if *digits == LEGACY_MAGIC) {
-        return Err(not_ours("the magic number is missing"));
+    next(&mut at)?;
+    next(&mut at)?;
+    let object = next(&mut at)?;
+    let Value::List(keys) = next(&mut at)? else {
+        return Err(PickleError::Shape { what: "no list of storages", at });
+    };
+    let tensors = tensors_of(object, at)?;
+    let widths: BTreeMap<&str, usize> = tensors.iter().map(|t| (t.key.as_str(), width(&t.storage))).collect();
+    let mut storages = BTreeMap::new();
+    for key in &keys {
+        let Value::Text(key) = key else { return Err(PickleError::Shape { what: "a storage without a name", at }) };
+        let count = bytes.get(at..at + 8).ok_or(PickleError::Truncated { at })?;
+        let count = u64::from_le_bytes(count.try_into().expect("eight bytes"));
+        at += 8;
+        let size = usize::try_from(count).ok().and_then(|n| n.checked_mul(*widths.get(key.as_str()).unwrap_or(&0)));
+        let end = size.and_then(|s| at.checked_add(s)).ok_or(PickleError::Shape { what: "a storage too large", at })?;
+        storages.insert(key.clone(), bytes.get(at..end).ok_or(PickleError::Truncated { at: bytes.len() })?.to_vec());
+        at = end;
     }
-    let (machine, root, _) = next()?;
-    if !matches!(machine.value(root), Value::Int(LEGACY_PROTOCOL)) {
-        return Err(not_ours("the protocol version is not 1001"));
-    }
-    let (machine, root, _) = next()?;
-    if let Some(id) = machine.get(root, "little_endian")
-        && !matches!(machine.value(id), Value::Bool(true))
-    {
-        return Err(PickleError::Unsupported("the storages are big-endian, which is not read".into()));
-    }
-    let (machine, root, _) = next()?;
-    let tensors = tensors_of(&machine, root)?;
-    let (keys_machine, keys_root, keys_at) = next()?;
-    let keys = keys_machine.strings(keys_root).ok_or_else(|| PickleError::Malformed {
-        what: "the storage keys are not a list of strings".into(),
-        offset: keys_at,
-    })?;
-
-    let sizes: BTreeMap<&str, usize> =
-        tensors.iter().map(|t| (t.storage.key.as_str(), t.storage.dtype_bytes())).collect();
-    let mut storages: BTreeMap<String, &[u8]> = BTreeMap::new();
-    for key in keys {
-        let Some(element_bytes) = sizes.get(key.as_str()) else {
-            // A storage of nothing but a scalar we passed over; its element size is unknown, so it cannot be skipped.
-            return Err(PickleError::Malformed { what: format!("storage `{key}` belongs to no tensor"), offset: at });
-        };
-        let what = "a storage's length";
-        let head = bytes.get(at..at + 8).ok_or(PickleError::Truncated { offset: bytes.len(), what })?;
-        let count = i64::from_le_bytes(head.try_into().unwrap_or_default());
-        let length = usize::try_from(count).ok().and_then(|n| n.checked_mul(*element_bytes)).ok_or_else(|| {
-            PickleError::Malformed { what: format!("storage `{key}` has an impossible length {count}"), offset: at }
-        })?;
-        let end = (at + 8).checked_add(length);
-        let body = end.and_then(|end| bytes.get(at + 8..end));
-        let body = body.ok_or(PickleError::Truncated { offset: bytes.len(), what: "a storage's elements" })?;
-        at += 8 + length;
-        storages.insert(key, body);
-    }
-    let mut made = Made::default();
-    tensors
-        .into_iter()
-        .map(|tensor| {
-            let storage = storages.get(&tensor.storage.key).ok_or_else(|| tensor.missing())?;
-            made.tensor(&tensor, storage)
-        })
-        .collect()
+    tensors.into_iter().map(|t| t.gather(&storages, at)).collect()
 }
 
-fn read_zip(path: &Path) -> Result<Vec<StoredTensor>, PickleError> {
-    let bad = |e: zip::result::ZipError| PickleError::Unsupported(format!("not a readable zip archive: {e}"));
-    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(fs::open(path)?)).map_err(bad)?;
-    let Some(prefix) = archive
-        .file_names()
-        .filter_map(Result::ok)
-        .find_map(|name| name.strip_suffix("data.pkl").filter(|p| p.is_empty() || p.ends_with('/')).map(str::to_owned))
-    else {
-        return Err(PickleError::Unsupported("a zip archive, but no checkpoint: it has no `data.pkl`".into()));
+fn read_zip(bytes: &[u8]) -> Result<Vec<PickledTensor>, PickleError> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes))?;
+    let name = archive.file_names().filter_map(Result::ok).find(|n| n.ends_with("data.pkl")).map(|n| n.into_owned());
+    let name = name.ok_or(PickleError::Shape { what: "the archive has no data.pkl", at: 0 })?;
+    let mut member = |name: &str| -> Result<Vec<u8>, PickleError> {
+        let mut text = Vec::new();
+        archive.by_name(name)?.read_to_end(&mut text).map_err(|_| PickleError::Truncated { at: text.len() })?;
+        Ok(text)
     };
-    let mut member = |name: &str, limit: u64, what: &'static str| -> Result<Vec<u8>, PickleError> {
-        let entry = archive.by_name(&format!("{prefix}{name}"));
-        let entry = entry.map_err(|e| PickleError::Unsupported(format!("member `{prefix}{name}`: {e}")))?;
-        if entry.size() > limit {
-            return Err(PickleError::Unsupported(format!(
-                "member `{prefix}{name}` has {} bytes, more than expected",
-                entry.size()
-            )));
-        }
-        let mut bytes = Vec::new();
-        let size = entry.size();
-        match entry.take(limit).read_to_end(&mut bytes) {
-            Ok(n) if n as u64 == size => Ok(bytes),
-            _ => Err(PickleError::Truncated { offset: bytes.len(), what }),
-        }
-    };
-    if let Ok(order) = member("byteorder", 16, "byteorder")
-        && order != b"little"
-    {
-        return Err(PickleError::Unsupported("the storages are big-endian, which is not read".into()));
-    }
-    let pickle = member("data.pkl", PICKLE_BYTES_MAX, "data.pkl")?;
-    let mut machine = Machine::new(&pickle, 0);
-    let root = machine.run()?;
-    let tensors = tensors_of(&machine, root)?;
-    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
-    for (i, tensor) in tensors.iter().enumerate() {
-        last.insert(&tensor.storage.key, i);
-    }
-    // Storages are kept only until their last tensor.
-    let mut storages: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
-    let mut made = Made::default();
-    let mut result = Vec::new();
-    for (i, tensor) in tensors.iter().enumerate() {
-        let key = tensor.storage.key.as_str();
-        if !storages.contains_key(key) {
-            // A key is a name within the archive, never a path outside of it: only members are looked up.
-            storages.insert(key, member(&format!("data/{key}"), FILE_BYTES_MAX, "a storage")?);
-        }
-        result.push(made.tensor(tensor, &storages[key])?);
-        if last.get(key) == Some(&i) {
-            storages.remove(key);
+    let pickle = member(&name)?;
+    let tensors = tensors_of(Machine::new(&pickle, 0).run()?, 0)?;
+    let mut storages = BTreeMap::new();
+    let root = name.trim_end_matches("data.pkl");
+    for tensor in &tensors {
+        if !storages.contains_key(&tensor.key) {
+            storages.insert(tensor.key.clone(), member(&format!("{root}data/{}", tensor.key))?);
         }
     }
-    Ok(result)
+    tensors.into_iter().map(|t| t.gather(&storages, 0)).collect()
 }
 
-/// A tensor as the pickle describes it.
-struct View {
+/// Bytes of one element.
+fn width(storage: &str) -> usize {
+    match storage {
+        "Double" | "Long" => 8,
+        "Float" | "Int" => 4,
+        "Half" | "BFloat16" | "Short" => 2,
+        _ => 1,
+    }
+}
+
+struct TensorRef {
     name: String,
-    storage: machine::Storage,
+    storage: String,
+    key: String,
     offset: usize,
     shape: Vec<usize>,
-    strides: Vec<usize>,
+    stride: Vec<usize>,
+}
+
+impl TensorRef {
+    /// Copies the elements out in row-major order.
+    fn gather(self, storages: &BTreeMap<String, Vec<u8>>, at: usize) -> Result<PickledTensor, PickleError> {
+        let out = PickleError::Shape { what: "a tensor reaches outside its storage", at };
+        let source = storages.get(&self.key).ok_or(PickleError::Shape { what: "a storage is missing", at })?;
+        let width = width(&self.storage);
+        let count = self.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let Some(count) = count.filter(|n| n.checked_mul(width).is_some_and(|b| b <= source.len().max(1))) else {
+            return Err(out);
+        };
+        let mut bytes = Vec::with_capacity(count * width);
+        let mut index = vec![0usize; self.shape.len()];
+        for _ in 0..count {
+            let place = index.iter().zip(&self.stride).try_fold(self.offset, |p, (i, s)| p.checked_add(i.checked_mul(*s)?));
+            let start = place.and_then(|p| p.checked_mul(width));
+            let Some(element) = start.and_then(|s| source.get(s..s + width)) else { return Err(out) };
+            bytes.extend_from_slice(element);
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                if index[axis] < self.shape[axis] {
+                    break;
+                }
+                index[axis] = 0;
+            }
+        }
+        Ok(PickledTensor { name: self.name, storage: self.storage, shape: self.shape, bytes })
+    }
+}
+
+/// Finds the tensors in an unpickled object: a dictionary, possibly under `state_dict`.
+fn tensors_of(object: Value, at: usize) -> Result<Vec<TensorRef>, PickleError> {
+    let Value::Dict(mut entries) = object else {
+        return Err(PickleError::Shape { what: "the object is not a dictionary", at });
+    };
+    if let Some(i) = entries.iter().position(|(k, v)| *k == Value::Text("state_dict".into()) && matches!(v, Value::Dict(_)))
+    {
+        let Value::Dict(inner) = entries.swap_remove(i).1 else { unreachable!("just matched") };
+        entries = inner;
+    }
+    let mut tensors = Vec::new();
+    for (key, value) in entries {
+        if let (Value::Text(name), Value::Tensor { storage, key, offset, shape, stride }) = (key, value) {
+            tensors.push(TensorRef { name, storage, key, offset, shape, stride });
+        }
+    }
+    if tensors.is_empty() {
+        return Err(PickleError::Shape { what: "it holds no tensors", at });
+    }
+    Ok(tensors)
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Value {
+    Mark,
+    None,
+    Bool(bool),
+    Int(i128),
+    Float,
+    Text(String),
+    Bytes,
+    Tuple(Vec<Value>),
+    List(Vec<Value>),
+    Dict(Vec<(Value, Value)>),
+    /// An allowed name.
+    Global(Allowed),
+    Storage { storage: String, key: String },
+    Tensor { storage: String, key: String, offset: usize, shape: Vec<usize>, stride: Vec<usize> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Allowed {
+    OrderedDict,
+    RebuildTensor,
+    RebuildParameter,
+    Storage(String),
+}
+
+fn allowed(module: &str, name: &str) -> Option<Allowed> {
+    match (module, name) {
+        ("collections", "OrderedDict") => Some(Allowed::OrderedDict),
+        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Some(Allowed::RebuildTensor),
+        ("torch._utils", "_rebuild_parameter") => Some(Allowed::RebuildParameter),
+        ("torch" | "torch.storage", name) => {
+            let storage = name.strip_suffix("Storage")?;
+            let known = ["Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"];
+            known.contains(&storage).then(|| Allowed::Storage(storage.to_owned()))
+        }
+        _ => None,
+    }
+}
+
+/// The interpreter of one pickle.
+struct Machine<'a> {
+    bytes: &'a [u8],
     at: usize,
+    stack: Vec<Value>,
+    memo: BTreeMap<u32, Value>,
 }
 
-impl View {
-    fn missing(&self) -> PickleError {
-        PickleError::Malformed {
-            what: format!("tensor `{}` names storage `{}`, which is not in the file", self.name, self.storage.key),
-            offset: self.at,
+impl<'a> Machine<'a> {
+    fn new(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at, stack: Vec::new(), memo: BTreeMap::new() }
+    }
+
+    fn take(&mut self, n: usize) -> Result<&'a [u8], PickleError> {
+        let end = self.at.checked_add(n).filter(|e| *e <= self.bytes.len());
+        let end = end.ok_or(PickleError::Truncated { at: self.bytes.len() })?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, PickleError> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn uint(&mut self, n: usize) -> Result<usize, PickleError> {
+        Ok(self.take(n)?.iter().rev().fold(0usize, |x, b| (x << 8) | usize::from(*b)))
+    }
+
+    fn text(&mut self, n: usize) -> Result<String, PickleError> {
+        let at = self.at;
+        String::from_utf8(self.take(n)?.to_vec()).map_err(|_| PickleError::Shape { what: "text that is not UTF-8", at })
+    }
+
+    fn line(&mut self) -> Result<String, PickleError> {
+        let rest = &self.bytes[self.at.min(self.bytes.len())..];
+        let len = rest.iter().position(|b| *b == b'\n').ok_or(PickleError::Truncated { at: self.bytes.len() })?;
+        let text = self.text(len)?;
+        self.at += 1;
+        Ok(text)
+    }
+
+    fn bad(&self, what: &'static str) -> PickleError {
+        PickleError::Shape { what, at: self.at }
+    }
+
+    fn pop(&mut self) -> Result<Value, PickleError> {
+        self.stack.pop().ok_or(self.bad("an empty stack"))
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Value>, PickleError> {
+        let mark = self.stack.iter().rposition(|v| *v == Value::Mark).ok_or(self.bad("no mark"))?;
+        let values = self.stack.split_off(mark + 1);
+        self.stack.pop();
+        Ok(values)
+    }
+
+    fn remember(&mut self, key: u32) -> Result<(), PickleError> {
+        let top = self.stack.last().cloned().ok_or(self.bad("an empty stack"))?;
+        // Containers are filled after they are memoised and never referred to by harmless files; a copy of
+        // the empty one would hide that, so only what is complete is remembered.
+        self.memo.insert(key, top);
+        Ok(())
+    }
+
+    fn recall(&mut self, key: u32) -> Result<(), PickleError> {
+        let value = self.memo.get(&key).cloned().ok_or(self.bad("a memo that was not made"))?;
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<Value, PickleError> {
+        loop {
+            let at = self.at;
+            let opcode = self.byte()?;
+            if self.stack.len() > VALUES_MAX {
+                return Err(self.bad("too many values"));
+            }
+            match opcode {
+                b'.' => return self.pop(),
+                0x80 => drop(self.byte()?),
+                0x95 => drop(self.take(8)?),
+                b'(' => self.stack.push(Value::Mark),
+                b'0' => drop(self.pop()?),
+                b'N' => self.stack.push(Value::None),
+                0x88 => self.stack.push(Value::Bool(true)),
+                0x89 => self.stack.push(Value::Bool(false)),
+                b'K' => {
+                    let n = self.uint(1)?;
+                    self.stack.push(Value::Int(n as i128));
+                }
+                b'M' => {
+                    let n = self.uint(2)?;
+                    self.stack.push(Value::Int(n as i128));
+                }
+                b'J' => {
+                    let n = self.take(4)?;
+                    self.stack.push(Value::Int(i32::from_le_bytes(n.try_into().expect("four")).into()));
+                }
+                0x8a => {
+                    let n = self.byte()?.into();
+                    self.long(n)?;
+                }
+                b'G' => {
+                    self.take(8)?;
+                    self.stack.push(Value::Float);
+                }
+                b'X' | 0x8c => {
+                    let n = self.uint(if opcode == b'X' { 4 } else { 1 })?;
+                    let text = self.text(n)?;
+                    self.stack.push(Value::Text(text));
+                }
+                b'U' | b'C' | b'T' | b'B' => {
+                    let n = self.uint(if matches!(opcode, b'U' | b'C') { 1 } else { 4 })?;
+                    let raw = self.take(n)?;
+                    // Python 2's strings are names in old checkpoints.
+                    let value = std::str::from_utf8(raw).map_or(Value::Bytes, |t| Value::Text(t.to_owned()));
+                    self.stack.push(value);
+                }
+                b')' => self.stack.push(Value::Tuple(vec![])),
+                b']' => self.stack.push(Value::List(vec![])),
+                b'}' => self.stack.push(Value::Dict(vec![])),
+                b't' | b'l' => {
+                    let values = self.pop_mark()?;
+                    self.stack.push(if opcode == b't' { Value::Tuple(values) } else { Value::List(values) });
+                }
+                0x85..=0x87 => {
+                    let n = usize::from(opcode - 0x84);
+                    let from = self.stack.len().checked_sub(n).ok_or(self.bad("an empty stack"))?;
+                    let values = self.stack.split_off(from);
+                    self.stack.push(Value::Tuple(values));
+                }
+                b'a' | b'e' => {
+                    let more = if opcode == b'a' { vec![self.pop()?] } else { self.pop_mark()? };
+                    match self.stack.last_mut() {
+                        Some(Value::List(list)) => list.extend(more),
+                        _ => return Err(self.bad("items for what is no list")),
+                    }
+                }
+                b's' | b'u' => {
+                    let more = if opcode == b's' {
+                        let value = self.pop()?;
+                        vec![self.pop()?, value]
+                    } else {
+                        self.pop_mark()?
+                    };
+                    self.set_items(more)?;
+                }
+                b'q' | b'r' => {
+                    let key = self.uint(if opcode == b'q' { 1 } else { 4 })?;
+                    self.remember(key as u32)?;
+                }
+                0x94 => self.remember(self.memo.len() as u32)?,
+                b'h' | b'j' => {
+                    let key = self.uint(if opcode == b'h' { 1 } else { 4 })?;
+                    self.recall(key as u32)?;
+                }
+                b'c' => {
+                    let (module, name) = (self.line()?, self.line()?);
+                    self.global(&module, &name, at)?;
+                }
+                0x93 => {
+                    let (name, module) = (self.pop()?, self.pop()?);
+                    let (Value::Text(module), Value::Text(name)) = (module, name) else {
+                        return Err(self.bad("a name that is not text"));
+                    };
+                    self.global(&module, &name, at)?;
+                }
+                b'Q' => {
+                    let id = self.pop()?;
+                    let storage = self.storage(id)?;
+                    self.stack.push(storage);
+                }
+                b'R' => {
+                    let (args, callee) = (self.pop()?, self.pop()?);
+                    let value = self.call(callee, args, at)?;
+                    self.stack.push(value);
+                }
+                // State of an OrderedDict (its metadata) is of no use here.
+                b'b' => drop(self.pop()?),
+                _ => return Err(PickleError::Opcode { opcode, at }),
+            }
         }
     }
-}
 
-/// Copies views out of storages, within a limit: a stride of 0 makes terabytes of a few bytes.
-#[derive(Default)]
-struct Made {
-    bytes: usize,
-}
+    fn long(&mut self, n: usize) -> Result<(), PickleError> {
+        let raw = self.take(n)?;
+        if n > 16 {
+            return Err(self.bad("a number too large"));
+        }
+        let fill = if raw.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
+        let mut wide = [fill; 16];
+        wide[..n].copy_from_slice(raw);
+        self.stack.push(Value::Int(i128::from_le_bytes(wide)));
+        Ok(())
+    }
 
-impl Made {
-    fn tensor(&mut self, view: &View, storage: &[u8]) -> Result<StoredTensor, PickleError> {
-        let malformed =
-            |what: String| PickleError::Malformed { what: format!("tensor `{}` {what}", view.name), offset: view.at };
-        let size = view.storage.dtype_bytes();
-        let count = view.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-        let total = count.and_then(|n| n.checked_mul(size)).and_then(|n| n.checked_add(self.bytes));
-        let (Some(count), Some(total)) = (count, total.filter(|n| *n as u64 <= FILE_BYTES_MAX)) else {
-            return Err(malformed(format!("has an impossible shape {:?}", view.shape)));
+    fn set_items(&mut self, more: Vec<Value>) -> Result<(), PickleError> {
+        let mut more = more.into_iter();
+        let Some(Value::Dict(entries)) = self.stack.last_mut() else {
+            return Err(PickleError::Shape { what: "items for what is no dictionary", at: self.at });
         };
-        // An honest view has at most as many elements as its storage, but for broadcast ones: bound those.
-        if count * size > storage.len().saturating_mul(1024).max(1 << 20) {
-            return Err(malformed(format!(
-                "of shape {:?} is far larger than its storage of {} bytes",
-                view.shape,
-                storage.len()
-            )));
+        while let (Some(key), Some(value)) = (more.next(), more.next()) {
+            entries.push((key, value));
         }
-        self.bytes = total;
-        let last = (view.shape.iter().zip(&view.strides))
-            .try_fold(view.offset, |at, (d, s)| d.saturating_sub(1).checked_mul(*s).and_then(|n| at.checked_add(n)));
-        let end = last.and_then(|n| n.checked_add(1)).and_then(|n| n.checked_mul(size));
-        if count > 0 && end.is_none_or(|end| end > storage.len()) {
-            return Err(malformed(format!("reaches beyond its storage of {} bytes", storage.len())));
+        Ok(())
+    }
+
+    fn global(&mut self, module: &str, name: &str, at: usize) -> Result<(), PickleError> {
+        let known = allowed(module, name).ok_or(PickleError::Global { name: format!("{module}.{name}"), at })?;
+        self.stack.push(Value::Global(known));
+        Ok(())
+    }
+
+    /// `("storage", type, key, location, count, ...)`
+    fn storage(&self, id: Value) -> Result<Value, PickleError> {
+        let Value::Tuple(parts) = id else { return Err(self.bad("a persistent id that is no tuple")) };
+        match (parts.get(1), parts.get(2)) {
+            (Some(Value::Global(Allowed::Storage(storage))), Some(Value::Text(key))) => {
+                Ok(Value::Storage { storage: storage.clone(), key: key.clone() })
+            }
+            _ => Err(self.bad("a persistent id that names no storage")),
         }
-        let bytes = if count == 0 {
-            Vec::new()
-        } else if is_contiguous(&view.shape, &view.strides) {
-            storage[view.offset * size..(view.offset + count) * size].to_vec()
-        } else {
-            gather(view, storage, count, size)
+    }
+
+    fn call(&self, callee: Value, args: Value, at: usize) -> Result<Value, PickleError> {
+        let (Value::Global(callee), Value::Tuple(args)) = (callee, args) else {
+            return Err(PickleError::Shape { what: "a call of what is no function", at });
         };
-        Ok(StoredTensor { name: view.name.clone(), dtype: view.storage.dtype, shape: view.shape.clone(), bytes })
-    }
-}
-
-fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
-    let mut expected = 1;
-    shape.iter().zip(strides).rev().all(|(d, s)| {
-        let fits = *d == 1 || *s == expected;
-        expected *= d;
-        fits
-    })
-}
-
-fn gather(view: &View, storage: &[u8], count: usize, size: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(count * size);
-    let mut index = vec![0usize; view.shape.len()];
-    let mut at = view.offset;
-    for _ in 0..count {
-        bytes.extend_from_slice(&storage[at * size..(at + 1) * size]);
-        for axis in (0..index.len()).rev() {
-            index[axis] += 1;
-            at += view.strides[axis];
-            if index[axis] < view.shape[axis] {
-                break;
-            }
-            at -= view.strides[axis] * view.shape[axis];
-            index[axis] = 0;
+        match callee {
+            Allowed::OrderedDict => Ok(Value::Dict(vec![])),
+            Allowed::RebuildParameter => args.into_iter().next().ok_or(self.bad("a parameter without data")),
+            Allowed::RebuildTensor => match &args[..] {
+                [Value::Storage { storage, key }, Value::Int(offset), Value::Tuple(shape), Value::Tuple(stride), ..] => {
+                    let sizes = |values: &[Value]| {
+                        values
+                            .iter()
+                            .map(|v| match v {
+                                Value::Int(n) => usize::try_from(*n).map_err(|_| self.bad("a negative size")),
+                                _ => Err(self.bad("a size that is no number")),
+                            })
+                            .collect::<Result<Vec<usize>, _>>()
+                    };
+                    Ok(Value::Tensor {
+                        storage: storage.clone(),
+                        key: key.clone(),
+                        offset: usize::try_from(*offset).map_err(|_| self.bad("a negative offset"))?,
+                        shape: sizes(shape)?,
+                        stride: sizes(stride)?,
+                    })
+                }
+                _ => Err(self.bad("a tensor of unknown form")),
+            },
+            Allowed::Storage(_) => Err(self.bad("a storage is not called")),
         }
     }
-    bytes
-}
-
-/// Walks the unpickled object for tensors.
-fn tensors_of(machine: &Machine<'_>, root: Id) -> Result<Vec<View>, PickleError> {
-    let mut found = Vec::new();
-    let mut visited = 0;
-    walk(machine, root, "", 0, &mut visited, &mut found)?;
-    if found.is_empty() {
-        return Err(PickleError::Unsupported("the checkpoint has no tensors".into()));
-    }
-    Ok(found)
-}
-
-fn walk(
-    machine: &Machine<'_>,
-    id: Id,
-    name: &str,
-    depth: usize,
-    visited: &mut usize,
-    found: &mut Vec<View>,
-) -> Result<(), PickleError> {
-    *visited += 1;
-    if depth > DEPTH_MAX || *visited > 4 * TENSORS_MAX {
-        return Err(PickleError::Unsupported("the checkpoint is nested too deeply".into()));
-    }
-    match machine.value(id) {
-        Value::Tensor(tensor) => {
-            if found.len() == TENSORS_MAX {
-                return Err(PickleError::Unsupported(format!("the checkpoint has more than {TENSORS_MAX} tensors")));
-            }
-            let tensor = tensor.as_ref();
-            found.push(View {
-                name: name.to_owned(),
-                storage: tensor.storage.clone(),
-                offset: tensor.offset,
-                shape: tensor.shape.clone(),
-                strides: tensor.strides.clone(),
-                at: tensor.at,
-            });
-        }
-        Value::Dict(entries) => {
-            for (key, value) in entries {
-                let key = match machine.value(*key) {
-                    Value::Str(text) => text.clone(),
-                    Value::Int(n) => n.to_string(),
-                    _ => continue,
-                };
-                let name = if name.is_empty() { key } else { format!("{name}.{key}") };
-                walk(machine, *value, &name, depth + 1, visited, found)?;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The error of a file as a [`Failure`], for callers with a path at hand.
-pub fn read_for(path: &Path) -> Result<Vec<StoredTensor>, Failure> {
-    read(path).map_err(|e| e.of_file(path))
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_of_the_system_is_refused_by_name() {
+        let error = read(b"\x80\x02cos\nsystem\nq\x00X\x02\x00\x00\x00lsq\x01\x85q\x02Rq\x03.").expect_err("refused");
+        assert!(error.to_string().contains("`os.system` (byte 2)"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_opcode_is_refused_with_its_place() {
+        let error = read(b"\x80\x02i").expect_err("refused");
+        assert!(matches!(error, PickleError::Opcode { opcode: b'i', at: 2 }), "{error}");
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_not_a_panic() {
+        let good: &[u8] = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\x00.\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01.\x80\x02]q\x00.";
+        let mut state = 7u64;
+        for _ in 0..20_000 {
+            let mut bytes = good.to_vec();
+            for _ in 0..3 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let place = (state >> 33) as usize % bytes.len();
+                bytes[place] = (state >> 20) as u8;
+            }
+            assert!(read(&bytes).is_err());
+        }
+    }
+}

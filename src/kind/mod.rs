@@ -8,6 +8,10 @@
 //! Adding a kind touches its file, [`KINDS`], a page in `docs/kinds/`, a recipe in `recipes/` and a case
 //! in `tests/kinds/`.
 
+pub mod command;
+pub mod dataset;
+pub mod fetch;
+
 use std::path::{Path, PathBuf};
 
 use crate::event::ActionEvent;
@@ -16,7 +20,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[];
+pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {

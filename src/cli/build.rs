@@ -1,0 +1,120 @@
+//! `effai build`
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Global, Output, open};
+use crate::action::Cancel;
+use crate::engine::EngineError;
+use crate::event::Verdict;
+use crate::failure::Failure;
+use crate::schedule::{BuildOptions, build};
+use crate::ui::{self, Watcher};
+
+/// Make targets: run what is stale, restore what some store has
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Labels, globs over labels, or paths below out/; without any, the project's `default` or all
+    targets: Vec<String>,
+    /// Actions at once, and threads for one that uses the whole machine
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Say what would run and why, and run nothing
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Go on with what does not depend on a failure
+    #[arg(short, long)]
+    keep_going: bool,
+    /// Run the named targets whatever their state; with `all`, also everything under them
+    #[arg(short, long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "named", require_equals = true,
+          value_parser = ["named", "all"])]
+    force: Option<String>,
+    /// For each target that runs, say which fact changed
+    #[arg(long)]
+    explain: bool,
+    /// Do not use artifacts of other runs; what is made is still kept
+    #[arg(long)]
+    no_cache: bool,
+}
+
+pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
+    let mut engine = open(global)?;
+    let words =
+        if args.targets.is_empty() { engine.recipes.settings.default.clone() } else { args.targets.clone() };
+    let chosen = engine.plan.select(&words)?;
+    if args.dry_run {
+        return dry_run(&mut engine, &chosen, args, output);
+    }
+    let cancel = Cancel::default();
+    let interrupted = watch_signals(&cancel)?;
+    let options = BuildOptions {
+        jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        keep_going: args.keep_going,
+        force: args.force.is_some(),
+        force_all: args.force.as_deref() == Some("all"),
+        no_cache: args.no_cache,
+    };
+    let mut watcher: Box<dyn Watcher> = if output.json {
+        Box::new(ui::Json)
+    } else {
+        Box::new(ui::Lines::new(ui::Settings { quiet: output.quiet, verbose: output.verbose, explain: args.explain }))
+    };
+    let result = build(&mut engine, &chosen, &options, &cancel, &mut |event| watcher.see(event));
+    watcher.end();
+    let summary = result?;
+    if interrupted.load(Ordering::SeqCst) {
+        return Ok(130);
+    }
+    Ok(watcher.worst().map_or(u8::from(summary.failed > 0), |class| class.exit_code()))
+}
+
+fn dry_run(
+    engine: &mut crate::engine::Engine,
+    chosen: &[usize],
+    args: &Args,
+    output: &Output,
+) -> Result<u8, EngineError> {
+    let closure = engine.plan.closure(chosen);
+    let judged = engine.judge_all(&closure)?;
+    let mut runs = 0;
+    for (index, judged) in &judged {
+        let forced = args.force.as_deref() == Some("all") || (args.force.is_some() && chosen.contains(index));
+        let (word, reasons): (_, Vec<String>) = match judged.verdict {
+            _ if forced => ("run", vec!["forced".into()]),
+            Verdict::Fresh => continue,
+            Verdict::Cached => ("restore", vec![]),
+            Verdict::Stale => ("run", judged.reasons.iter().map(ToString::to_string).collect()),
+            Verdict::Waits => ("maybe", judged.reasons.iter().map(ToString::to_string).collect()),
+        };
+        runs += usize::from(word != "restore");
+        if output.json {
+            output.object(&serde_json::json!({
+                "version": 1, "label": engine.label(*index), "would": word, "reasons": reasons,
+            }));
+        } else {
+            output.line(&format!("{word:<8} {}  {}", engine.label(*index), reasons.join("; ")));
+        }
+    }
+    output.note(&format!("{runs} of {} would run", crate::util::text::count(judged.len(), "target")));
+    Ok(0)
+}
+
+/// The first Ctrl-C asks the actions to end; the second ends this process at once.
+fn watch_signals(cancel: &Cancel) -> Result<Arc<AtomicBool>, EngineError> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let mut signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|e| Failure::environment(format!("cannot listen for signals: {e}")))?;
+    let (flag, cancel) = (interrupted.clone(), cancel.clone());
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            cancel.ask();
+        }
+    });
+    Ok(interrupted)
+}

@@ -1,0 +1,17 @@
+//! `effai check`
+
+use super::{Global, Output, open};
+use crate::engine::EngineError;
+use crate::util::text::count;
+
+/// Read and check the recipes, and nothing else
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, EngineError> {
+    let engine = open(global)?;
+    let declared = engine.plan.targets.iter().filter(|t| !t.decl.label.is_part()).count();
+    let files = engine.recipes.sources.files().len();
+    output.note(&format!("{} in {}, no mistakes", count(declared, "target"), count(files, "recipe")));
+    Ok(0)
+}

@@ -1,0 +1,178 @@
+//! The command line: argv, exit codes, one file a command. The only user of the terminal besides [`crate::ui`].
+
+mod build;
+mod cache;
+mod check;
+mod explain;
+mod graph;
+mod init;
+mod output;
+mod status;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use miette::Diagnostic;
+
+use crate::engine::{Engine, EngineError, Options};
+use crate::failure::{Class, Failure};
+use crate::recipe::load::LoadError;
+
+pub use output::Output;
+
+/// make for machine-learning files: declared in KDL, rebuilt by content
+#[derive(Debug, Parser)]
+#[command(name = "effai", version, infer_subcommands = false, propagate_version = true)]
+struct Args {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, clap::Args)]
+struct Global {
+    /// Run as if started in DIR
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+    /// Lay a profile over the recipes
+    #[arg(long, value_name = "NAME", global = true)]
+    profile: Option<String>,
+    /// One JSON object a line on stdout instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more: the logs of actions, and what is fresh
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(build::Args),
+    Status(status::Args),
+    Explain(explain::Args),
+    Graph(graph::Args),
+    Check(check::Args),
+    Cache(cache::Args),
+    Init(init::Args),
+    Completions(Completions),
+}
+
+/// Print a completion script
+#[derive(Debug, clap::Args)]
+struct Completions {
+    /// For which shell
+    shell: clap_complete::Shell,
+}
+
+/// Runs the program; returns its exit code.
+///
+/// 0: done. 1: a target failed, or `status --check` found something stale. 2: usage or recipe.
+/// 3: disk, network, device. 130: interrupted.
+pub fn run() -> u8 {
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == crate::action::VERB) {
+        return crate::action::run_child();
+    }
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return u8::from(error.use_stderr()) * 2;
+        }
+    };
+    start_log();
+    let output = Output::new(&args.global);
+    let result = match args.command {
+        Command::Build(command) => build::run(&args.global, &command, &output),
+        Command::Status(command) => status::run(&args.global, &command, &output),
+        Command::Explain(command) => explain::run(&args.global, &command, &output),
+        Command::Graph(command) => graph::run(&args.global, &command, &output),
+        Command::Check(command) => check::run(&args.global, &command, &output),
+        Command::Cache(command) => cache::run(&args.global, &command, &output),
+        Command::Init(command) => init::run(&args.global, &command, &output),
+        Command::Completions(command) => {
+            let mut script = Vec::new();
+            clap_complete::generate(command.shell, &mut <Args as clap::CommandFactory>::command(), "effai", &mut script);
+            output.line(&String::from_utf8_lossy(&script));
+            Ok(0)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        report(&error, &output);
+        class(&error).exit_code()
+    })
+}
+
+/// Opens the project the command is about.
+fn open(global: &Global) -> Result<Engine, EngineError> {
+    let dir = directory(global)?;
+    Engine::open(&dir, &Options { profile: global.profile.clone() })
+}
+
+fn directory(global: &Global) -> Result<PathBuf, EngineError> {
+    let here = std::env::current_dir()
+        .map_err(|e| Failure::environment(format!("the current directory cannot be found: {e}")))?;
+    let dir = global.directory.as_ref().map_or(here.clone(), |dir| here.join(dir));
+    if !dir.is_dir() {
+        return Err(Failure::user(format!("{} is not a directory", dir.display())).into());
+    }
+    Ok(dir)
+}
+
+fn class(error: &EngineError) -> Class {
+    match error {
+        EngineError::Failure(failure) => failure.class,
+        EngineError::Db(_) | EngineError::Load(LoadError::Fs(_)) => Class::Environment,
+        EngineError::Load(_) | EngineError::UnknownTarget(_) => Class::User,
+    }
+}
+
+/// Shows an error: recipe mistakes with their lines, anything else as one line and the next step.
+fn report(error: &EngineError, output: &Output) {
+    match error {
+        EngineError::Load(LoadError::Mistakes(mistakes)) => {
+            for mistake in &mistakes.mistakes {
+                output.diagnostic(mistake as &dyn Diagnostic);
+            }
+        }
+        EngineError::Load(e @ LoadError::NoProject(_)) => {
+            output.error(&e.to_string(), Some("`effai init` makes one here"));
+        }
+        EngineError::Load(e @ LoadError::UnknownProfile { known, .. }) => {
+            let help = if known.is_empty() {
+                "no target has any profile".to_owned()
+            } else {
+                format!("profiles are: {}", known.join(", "))
+            };
+            output.error(&e.to_string(), Some(&help));
+        }
+        EngineError::UnknownTarget(e) => {
+            let help = match &e.near {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "`effai graph` shows the targets there are".into(),
+            };
+            output.error(&e.to_string(), Some(&help));
+        }
+        EngineError::Failure(failure) => output.error(&failure.message, failure.help.as_deref()),
+        other => {
+            let failure = match other {
+                EngineError::Db(_) => Failure::environment(crate::failure::chain(other)),
+                _ => Failure::user(crate::failure::chain(other)),
+            };
+            output.error(&failure.message, failure.help.as_deref());
+        }
+    }
+}
+
+fn start_log() {
+    if let Some(filter) = crate::env::log_filter() {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
+            .with_writer(std::io::stderr)
+            .try_init();
+    }
+}
