@@ -1,4 +1,142 @@
 //! The tensor interface and what stands behind it.
+//!
+//! Model code is written once, against [`Tensor`]; candle implements it here, MLX comes behind the same
+//! names. Values are 32-bit floats, row-major; binary operations broadcast as in numpy. Every operation
+//! that a trainable parameter passes through has a gradient: [`Tensor::value_and_grad`] refuses a
+//! parameter that got none, so a silently lost one cannot pass for training.
+
+mod candle;
+pub mod kernels;
+pub mod rng;
+
+use std::collections::BTreeMap;
+
+pub use candle::CandleTensor;
+pub use kernels::Window;
+
+use crate::failure::Failure;
 
 /// The backend of this build, as records name it.
 pub const NAME: &str = "candle";
+
+/// Named tensors, in the order of their names.
+pub type Params<T> = BTreeMap<String, T>;
+
+/// An operation that could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The library's complaint: shapes that do not fit, mostly.
+    #[error("{0}")]
+    Library(String),
+    /// A parameter that the loss does not depend on.
+    #[error("the parameter `{0}` got no gradient")]
+    NoGradient(String),
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        Failure::target(format!("a computation failed: {error}"))
+    }
+}
+
+/// What an operation gives.
+pub type Result<T> = std::result::Result<T, BackendError>;
+
+/// A tensor of some backend.
+pub trait Tensor: Clone + Sized + 'static {
+    /// From values in row-major order.
+    fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self>;
+    /// All values, in row-major order.
+    fn to_f32(&self) -> Result<Vec<f32>>;
+    /// The length of each axis.
+    fn shape(&self) -> Vec<usize>;
+
+    /// The same values in another shape.
+    fn reshape(&self, shape: &[usize]) -> Result<Self>;
+    /// Two axes exchanged.
+    fn swap_axes(&self, a: usize, b: usize) -> Result<Self>;
+    /// `len` entries of an axis from `start`.
+    fn narrow(&self, axis: usize, start: usize, len: usize) -> Result<Self>;
+    /// Tensors one after another along an axis.
+    fn concat(parts: &[Self], axis: usize) -> Result<Self>;
+    /// Rows of [rows, ...] by number: -> [ids, ...].
+    fn take_rows(&self, ids: &[u32]) -> Result<Self>;
+
+    /// Sum, broadcast.
+    fn add(&self, other: &Self) -> Result<Self>;
+    /// Difference, broadcast.
+    fn sub(&self, other: &Self) -> Result<Self>;
+    /// Product, broadcast.
+    fn mul(&self, other: &Self) -> Result<Self>;
+    /// Quotient, broadcast.
+    fn div(&self, other: &Self) -> Result<Self>;
+    /// `x * factor + offset`.
+    fn affine(&self, factor: f64, offset: f64) -> Result<Self>;
+    /// e to the x.
+    fn exp(&self) -> Result<Self>;
+    /// Natural logarithm.
+    fn log(&self) -> Result<Self>;
+    /// Square root.
+    fn sqrt(&self) -> Result<Self>;
+    /// GELU with the error function.
+    fn gelu(&self) -> Result<Self>;
+    /// Sum over an axis, which stays with length 1.
+    fn sum(&self, axis: usize) -> Result<Self>;
+    /// Sum of everything: [].
+    fn sum_all(&self) -> Result<Self>;
+
+    /// [.., m, k] x [.., k, n] -> [.., m, n]; the leading axes are equal.
+    fn matmul(&self, other: &Self) -> Result<Self>;
+    /// x [.., in], weight [out, in], bias [out] -> [.., out].
+    fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self>;
+    /// Softmax over the last axis.
+    fn softmax(&self) -> Result<Self>;
+    /// Layer norm over the last axis; weight and bias get no gradient.
+    fn layer_norm(&self, weight: &Self, bias: &Self, eps: f32) -> Result<Self>;
+
+    /// Depth-wise convolution: x [n, h, w, c], weight [k, k, c], which gets no gradient.
+    fn depthwise(&self, weight: &Self, window: Window) -> Result<Self>;
+    /// Patches of x [n, h, w, c] -> [n * out_h * out_w, k * k * c]; no gradient.
+    fn patches(&self, window: Window) -> Result<Self>;
+    /// `clamp(x * scale + shift, low, high)` along the last axis; scale and shift get no gradient.
+    fn scale_shift(&self, scale: &Self, shift: &Self, low: f32, high: f32) -> Result<Self>;
+
+    /// The same values, cut off from gradients.
+    fn detach(&self) -> Self;
+    /// The value of a scalar function of named parameters, and its gradient by each of them.
+    fn value_and_grad(
+        params: &Params<Self>,
+        loss: &mut dyn FnMut(&Params<Self>) -> Result<Self>,
+    ) -> Result<(f32, Params<Self>)>;
+
+    /// Logarithm of the softmax over the last axis.
+    fn log_softmax(&self) -> Result<Self> {
+        let shape = self.shape();
+        let last = shape.len() - 1;
+        // The row's maximum is a constant to the gradient: shifting by it changes nothing.
+        let values = self.to_f32()?;
+        let tops: Vec<f32> =
+            values.chunks(shape[last].max(1)).map(|row| row.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
+        let mut reduced = shape;
+        reduced[last] = 1;
+        let shifted = self.sub(&Self::from_f32(&tops, &reduced)?)?;
+        shifted.sub(&shifted.exp()?.sum(last)?.log()?)
+    }
+
+    /// Rows of length 1 along the last axis.
+    fn normalize(&self) -> Result<Self> {
+        let last = self.shape().len() - 1;
+        self.div(&self.mul(self)?.sum(last)?.affine(1.0, 1e-12)?.sqrt()?)
+    }
+
+    /// Attention: q, k, v [n, heads, length, d], mask [n, 1, 1, length] added to the scores.
+    fn attention(q: &Self, k: &Self, v: &Self, mask: &Self, scale: f64) -> Result<Self> {
+        let scores = q.affine(scale, 0.0)?.matmul(&k.swap_axes(2, 3)?)?.add(mask)?;
+        scores.softmax()?.matmul(v)
+    }
+
+    /// One value of a scalar.
+    fn scalar(&self) -> Result<f32> {
+        Ok(self.to_f32()?.first().copied().unwrap_or(f32::NAN))
+    }
+}

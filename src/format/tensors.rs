@@ -1,1 +1,98 @@
-//! placeholder
+//! safetensors files, read whole as 32-bit floats and written sorted by name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::failure::Failure;
+use crate::util::fs;
+
+/// A tensor in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// The length of each axis.
+    pub shape: Vec<usize>,
+    /// The values, row-major.
+    pub values: Values,
+}
+
+/// Values of one of the number types that effai keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 32-bit words: packed weights.
+    U32(Vec<u32>),
+}
+
+impl Array {
+    /// An array of floats.
+    pub fn f32(shape: &[usize], values: Vec<f32>) -> Self {
+        Self { shape: shape.to_vec(), values: Values::F32(values) }
+    }
+
+    /// Its floats; none of packed words.
+    pub fn floats(&self) -> &[f32] {
+        match &self.values {
+            Values::F32(values) => values,
+            Values::U32(_) => &[],
+        }
+    }
+}
+
+/// Named arrays, sorted.
+pub type Arrays = BTreeMap<String, Array>;
+
+/// Reads a file; f16, bf16 and f64 become f32, integers other than u32 are passed over.
+pub fn read(path: &Path) -> Result<Arrays, Failure> {
+    let bytes = fs::read(path)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| {
+        Failure::target(format!("{name} is not a whole safetensors file ({} bytes): {error}", bytes.len()))
+            .help(format!("it may have been cut off while it was copied: {}", path.display()))
+    })?;
+    let mut arrays = Arrays::new();
+    for (name, view) in file.tensors() {
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F32 => Values::F32(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+            Dtype::F16 => Values::F32(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
+            Dtype::BF16 => Values::F32(data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
+            Dtype::F64 => Values::F32(
+                data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight")) as f32).collect(),
+            ),
+            Dtype::U32 => Values::U32(data.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+            _ => continue,
+        };
+        arrays.insert(name, Array { shape: view.shape().to_vec(), values });
+    }
+    Ok(arrays)
+}
+
+/// Writes a file, sorted by name: the same arrays give the same bytes.
+pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<(), Failure> {
+    let bytes: BTreeMap<&String, (Dtype, Vec<u8>)> = arrays
+        .iter()
+        .map(|(name, array)| {
+            let (dtype, bytes) = match &array.values {
+                Values::F32(v) => (Dtype::F32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+                Values::U32(v) => (Dtype::U32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            };
+            (name, (dtype, bytes))
+        })
+        .collect();
+    let bad = |e: safetensors::SafeTensorError| Failure::target(format!("cannot write {}: {e}", path.display()));
+    let views = bytes
+        .iter()
+        .map(|(name, (dtype, data))| Ok((name.as_str(), TensorView::new(*dtype, arrays[*name].shape.clone(), data)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(bad)?;
+    // One entry at most: the library writes metadata in the order of a hash map.
+    debug_assert!(metadata.len() <= 1);
+    let metadata = (!metadata.is_empty())
+        .then(|| metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+    let file = safetensors::serialize(views, metadata).map_err(bad)?;
+    Ok(fs::write(path, &file)?)
+}

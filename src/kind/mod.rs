@@ -8,9 +8,15 @@
 //! Adding a kind touches its file, [`KINDS`], a page in `docs/kinds/`, a recipe in `recipes/` and a case
 //! in `tests/kinds/`.
 
+pub mod adapter;
 pub mod command;
 pub mod dataset;
+pub mod features;
 pub mod fetch;
+pub mod model;
+pub mod quantized;
+pub mod report;
+pub mod speed;
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +26,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch];
+pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features, &model::Model, &adapter::Adapter, &quantized::Quantized, &report::Report, &speed::Speed];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {

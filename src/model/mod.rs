@@ -1,1 +1,227 @@
-//! Architectures, one file each, written once against the tensor interface.
+//! Architectures, one file each, written once against the tensor interface; and loading them.
+//!
+//! A model is a directory in Hugging Face's layout. [`Checkpoint::open`] reads any of the three forms effai
+//! makes (a model, an adapter with its base, a quantized model) into plain named arrays; [`Model`] runs them.
+
+pub mod bert;
+pub mod efficientnet_lite;
+pub mod head;
+pub mod quantized;
+pub mod weights;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tokenizers::Tokenizer;
+
+use crate::backend::Tensor;
+use crate::failure::Failure;
+use crate::format::image::Preprocessing;
+use crate::format::tensors::{self, Arrays};
+use crate::util::fs;
+
+use efficientnet_lite::Network;
+use weights::Weights;
+
+/// Tokens a text is cut to.
+const TOKENS_MAX: usize = 64;
+/// Rows encoded at once. Measured: larger ones leave the cache.
+const TEXT_BATCH: usize = 64;
+/// Pictures encoded at once.
+const PICTURE_BATCH: usize = 16;
+
+/// `config.json`: which architecture, and its shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model_type", rename_all = "kebab-case")]
+pub enum Config {
+    /// A sentence encoder.
+    Bert(bert::Config),
+    /// A picture encoder.
+    EfficientnetLite {
+        /// Its shape.
+        #[serde(flatten)]
+        network: efficientnet_lite::Config,
+        /// How pictures are prepared.
+        preprocessing: Preprocessing,
+    },
+    /// Both, with heads into one space.
+    DualEncoder {
+        /// The text tower; its weights begin with `text.`.
+        text: bert::Config,
+        /// The picture tower; its weights begin with `vision.`.
+        vision: efficientnet_lite::Config,
+        /// How pictures are prepared.
+        preprocessing: Preprocessing,
+        /// The heads, `text_projection.` and `vision_projection.`.
+        projection: head::Config,
+    },
+}
+
+/// A model's files, read.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The architecture.
+    pub config: Config,
+    /// The weights, unpacked and with adapters merged.
+    pub arrays: Arrays,
+    /// The tokenizer, where the model reads text.
+    pub tokenizer: Option<Tokenizer>,
+    /// Bytes of the weight files as they are on disk.
+    pub weight_bytes: u64,
+}
+
+impl Checkpoint {
+    /// Opens a model directory, a quantized one, or an adapter's with its base's.
+    pub fn open(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
+        if dir.join("adapter_config.json").exists() {
+            let base = base.ok_or_else(|| {
+                Failure::target(format!("{} is an adapter and its base is not at hand", dir.display()))
+            })?;
+            let mut checkpoint = Self::open(base, None)?;
+            let adapter = crate::train::peft::read(dir)?;
+            weights::merge(&mut checkpoint.arrays, &adapter.arrays, adapter.scale)?;
+            checkpoint.weight_bytes += size_of(&dir.join(crate::train::peft::WEIGHTS));
+            return Ok(checkpoint);
+        }
+        let path = dir.join("config.json");
+        let text = fs::read_text(&path)?;
+        let config: Config = serde_json::from_str(&text).map_err(|e| {
+            Failure::target(format!("{} is not of an architecture effai knows: {e}", path.display()))
+                .help("it knows bert, efficientnet-lite and dual-encoder")
+        })?;
+        let weights = dir.join("model.safetensors");
+        let mut arrays = tensors::read(&weights)?;
+        quantized::unpack(&mut arrays, &text)?;
+        let tokenizer = dir.join("tokenizer.json");
+        let tokenizer = if tokenizer.exists() { Some(read_tokenizer(&tokenizer)?) } else { None };
+        Ok(Self { config, arrays, tokenizer, weight_bytes: size_of(&weights) })
+    }
+}
+
+fn size_of(path: &Path) -> u64 {
+    path.metadata().map_or(0, |m| m.len())
+}
+
+fn read_tokenizer(path: &Path) -> Result<Tokenizer, Failure> {
+    let mut tokenizer = Tokenizer::from_file(path)
+        .map_err(|e| Failure::target(format!("the tokenizer {} cannot be read: {e}", path.display())))?;
+    // Batches are padded here, to their own longest row; files often ask for a fixed length.
+    tokenizer.with_padding(None);
+    let cut = tokenizers::TruncationParams { max_length: TOKENS_MAX, ..Default::default() };
+    let _ = tokenizer.with_truncation(Some(cut));
+    Ok(tokenizer)
+}
+
+/// A model that runs.
+pub struct Model<T: Tensor> {
+    /// Its weights.
+    pub weights: Weights<T>,
+    /// Its architecture.
+    pub config: Config,
+    network: Option<Network<T>>,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl<T: Tensor> Model<T> {
+    /// Prepares a checkpoint to run.
+    pub fn new(checkpoint: &Checkpoint) -> Result<Self, Failure> {
+        let weights = Weights::new(&checkpoint.arrays)?;
+        let network = match &checkpoint.config {
+            Config::Bert(_) => None,
+            Config::EfficientnetLite { network, .. } => Some(Network::new(&weights, network, "")?),
+            Config::DualEncoder { vision, .. } => Some(Network::new(&weights, vision, "vision.")?),
+        };
+        Ok(Self { weights, config: checkpoint.config.clone(), network, tokenizer: checkpoint.tokenizer.clone() })
+    }
+
+    /// The picture network, where there is one.
+    pub fn network(&self) -> Option<&Network<T>> {
+        self.network.as_ref()
+    }
+
+    /// How pictures are prepared, where the model sees.
+    pub fn preprocessing(&self) -> Option<Preprocessing> {
+        match &self.config {
+            Config::Bert(_) => None,
+            Config::EfficientnetLite { preprocessing, .. } | Config::DualEncoder { preprocessing, .. } => {
+                Some(*preprocessing)
+            }
+        }
+    }
+
+    /// Whether the model reads text.
+    pub fn reads(&self) -> bool {
+        !matches!(self.config, Config::EfficientnetLite { .. })
+    }
+
+    /// Token ids of texts.
+    pub fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Failure> {
+        let tokenizer = self
+            .tokenizer
+            .as_ref()
+            .ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
+        let encoded = tokenizer
+            .encode_batch(texts.to_vec(), true)
+            .map_err(|e| Failure::target(format!("a text cannot be tokenized: {e}")))?;
+        Ok(encoded.iter().map(|e| e.get_ids().to_vec()).collect())
+    }
+
+    /// One batch of token ids -> [rows, d]: pooled, or projected and of length 1 for a dual encoder.
+    pub fn text_batch(&self, ids: &[Vec<u32>]) -> Result<T, Failure> {
+        Ok(match &self.config {
+            Config::Bert(config) => bert::encode(&self.weights, config, "", ids)?,
+            Config::DualEncoder { text, .. } => {
+                head::text(&self.weights, &bert::encode(&self.weights, text, "text.", ids)?, None)?
+            }
+            Config::EfficientnetLite { .. } => return Err(Failure::target("a picture model reads no text")),
+        })
+    }
+
+    /// One batch of prepared pictures [n, size, size, 3] -> [n, d].
+    pub fn picture_batch(&self, pictures: &T) -> Result<T, Failure> {
+        let network = self.network.as_ref().ok_or_else(|| Failure::target("a text model sees no pictures"))?;
+        let pooled = network.tail(&self.weights, &network.prefix(&self.weights, pictures, 0)?, 0)?;
+        Ok(match self.config {
+            Config::DualEncoder { .. } => head::vision(&self.weights, &pooled, None)?,
+            _ => pooled,
+        })
+    }
+
+    /// All texts, in order -> rows of d values. Rows of like length run together, so that little is padding.
+    pub fn encode_texts(&self, texts: &[&str], told: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>, Failure> {
+        let ids = self.tokenize(texts)?;
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|i| (ids[*i].len(), *i));
+        let mut rows = vec![Vec::new(); ids.len()];
+        for (done, chunk) in order.chunks(TEXT_BATCH).enumerate() {
+            let batch: Vec<Vec<u32>> = chunk.iter().map(|i| ids[*i].clone()).collect();
+            let values = self.text_batch(&batch)?.to_f32()?;
+            let width = values.len() / chunk.len();
+            for (place, row) in chunk.iter().zip(values.chunks(width)) {
+                rows[*place] = row.to_vec();
+            }
+            told((done * TEXT_BATCH + chunk.len()).min(ids.len()));
+        }
+        Ok(rows)
+    }
+
+    /// All prepared pictures, in order -> rows of d values.
+    pub fn encode_pictures(
+        &self,
+        count: usize,
+        picture: &(dyn Fn(usize) -> Result<Vec<f32>, Failure> + Sync),
+        told: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Vec<f32>>, Failure> {
+        use rayon::prelude::*;
+        let size = self.preprocessing().ok_or_else(|| Failure::target("a text model sees no pictures"))?.size;
+        let mut rows = Vec::with_capacity(count);
+        for start in (0..count).step_by(PICTURE_BATCH) {
+            let n = PICTURE_BATCH.min(count - start);
+            let batch: Vec<Vec<f32>> = (start..start + n).into_par_iter().map(picture).collect::<Result<_, _>>()?;
+            let values = self.picture_batch(&T::from_f32(&batch.concat(), &[n, size, size, 3])?)?.to_f32()?;
+            rows.extend(values.chunks(values.len() / n).map(<[f32]>::to_vec));
+            told(rows.len());
+        }
+        Ok(rows)
+    }
+}

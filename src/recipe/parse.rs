@@ -94,6 +94,19 @@ fn explain(text: &str, file: u32, sources: &Sources, error: &KdlError) -> Vec<Mi
     if let Some(cause) = mistakes.iter().position(|m| m.code == "recipe::bare_label") {
         return vec![mistakes.swap_remove(cause)];
     }
+    // After a word it did not expect, kdl also reports every brace around it; that word is the mistake.
+    let first_unexpected = mistakes
+        .iter()
+        .enumerate()
+        .filter(|(_, m)| m.message.contains("end of document"))
+        .min_by_key(|(_, m)| m.span().map(|s| s.start))
+        .map(|(i, _)| i);
+    if let Some(i) = first_unexpected {
+        let mut mistake = mistakes.swap_remove(i);
+        mistake.message = "something is not expected here".into();
+        return vec![mistake.help("nodes on one line are separated by `;`, also after a closing brace")];
+    }
+    mistakes.truncate(1);
     mistakes
 }
 

@@ -1,1 +1,5 @@
-//! Measurements to pictures, tables and pages; never measures.
+//! Measurements to numbers with intervals, tables, pictures and pages; never measures.
+
+pub mod page;
+pub mod plot;
+pub mod retrieval;

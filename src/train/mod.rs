@@ -1,1 +1,5 @@
-//! What training kinds share: optimizers, schedules, losses.
+//! What training kinds share: optimizers, schedules, losses, formats of adapters.
+
+pub mod optim;
+pub mod peft;
+pub mod contrastive;

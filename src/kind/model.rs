@@ -1,0 +1,492 @@
+//! `model`: imported from a package, or a picture-text model trained on two frozen towers.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::features::{read_images, read_texts};
+use super::fetch::{SOURCE_PROPS, Source, check_source, fetched};
+use super::{ActionCx, Kind, Needs, Part, Pool};
+use crate::backend::rng::Rng;
+use crate::backend::{CandleTensor, Params, Tensor};
+use crate::failure::Failure;
+use crate::format::archive::read_members;
+use crate::format::dataset::Dataset;
+use crate::format::image::Preprocessing;
+use crate::format::pickle;
+use crate::format::tensors::{self, Array, Arrays};
+use crate::model::weights::Weights;
+use crate::model::{Checkpoint, Config, efficientnet_lite, head};
+use crate::recipe::decl::{Decl, Problems};
+use crate::recipe::schema::{Default, Prop, Schema, Type};
+use crate::train::contrastive::{Concept, LOGIT_SCALE_MAX, TEMPERATURE, concepts, info_nce};
+use crate::train::optim::{AdamW, check_loss, clip, cosine};
+use crate::util::fs;
+
+/// The kind.
+#[derive(Debug)]
+pub struct Model;
+
+static SCHEMA: Schema = Schema::new("model", "A model in Hugging Face's layout: imported, or trained from two towers.").children(&[
+    Schema::new("source", "Import: the package that holds it.").props(SOURCE_PROPS).children(&[
+        Schema::new("weights", "The weights' path in it: safetensors, or a torch checkpoint, which is never executed.")
+            .arg("path", Type::Text)
+            .required(),
+        Schema::new("config", "The path of its config.json.").arg("path", Type::Text),
+        Schema::new("tokenizer", "The path of its tokenizer.json.").arg("path", Type::Text),
+    ]),
+    Schema::new("architecture", "Import: what the weights are.")
+        .arg("name", Type::Choice(&["bert", "efficientnet-lite0"])),
+    Schema::new("image-size", "Pictures are brought to this height and width.")
+        .arg("pixels", Type::Int(32, 1024))
+        .default(Default::Int(160)),
+    Schema::new("image-tower", "Train: the picture encoder.").arg("model", Type::Label).props(&[FROZEN]),
+    Schema::new("text-tower", "Train: the text encoder.").arg("model", Type::Label).props(&[FROZEN]),
+    Schema::new("projection", "Train: the heads into the common space.").props(&[
+        Prop::new("dim", Type::Int(8, 4096), "width of the common space").default(Default::Int(512)),
+        Prop::new("hidden", Type::Int(0, 8192), "inner width; 0 for one linear layer").default(Default::Int(1024)),
+        Prop::new("dropout", Type::Float(0.0, 0.95), "share of inputs dropped in training").default(Default::Float(0.5)),
+    ]),
+    Schema::new("train", "Train: the data and how.").arg("data", Type::Label).children(TRAIN_FIELDS),
+]);
+
+const FROZEN: Prop =
+    Prop::new("frozen", Type::Bool, "its weights stay; only #true is supported, an `adapter` trains towers")
+        .default(Default::Bool(true));
+
+/// What a contrastive training is told; `adapter` takes the same.
+pub const TRAIN_FIELDS: &[Schema] = &[
+    Schema::new("loss", "The loss.").arg("name", Type::Choice(&["info-nce"])).default(Default::Text("info-nce")),
+    Schema::new("epochs", "Passes over the concepts.").arg("count", Type::Int(1, 10_000)).default(Default::Int(60)),
+    Schema::new("batch", "Concepts a step.").arg("count", Type::Int(2, 65_536)).default(Default::Int(128)),
+    Schema::new("learning-rate", "Its peak; it falls as a half cosine.")
+        .arg("rate", Type::FloatAbove(0.0, 1e30))
+        .default(Default::Float(1e-3)),
+    Schema::new("warmup", "Steps until the peak.").arg("steps", Type::Int(0, 1_000_000)).default(Default::Int(20)),
+    Schema::new("weight-decay", "Of matrices.").arg("decay", Type::Float(0.0, 10.0)).default(Default::Float(0.01)),
+    Schema::new("gradient-clip", "Largest norm of the gradient.")
+        .arg("norm", Type::FloatAbove(0.0, f64::INFINITY))
+        .default(Default::Float(1.0)),
+    Schema::new("patience", "Epochs without a better validation loss before it stops; 0 never.")
+        .arg("epochs", Type::Int(0, 10_000))
+        .default(Default::Int(0)),
+    Schema::new("views", "Views of each picture: 1 plain, 2 also flipped, more changed at random.")
+        .arg("count", Type::Int(1, 64))
+        .default(Default::Int(6)),
+    Schema::new("seed", "Of everything random.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
+];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Fields {
+    source: Option<Import>,
+    architecture: Option<String>,
+    image_size: usize,
+    image_tower: Option<Tower>,
+    text_tower: Option<Tower>,
+    projection: Option<Projection>,
+    train: Option<Train>,
+}
+
+#[derive(Deserialize)]
+struct Import {
+    #[serde(flatten)]
+    source: Source,
+    weights: String,
+    config: Option<String>,
+    tokenizer: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Tower {
+    model: String,
+    frozen: bool,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Projection {
+    dim: usize,
+    hidden: usize,
+    dropout: f32,
+}
+
+/// How to train.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Train {
+    /// The dataset.
+    pub data: String,
+    /// Passes over the concepts.
+    pub epochs: u64,
+    /// Concepts a step.
+    pub batch: usize,
+    /// Peak of the learning rate.
+    pub learning_rate: f64,
+    /// Steps until the peak.
+    pub warmup: u64,
+    /// Of matrices.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient.
+    pub gradient_clip: f64,
+    /// Epochs without progress; 0 never stops.
+    pub patience: u64,
+    /// Views of each picture.
+    pub views: usize,
+    /// Of everything random.
+    pub seed: u64,
+}
+
+impl Kind for Model {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    /// 1: first.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        let fields: Fields = decl.read();
+        match (&fields.source, &fields.train) {
+            (Some(import), None) => {
+                check_source(&import.source, "source", problems);
+                if fields.architecture.is_none() {
+                    problems.at("source", "an imported model needs its `architecture`", "imported here", "add architecture \"bert\" or \"efficientnet-lite0\"");
+                }
+            }
+            (None, Some(_)) => {
+                for (name, tower) in [("image-tower", &fields.image_tower), ("text-tower", &fields.text_tower)] {
+                    match tower {
+                        None => problems.at("train", format!("training needs `{name}`"), "trained here", format!("add {name} \"models/...\"")),
+                        Some(tower) if !tower.frozen => problems.at(
+                            &format!("{name}.frozen"),
+                            "a tower that is not frozen is not supported here",
+                            "this",
+                            "train an `adapter` on the model to adapt its towers",
+                        ),
+                        Some(_) => {}
+                    }
+                }
+            }
+            (Some(_), Some(_)) => problems.at("train", "a model is imported or trained, not both", "trained here", "train in a target of its own"),
+            (None, None) => problems.at("", "a model needs a `source` or a `train`", "neither", "import it or train it"),
+        }
+    }
+
+    fn parts(&self, decl: &Decl) -> Vec<Part> {
+        let fields: Fields = decl.read();
+        if fields.source.is_some() {
+            let mut source = decl.fields["source"].clone();
+            if let Some(map) = source.as_object_mut() {
+                map.retain(|k, _| !["weights", "config", "tokenizer", "license"].contains(&k.as_str()));
+            }
+            return vec![Part { name: "source".into(), kind: "fetch", fields: source }];
+        }
+        let (Some(train), Some(image), Some(text)) = (&fields.train, &fields.image_tower, &fields.text_tower) else {
+            return Vec::new();
+        };
+        let part = |name: &str, of: &str, views: usize| Part {
+            name: name.into(),
+            kind: "features",
+            fields: json!({
+                "of": of, "on": train.data, "splits": ["train", "validation"], "views": views, "texts": "all", "prompt": [],
+            }),
+        };
+        vec![part("image-features", &image.model, train.views), part("text-features", &text.model, 1)]
+    }
+
+    fn needs(&self, decl: &Decl) -> Needs {
+        let pool = if decl.fields["train"].is_null() { Pool::Cpu } else { Pool::Machine };
+        Needs { pool, ..Needs::default() }
+    }
+
+    fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        let fields: Fields = cx.decl.read();
+        match (&fields.source, &fields.train) {
+            (Some(import), _) => run_import(cx, &fields, import),
+            (None, Some(train)) => run_train(cx, &fields, train),
+            (None, None) => unreachable!("checked"),
+        }
+    }
+}
+
+fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result<(), Failure> {
+    let archive = fetched(cx.part("source"))?.map_err(Failure::target)?;
+    let wanted = |path: &str| [Some(&import.weights), import.config.as_ref(), import.tokenizer.as_ref()].into_iter().flatten().any(|w| w == path);
+    let members = read_members(&archive, &wanted)?;
+    let member = |path: &str| {
+        members.get(path).ok_or_else(|| {
+            Failure::target(format!("{} holds no `{path}`", import.source.origin())).help("check the path in the recipe")
+        })
+    };
+    let weights = member(&import.weights)?;
+    let out = cx.out().to_owned();
+    let arrays = if import.weights.ends_with(".safetensors") {
+        let path = cx.scratch().join("weights.safetensors");
+        fs::write(&path, weights)?;
+        tensors::read(&path).map_err(|f| f.within(import.source.origin()))?
+    } else {
+        from_pickle(weights).map_err(|f| f.within(&import.weights))?
+    };
+    let config = match fields.architecture.as_deref() {
+        Some("bert") => {
+            let path = import.config.as_deref().ok_or_else(|| Failure::user("a bert model needs `config` in its source"))?;
+            let config: Value = serde_json::from_slice(member(path)?).map_err(|e| Failure::target(format!("{path}: {e}")))?;
+            Config::Bert(serde_json::from_value(config).map_err(|e| Failure::target(format!("{path}: {e}")))?)
+        }
+        _ => Config::EfficientnetLite {
+            network: efficientnet_lite::Config::lite0(),
+            preprocessing: Preprocessing { size: fields.image_size, mean: 127.0, std: 128.0 },
+        },
+    };
+    if let Some(path) = &import.tokenizer {
+        fs::write(&out.join("tokenizer.json"), member(path)?)?;
+    }
+    let count: usize = arrays.values().map(|a| a.floats().len()).sum();
+    cx.metric("parameters", count as f64);
+    write_model(&out, &config, &arrays)?;
+    let card = format!(
+        "---\nlicense: {licence}\n---\n\n# {label}\n\n{count} parameters, imported from {origin} (`{path}`), sha256 `{sha}` of the package.\n",
+        licence = import.source.license.as_deref().unwrap_or("unknown").to_lowercase(),
+        label = cx.decl.label,
+        origin = import.source.origin(),
+        path = import.weights,
+        sha = import.source.sha256.as_deref().unwrap_or("not pinned"),
+    );
+    Ok(fs::write(&out.join("README.md"), card.as_bytes())?)
+}
+
+fn from_pickle(bytes: &[u8]) -> Result<Arrays, Failure> {
+    let mut arrays = Arrays::new();
+    for tensor in pickle::read(bytes)? {
+        // Counters of batches seen (Long) are of no use to a frozen network.
+        if tensor.storage == "Float" {
+            let values = tensor.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            arrays.insert(tensor.name, Array::f32(&tensor.shape, values));
+        }
+    }
+    Ok(arrays)
+}
+
+/// Writes config and weights.
+pub fn write_model(out: &Path, config: &Config, arrays: &Arrays) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(config).expect("plain data");
+    fs::write(&out.join("config.json"), text.as_bytes())?;
+    tensors::write(&out.join("model.safetensors"), arrays, &[("format", "pt")])
+}
+
+fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<(), Failure> {
+    let (image, text) = (fields.image_tower.as_ref().expect("checked"), fields.text_tower.as_ref().expect("checked"));
+    let projection = fields.projection.unwrap_or(Projection { dim: 512, hidden: 1024, dropout: 0.5 });
+    let data = Dataset::open(cx.input(&train.data))?;
+    let sets = ["train", "validation"].map(|split| data.rows(split).map(|rows| concepts(&rows)));
+    let [learn, validate] = sets;
+    let (learn, validate) = (learn?, validate?);
+    if learn.is_empty() {
+        return Err(Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset"));
+    }
+    let (text_vectors, text_index) = read_texts(cx.part("text-features"))?;
+    let mut heads = Heads { weights: Weights::new(&Arrays::new())?, dropout: projection.dropout };
+    let (train_images, views) = read_images(cx.part("image-features"), "train")?;
+    let (validation_images, _) = read_images(cx.part("image-features"), "validation")?;
+    let mut arrays = Arrays::new();
+    let texts_of = |c: &Concept| text_index[&c.texts[0]];
+    let image_rows: Vec<&[f32]> = (0..train_images.values.len() / train_images.width).map(|i| train_images.row(i)).collect();
+    let unit: Vec<Vec<f32>> = learn.iter().map(|c| unit(text_vectors.row(texts_of(c)))).collect();
+    statistics(&mut arrays, "vision_projection", &image_rows);
+    statistics(&mut arrays, "text_projection", &unit.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for (name, array) in &arrays {
+        heads.weights.set(name, CandleTensor::from_f32(array.floats(), &array.shape)?);
+    }
+    let mut params = Params::new();
+    for (name, width) in [("text_projection", text_vectors.width), ("vision_projection", train_images.width)] {
+        let first = if projection.hidden == 0 { projection.dim } else { projection.hidden };
+        init(&mut params, &format!("{name}.0"), first, width, train.seed)?;
+        if projection.hidden > 0 {
+            init(&mut params, &format!("{name}.2"), projection.dim, projection.hidden, train.seed)?;
+        }
+    }
+    params.insert("logit_scale".into(), CandleTensor::from_f32(&[-TEMPERATURE.ln()], &[1])?);
+    let gather = |rows: &mut dyn Iterator<Item = &[f32]>, width: usize| {
+        let values: Vec<f32> = rows.flatten().copied().collect();
+        CandleTensor::from_f32(&values, &[values.len() / width, width])
+    };
+    let mut trainer = Trainer::new(train, learn.len());
+    let mut rng = Rng::new(train.seed, "batches");
+    while !trainer.done() {
+        let order = rng.permutation(learn.len());
+        for chunk in order.chunks(train.batch) {
+            let (mut images, mut image_of, mut texts, mut text_of) = (vec![], vec![], vec![], vec![]);
+            for (n, concept) in chunk.iter().map(|i| &learn[*i]).enumerate() {
+                for row in &concept.rows {
+                    images.push(row * views + rng.below(views));
+                    image_of.push(n);
+                }
+                // The label always, and another of its names.
+                for text in [0, rng.below(concept.texts.len())] {
+                    texts.push(text_index[&concept.texts[text]]);
+                    text_of.push(n);
+                }
+            }
+            let x = gather(&mut images.iter().map(|i| train_images.row(*i)), train_images.width)?;
+            let t = gather(&mut texts.iter().map(|i| text_vectors.row(*i)), text_vectors.width)?;
+            let noise = (heads.dropout, RefCell::new(Rng::new(train.seed, &format!("dropout {}", trainer.step))));
+            let weights = &mut heads.weights;
+            trainer.step(cx, &mut params, &mut |p| {
+                p.iter().for_each(|(name, tensor)| weights.set(name, tensor.clone()));
+                let (x, t) = (head::vision(weights, &x, Some(&noise))?, head::text(weights, &t, Some(&noise))?);
+                info_nce(&x, &t, &image_of, &text_of, &p["logit_scale"])
+            })?;
+        }
+        params.iter().for_each(|(name, tensor)| heads.weights.set(name, tensor.clone()));
+        let loss = if validate.is_empty() {
+            None
+        } else {
+            let of: Vec<usize> = (0..validate.len()).collect();
+            let x = gather(&mut validate.iter().map(|c| validation_images.row(c.rows[0] * views)), train_images.width)?;
+            let t = gather(&mut validate.iter().map(|c| text_vectors.row(texts_of(c))), text_vectors.width)?;
+            let (x, t) = (head::vision(&heads.weights, &x, None)?, head::text(&heads.weights, &t, None)?);
+            Some(info_nce(&x, &t, &of, &of, &params["logit_scale"])?.scalar()?)
+        };
+        trainer.end_epoch(cx, &params, loss)?;
+    }
+    let params = trainer.best(params);
+    for (prefix, tower) in [("text.", &text.model), ("vision.", &image.model)] {
+        for (name, array) in Checkpoint::open(cx.input(tower), None)?.arrays {
+            arrays.insert(format!("{prefix}{name}"), array);
+        }
+    }
+    for (name, tensor) in &params {
+        arrays.insert(name.clone(), Array::f32(&tensor.shape(), tensor.to_f32()?));
+    }
+    let (text_config, vision_config) = (Checkpoint::open(cx.input(&text.model), None)?.config, Checkpoint::open(cx.input(&image.model), None)?.config);
+    let (Config::Bert(text_config), Config::EfficientnetLite { network, preprocessing }) = (text_config, vision_config) else {
+        return Err(Failure::user("the text tower is to be a bert and the image tower an efficientnet-lite"));
+    };
+    let head = head::Config { dim: projection.dim, hidden: projection.hidden };
+    let config = Config::DualEncoder { text: text_config, vision: network, preprocessing, projection: head };
+    let out = cx.out().to_owned();
+    write_model(&out, &config, &arrays)?;
+    fs::copy(&cx.input(&text.model).join("tokenizer.json"), &out.join("tokenizer.json"))?;
+    trainer.write_curves(&out)?;
+    let card = format!(
+        "---\nlibrary_name: effai\n---\n\n# {}\n\nA picture-text model: `{}` and `{}`, frozen, with heads trained on `{}`.\nWeights are in `model.safetensors` under `text.`, `vision.`, `text_projection.` and `vision_projection.`; `config.json` has the shapes.\nThe licences are those of the two towers.\n",
+        cx.decl.label, image.model, text.model, train.data
+    );
+    Ok(fs::write(&out.join("README.md"), card.as_bytes())?)
+}
+
+struct Heads {
+    weights: Weights<CandleTensor>,
+    dropout: f32,
+}
+
+fn unit(row: &[f32]) -> Vec<f32> {
+    let norm = row.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
+    row.iter().map(|v| v / norm).collect()
+}
+
+/// Mean and deviation of each column, as the scale and shift that undo them.
+fn statistics(arrays: &mut Arrays, name: &str, rows: &[&[f32]]) {
+    let (n, width) = (rows.len().max(1) as f64, rows.first().map_or(0, |r| r.len()));
+    let mut scale = vec![0.0; width];
+    let mut shift = vec![0.0; width];
+    for i in 0..width {
+        let mean = rows.iter().map(|r| f64::from(r[i])).sum::<f64>() / n;
+        let variance = rows.iter().map(|r| (f64::from(r[i]) - mean).powi(2)).sum::<f64>() / n;
+        let s = 1.0 / (variance.sqrt() + 1e-3);
+        (scale[i], shift[i]) = (s as f32, (-mean * s) as f32);
+    }
+    arrays.insert(format!("{name}.input_scale"), Array::f32(&[width], scale));
+    arrays.insert(format!("{name}.input_shift"), Array::f32(&[width], shift));
+}
+
+/// A linear layer as torch begins it: uniform in +-1/sqrt(in).
+fn init(params: &mut Params<CandleTensor>, name: &str, out: usize, inner: usize, seed: u64) -> Result<(), Failure> {
+    let mut rng = Rng::new(seed, name);
+    let bound = 1.0 / (inner as f32).sqrt();
+    let mut draw = |n: usize| (0..n).map(|_| rng.between(-bound, bound)).collect::<Vec<f32>>();
+    params.insert(format!("{name}.weight"), CandleTensor::from_f32(&draw(out * inner), &[out, inner])?);
+    params.insert(format!("{name}.bias"), CandleTensor::from_f32(&draw(out), &[out])?);
+    Ok(())
+}
+
+/// The loop around steps: schedule, clipping, curves, early stopping.
+pub struct Trainer {
+    train: Train,
+    steps: u64,
+    /// Steps done.
+    pub step: u64,
+    epoch: u64,
+    adam: AdamW,
+    losses: Vec<(u64, f32)>,
+    validation: Vec<(u64, f32)>,
+    best: Option<(f32, u64, Params<CandleTensor>)>,
+}
+
+impl Trainer {
+    /// For so many concepts.
+    pub fn new(train: &Train, concepts: usize) -> Self {
+        let adam = AdamW::new(0.9, 0.98, train.weight_decay);
+        let steps = train.epochs * concepts.div_ceil(train.batch) as u64;
+        Self { train: train.clone(), steps, step: 0, epoch: 0, adam, losses: vec![], validation: vec![], best: None }
+    }
+
+    /// Whether training is over.
+    pub fn done(&self) -> bool {
+        let patience = self.train.patience;
+        let stuck = patience > 0 && self.best.as_ref().is_some_and(|(_, at, _)| self.epoch - at >= patience);
+        self.epoch >= self.train.epochs || stuck
+    }
+
+    /// One step of the optimizer.
+    pub fn step(
+        &mut self,
+        cx: &mut ActionCx<'_>,
+        params: &mut Params<CandleTensor>,
+        loss: &mut dyn FnMut(&Params<CandleTensor>) -> crate::backend::Result<CandleTensor>,
+    ) -> Result<(), Failure> {
+        let rate = cosine(self.train.learning_rate, self.step, self.train.warmup, self.steps);
+        let (loss, mut grads) = CandleTensor::value_and_grad(params, loss)?;
+        let norm = clip(&mut grads, self.train.gradient_clip)?;
+        check_loss(loss, self.step, rate, norm)?;
+        self.adam.step(params, &grads, rate)?;
+        if let Some(scale) = params.get_mut("logit_scale") {
+            let value = scale.scalar()?.clamp(0.0, LOGIT_SCALE_MAX);
+            *scale = CandleTensor::from_f32(&[value], &[1])?;
+        }
+        self.step += 1;
+        self.losses.push((self.step, loss));
+        cx.metric_at("train.loss", self.step, f64::from(loss));
+        cx.progress(&format!("epoch {} loss {loss:.3}", self.epoch + 1), self.step, self.steps, "steps");
+        Ok(())
+    }
+
+    /// Ends an epoch with its validation loss, if there are rows for one.
+    pub fn end_epoch(&mut self, cx: &mut ActionCx<'_>, params: &Params<CandleTensor>, loss: Option<f32>) -> Result<(), Failure> {
+        self.epoch += 1;
+        if let Some(loss) = loss {
+            self.validation.push((self.step, loss));
+            cx.metric_at("validation.loss", self.step, f64::from(loss));
+            if self.train.patience > 0 && self.best.as_ref().is_none_or(|(best, ..)| loss < *best) {
+                self.best = Some((loss, self.epoch, params.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The weights to keep: the best by validation where early stopping is on, else the last.
+    pub fn best(&mut self, last: Params<CandleTensor>) -> Params<CandleTensor> {
+        self.best.take().map_or(last, |(_, _, params)| params)
+    }
+
+    /// Writes `training.json`.
+    pub fn write_curves(&self, out: &Path) -> Result<(), Failure> {
+        let text = json!({"version": 1, "train": self.losses, "validation": self.validation}).to_string();
+        Ok(fs::write(&out.join("training.json"), text.as_bytes())?)
+    }
+}
+

@@ -1,0 +1,78 @@
+//! BERT as a sentence encoder: Devlin et al., 2018; mean pooling as in Reimers and Gurevych, 2019.
+
+use serde::{Deserialize, Serialize};
+
+use super::weights::Weights;
+use crate::backend::{Result, Tensor};
+
+/// The fields of `config.json` that the forward pass needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Width.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// Inner width of the feed-forward blocks.
+    pub intermediate_size: usize,
+    /// Tokens known.
+    pub vocab_size: usize,
+    /// Longest input.
+    pub max_position_embeddings: usize,
+    /// Token types.
+    #[serde(default = "two")]
+    pub type_vocab_size: usize,
+    /// Of the layer norms.
+    pub layer_norm_eps: f32,
+}
+
+fn two() -> usize {
+    2
+}
+
+/// Encodes token ids, all rows of one length after padding with 0: -> [rows, hidden], not normalised.
+///
+/// `prefix` goes before each weight's name (`text.` inside a dual encoder).
+pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, ids: &[Vec<u32>]) -> Result<T> {
+    let rows = ids.len();
+    let length = ids.iter().map(Vec::len).max().unwrap_or(1);
+    let (width, heads) = (config.hidden_size, config.num_attention_heads);
+    let head = width / heads;
+    let mut flat = vec![0u32; rows * length];
+    let mut attends = vec![0.0f32; rows * length];
+    for (row, ids) in ids.iter().enumerate() {
+        flat[row * length..][..ids.len()].copy_from_slice(ids);
+        attends[row * length..][..ids.len()].fill(1.0);
+    }
+    let name = |module: &str| format!("{prefix}{module}");
+    let norm = |x: &T, module: &str| {
+        let weight = weights.get(&name(&format!("{module}.weight")))?;
+        x.layer_norm(weight, weights.get(&name(&format!("{module}.bias")))?, config.layer_norm_eps)
+    };
+    let words = weights.get(&name("embeddings.word_embeddings.weight"))?.take_rows(&flat)?;
+    let positions = weights.get(&name("embeddings.position_embeddings.weight"))?.narrow(0, 0, length)?;
+    let types = weights.get(&name("embeddings.token_type_embeddings.weight"))?.narrow(0, 0, 1)?;
+    let x = words.reshape(&[rows, length, width])?.add(&positions.add(&types)?)?;
+    let mut x = norm(&x, "embeddings.LayerNorm")?;
+    let blocked: Vec<f32> = attends.iter().map(|a| if *a > 0.0 { 0.0 } else { -1e9 }).collect();
+    let mask = T::from_f32(&blocked, &[rows, 1, 1, length])?;
+    for layer in 0..config.num_hidden_layers {
+        let module = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let split = |part: &str| {
+            let y = weights.linear(&name(&module(&format!("attention.self.{part}"))), &x)?;
+            y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
+        };
+        let mixed = T::attention(&split("query")?, &split("key")?, &split("value")?, &mask, 1.0 / (head as f64).sqrt())?;
+        let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, width])?;
+        let attended = weights.linear(&name(&module("attention.output.dense")), &mixed)?;
+        x = norm(&x.add(&attended)?, &module("attention.output.LayerNorm"))?;
+        let inner = weights.linear(&name(&module("intermediate.dense")), &x)?.gelu()?;
+        let outer = weights.linear(&name(&module("output.dense")), &inner)?;
+        x = norm(&x.add(&outer)?, &module("output.LayerNorm"))?;
+    }
+    let keep = T::from_f32(&attends, &[rows, length, 1])?;
+    let sums = x.mul(&keep)?.sum(1)?.reshape(&[rows, width])?;
+    let counts: Vec<f32> = ids.iter().map(|ids| ids.len().max(1) as f32).collect();
+    sums.div(&T::from_f32(&counts, &[rows, 1])?)
+}

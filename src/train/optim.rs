@@ -1,0 +1,104 @@
+//! AdamW, learning-rate schedules, gradient clipping: written once, on plain values, so that every backend
+//! takes the same steps.
+
+use std::collections::BTreeMap;
+
+use crate::backend::{Params, Result, Tensor};
+use crate::failure::Failure;
+
+/// Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; bias-corrected as in Kingma and Ba.
+#[derive(Debug)]
+pub struct AdamW {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    decay: f64,
+    step: u64,
+    moments: BTreeMap<String, (Vec<f32>, Vec<f32>)>,
+}
+
+impl AdamW {
+    /// With decay on matrices only, as is usual: gains, biases and scalars are left alone.
+    pub fn new(beta1: f64, beta2: f64, decay: f64) -> Self {
+        Self { beta1, beta2, eps: 1e-8, decay, step: 0, moments: BTreeMap::new() }
+    }
+
+    /// One step.
+    pub fn step<T: Tensor>(&mut self, params: &mut Params<T>, grads: &Params<T>, rate: f64) -> Result<()> {
+        self.step += 1;
+        let correct1 = 1.0 - self.beta1.powi(self.step as i32);
+        let correct2 = 1.0 - self.beta2.powi(self.step as i32);
+        for (name, param) in params {
+            let shape = param.shape();
+            let (mut values, grad) = (param.to_f32()?, grads[name].to_f32()?);
+            let (m, v) = self.moments.entry(name.clone()).or_insert_with(|| (vec![0.0; values.len()], vec![0.0; values.len()]));
+            let decay = if shape.len() > 1 { 1.0 - rate * self.decay } else { 1.0 };
+            for i in 0..values.len() {
+                let g = f64::from(grad[i]);
+                m[i] = (self.beta1 * f64::from(m[i]) + (1.0 - self.beta1) * g) as f32;
+                v[i] = (self.beta2 * f64::from(v[i]) + (1.0 - self.beta2) * g * g) as f32;
+                let update = f64::from(m[i]) / correct1 / ((f64::from(v[i]) / correct2).sqrt() + self.eps);
+                values[i] = (f64::from(values[i]) * decay - rate * update) as f32;
+            }
+            *param = T::from_f32(&values, &shape)?;
+        }
+        Ok(())
+    }
+}
+
+/// Scales gradients so that their norm over all parameters is at most `limit`; returns the norm before.
+/// Pascanu, Mikolov and Bengio, 2013.
+pub fn clip<T: Tensor>(grads: &mut Params<T>, limit: f64) -> Result<f64> {
+    let mut square = 0.0;
+    for grad in grads.values() {
+        square += grad.to_f32()?.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
+    }
+    let norm = square.sqrt();
+    if norm > limit {
+        for grad in grads.values_mut() {
+            *grad = grad.affine(limit / norm, 0.0)?;
+        }
+    }
+    Ok(norm)
+}
+
+/// The learning rate at a step: linear warm-up, then a half cosine to zero (Loshchilov and Hutter, 2017).
+pub fn cosine(peak: f64, step: u64, warmup: u64, total: u64) -> f64 {
+    let warm = if warmup == 0 { 1.0 } else { ((step + 1) as f64 / warmup as f64).min(1.0) };
+    peak * warm * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / total.max(1) as f64).cos())
+}
+
+/// Stops a training whose loss is no longer a number.
+pub fn check_loss(loss: f32, step: u64, rate: f64, norm: f64) -> std::result::Result<(), Failure> {
+    if loss.is_finite() && norm.is_finite() {
+        return Ok(());
+    }
+    Err(Failure::target(format!(
+        "the loss is {loss} at step {step} (learning rate {rate:.3e}, gradient norm {norm:.3e})"
+    ))
+    .help("try a lower `learning-rate`, a longer `warmup`, or a smaller `gradient-clip`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::CandleTensor;
+
+    /// torch 2.15: `p = torch.tensor([[1., -2.]]); AdamW([p], lr=.1, betas=(.9, .98), weight_decay=.01)`, three
+    /// steps with gradients [[.5, -1.]], [[.25, 1.]], [[-1., .1]].
+    #[test]
+    fn adamw_takes_torchs_steps() {
+        let tensor = |v: &[f32]| CandleTensor::from_f32(v, &[1, 2]).expect("fits");
+        let mut params = Params::from([("p".to_owned(), tensor(&[1.0, -2.0]))]);
+        let mut adam = AdamW::new(0.9, 0.98, 0.01);
+        for grad in [[0.5, -1.0], [0.25, 1.0], [-1.0, 0.1]] {
+            adam.step(&mut params, &Params::from([("p".to_owned(), tensor(&grad))]), 0.1).expect("steps");
+        }
+        let values = params["p"].to_f32().expect("values");
+        for (found, torch) in values.iter().zip(TORCH) {
+            assert!((found - torch).abs() < 1e-6, "{values:?}");
+        }
+    }
+
+    const TORCH: [f32; 2] = [0.824_331_5, -1.908_072_4];
+}

@@ -1,0 +1,96 @@
+//! LoRA adapters in PEFT's layout.
+//!
+//! `base_model.model.MODULE.lora_A.weight` [rank, in] and `.lora_B.weight` [out, rank]; of a 1 x 1 convolution
+//! [rank, in, 1, 1] and [out, rank, 1, 1]. Modules trained whole stand under their own names and are listed
+//! in `modules_to_save`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::format::tensors::{self, Arrays};
+use crate::util::fs;
+
+/// The file of the weights.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+const PREFIX: &str = "base_model.model.";
+
+/// An adapter, read: names as in [`crate::model::weights::Lora`], matrices of two axes.
+#[derive(Debug)]
+pub struct Adapter {
+    /// The matrices, and modules trained whole.
+    pub arrays: Arrays,
+    /// alpha / rank.
+    pub scale: f32,
+}
+
+/// What an adapter's configuration says.
+#[derive(Clone, Debug)]
+pub struct Settings<'a> {
+    /// The base's label.
+    pub base: &'a str,
+    /// Rank.
+    pub rank: usize,
+    /// Alpha.
+    pub alpha: f64,
+    /// Dropout in training.
+    pub dropout: f64,
+    /// Modules with low-rank updates.
+    pub targets: &'a [String],
+    /// Those of them that are convolutions.
+    pub convolutions: &'a [String],
+    /// Modules trained whole.
+    pub whole: &'a [String],
+}
+
+/// Reads an adapter directory.
+pub fn read(dir: &Path) -> Result<Adapter, Failure> {
+    let path = dir.join("adapter_config.json");
+    let config: serde_json::Value = serde_json::from_str(&fs::read_text(&path)?)
+        .map_err(|e| Failure::target(format!("{} is not JSON: {e}", path.display())))?;
+    let (Some(rank), Some(alpha)) = (config["r"].as_f64(), config["lora_alpha"].as_f64()) else {
+        return Err(Failure::target(format!("{} has no `r` and `lora_alpha`", path.display())));
+    };
+    let mut arrays = Arrays::new();
+    for (name, mut array) in tensors::read(&dir.join(WEIGHTS))? {
+        let name = name.strip_prefix(PREFIX).unwrap_or(&name).to_owned();
+        if let [a, b, 1, 1] = array.shape[..]
+            && name.contains(".lora_")
+        {
+            array.shape = vec![a, b];
+        }
+        arrays.insert(name, array);
+    }
+    Ok(Adapter { arrays, scale: (alpha / rank) as f32 })
+}
+
+/// Writes an adapter directory's configuration and weights.
+pub fn write(dir: &Path, settings: &Settings<'_>, arrays: &Arrays) -> Result<(), Failure> {
+    let config = json!({
+        "peft_type": "LORA",
+        "task_type": null,
+        "base_model_name_or_path": settings.base,
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "target_modules": settings.targets,
+        "modules_to_save": if settings.whole.is_empty() { json!(null) } else { json!(settings.whole) },
+    });
+    let text = serde_json::to_string_pretty(&config).expect("plain data");
+    fs::write(&dir.join("adapter_config.json"), text.as_bytes())?;
+    let mut out = Arrays::new();
+    for (name, array) in arrays {
+        let mut array = array.clone();
+        let module = name.rsplit_once(".lora_").map(|(module, _)| module.to_owned());
+        if module.is_some_and(|m| settings.convolutions.contains(&m)) {
+            array.shape.extend([1, 1]);
+        }
+        out.insert(format!("{PREFIX}{name}"), array);
+    }
+    tensors::write(&dir.join(WEIGHTS), &out, &[("format", "pt")])
+}
