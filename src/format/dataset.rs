@@ -155,7 +155,8 @@ pub fn write_split(dir: &Path, split: &str, rows: &[Row]) -> Result<(), Failure>
     let schema = Schema::new(
         fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect::<Vec<_>>(),
     );
-    let schema = Arc::new(schema);
+    // In the Arrow schema too: where a file has one, pyarrow (so `datasets`) reads its metadata and not the file's.
+    let schema = Arc::new(schema.with_metadata(arrow_schema::Metadata::from_iter([("huggingface".to_owned(), features.clone())])));
     let name = format!("data/{}-00000-of-00001.parquet", split.replace('-', "_"));
     let path = dir.join(&name);
     let bad = |e: &dyn std::fmt::Display| Failure::environment(format!("cannot write {name}: {e}"));
@@ -163,7 +164,7 @@ pub fn write_split(dir: &Path, split: &str, rows: &[Row]) -> Result<(), Failure>
     // Pictures are compressed already; snappy costs little and helps the text.
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
-        .set_key_value_metadata(Some(vec![KeyValue::new("huggingface".into(), features)]))
+        .set_key_value_metadata(Some(vec![KeyValue::new("huggingface".to_owned(), features)]))
         .set_created_by("effai".into())
         .build();
     let mut writer = ArrowWriter::try_new(fs::create(&path)?, schema, Some(properties)).map_err(|e| bad(&e))?;

@@ -165,8 +165,9 @@ impl Kind for Dataset {
     }
 
     /// 1: first.
+    /// 2: the features are in the Arrow schema too, so that `datasets` decodes pictures.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
