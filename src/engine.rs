@@ -127,11 +127,10 @@ impl Engine {
     /// If one of them has none: the caller asks in topological order.
     pub fn judge(&mut self, index: Index, artifacts: &[Option<Digest>]) -> Result<Judged, Failure> {
         let artifact = |i: Index| artifacts[i].expect("dependencies are judged first");
-        let mut outside =
-            outside::Project { root: &self.root, record: &self.record, read: &mut self.digests_read };
+        let mut outside = outside::Project { root: &self.root, record: &self.record, read: &mut self.digests_read };
         let target = &self.plan.targets[index];
-        let manifest = facts::manifest(&self.plan, target, &artifact, &mut outside)
-            .map_err(|f| f.within(&target.decl.label))?;
+        let manifest =
+            facts::manifest(&self.plan, target, &artifact, &mut outside).map_err(|f| f.within(&target.decl.label))?;
         let key = manifest.key();
         let state = self.states.get(&target.decl.label);
         let known = match state {

@@ -10,24 +10,24 @@
 //! [`kind`] holds what effai can make, one file a kind; those stand on [`train`], [`model`], [`backend`]
 //! and [`format`], which know nothing of builds.
 
-pub mod recipe;
-pub mod plan;
 pub mod fingerprint;
+pub mod plan;
+pub mod recipe;
 
-pub mod kind;
-pub mod train;
-pub mod model;
 pub mod backend;
-pub mod format;
-pub mod report;
 pub mod cli;
+pub mod format;
+pub mod kind;
+pub mod model;
+pub mod report;
+pub mod train;
 pub mod ui;
 
-pub mod engine;
-pub mod schedule;
 pub mod action;
-pub mod store;
+pub mod engine;
 pub mod record;
+pub mod schedule;
+pub mod store;
 
 pub mod env;
 pub mod event;

@@ -1,1 +1,5 @@
-#[test] fn t(){}
+//! One binary of integration tests: the real program on temporary projects.
+
+mod cli;
+mod diagnostics;
+mod support;

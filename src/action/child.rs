@@ -21,9 +21,11 @@ pub fn run() -> u8 {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
     let mut events = Events::open();
     let mut text = Vec::new();
-    let job: Job = match std::io::stdin().read_to_end(&mut text).map_err(|e| e.to_string()).and_then(|_| {
-        serde_json::from_slice(&text).map_err(|e| e.to_string())
-    }) {
+    let job: Job = match std::io::stdin()
+        .read_to_end(&mut text)
+        .map_err(|e| e.to_string())
+        .and_then(|_| serde_json::from_slice(&text).map_err(|e| e.to_string()))
+    {
         Ok(job) => job,
         Err(error) => {
             events.send(ActionEvent::Failed(Failure::user(format!("this verb is effai's own: {error}"))));
@@ -69,8 +71,8 @@ impl Events {
     #[expect(unsafe_code, reason = "a descriptor by number, handed over by the engine, becomes a file once")]
     fn open() -> Self {
         // SAFETY: the engine opened this descriptor for this process, and nothing else here uses it.
-        let to = crate::env::events_descriptor()
-            .map(|fd| BufWriter::new(File::from(unsafe { OwnedFd::from_raw_fd(fd) })));
+        let to =
+            crate::env::events_descriptor().map(|fd| BufWriter::new(File::from(unsafe { OwnedFd::from_raw_fd(fd) })));
         Self { to, last_progress: None }
     }
 

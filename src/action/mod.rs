@@ -147,8 +147,7 @@ fn start(job: &Job, pool: Pool, log: &Path) -> Result<(std::process::Child, Owne
     let me = std::env::current_exe().map_err(|e| Failure::environment(format!("cannot find this program: {e}")))?;
     let log_file = fs::create(log)?;
     let errors = fs::at("open again", log, log_file.try_clone())?;
-    let (reader, writer) =
-        std::io::pipe().map_err(|e| Failure::environment(format!("cannot make a pipe: {e}")))?;
+    let (reader, writer) = std::io::pipe().map_err(|e| Failure::environment(format!("cannot make a pipe: {e}")))?;
     let mut command = Command::new(&me);
     command.arg(VERB).stdin(Stdio::piped()).stdout(log_file).stderr(errors).process_group(0).current_dir(&job.scratch);
     // What waits for the network needs the user's own settings: indexes, proxies, certificates.
@@ -163,9 +162,7 @@ fn start(job: &Job, pool: Pool, log: &Path) -> Result<(std::process::Child, Owne
     command
         .fd_mappings(vec![FdMapping { parent_fd: writer.into(), child_fd: EVENTS_FD }])
         .expect("one descriptor cannot collide");
-    let mut child = command
-        .spawn()
-        .map_err(|e| Failure::environment(format!("cannot start an action: {e}")))?;
+    let mut child = command.spawn().map_err(|e| Failure::environment(format!("cannot start an action: {e}")))?;
     // Dropped with `command` at the end of this function is our copy of the pipe's writing end.
     let mut stdin = child.stdin.take().expect("piped");
     let text = serde_json::to_vec(job).expect("a job is plain data");

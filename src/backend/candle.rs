@@ -148,7 +148,8 @@ impl Tensor for CandleTensor {
             name: "layer-norm",
             forward: Box::new(move |a| kernels::layer_norm(a[0].0, a[1].0, a[2].0, eps)),
             backward: Box::new(move |args, _, grad| {
-                let op = Fused::plain("layer-norm-grad", move |a| kernels::layer_norm_grad(a[0].0, a[1].0, a[2].0, eps));
+                let op =
+                    Fused::plain("layer-norm-grad", move |a| kernels::layer_norm_grad(a[0].0, a[1].0, a[2].0, eps));
                 apply3(&args[0], &args[1], grad, op)
             }),
         };
@@ -164,7 +165,8 @@ impl Tensor for CandleTensor {
                 name: "depthwise",
                 forward: Box::new(move |a| kernels::depthwise(a[0].0, a[1].0, shape, window)),
                 backward: Box::new(move |args, _, grad| {
-                    let op = Fused::plain("depthwise-grad", move |a| kernels::depthwise_grad(a[0].0, a[1].0, shape, window));
+                    let op =
+                        Fused::plain("depthwise-grad", move |a| kernels::depthwise_grad(a[0].0, a[1].0, shape, window));
                     grad.contiguous()?.apply_op2(&args[1], Shaped { shape: shape.to_vec(), op })
                 }),
             },
@@ -186,8 +188,9 @@ impl Tensor for CandleTensor {
             name: "scale-shift",
             forward: Box::new(move |a| kernels::scale_shift(a[0].0, a[1].0, a[2].0, low, high)),
             backward: Box::new(move |args, result, grad| {
-                let op =
-                    Fused::plain("scale-shift-grad", move |a| kernels::scale_shift_grad(a[0].0, a[1].0, a[2].0, low, high));
+                let op = Fused::plain("scale-shift-grad", move |a| {
+                    kernels::scale_shift_grad(a[0].0, a[1].0, a[2].0, low, high)
+                });
                 apply3(result, grad, &args[1], op)
             }),
         };
@@ -221,7 +224,11 @@ impl Tensor for CandleTensor {
 type Slice<'a> = (&'a [f32], &'a [usize]);
 type Forward = Box<dyn Fn(&[Slice<'_>]) -> Vec<f32> + Send + Sync>;
 type Backward = Box<
-    dyn Fn(&[candle_core::Tensor], &candle_core::Tensor, &candle_core::Tensor) -> candle_core::Result<candle_core::Tensor>
+    dyn Fn(
+            &[candle_core::Tensor],
+            &candle_core::Tensor,
+            &candle_core::Tensor,
+        ) -> candle_core::Result<candle_core::Tensor>
         + Send
         + Sync,
 >;
@@ -237,8 +244,7 @@ struct Fused {
 impl Fused {
     /// One that stands in a backward pass and needs none itself.
     fn plain(name: &'static str, forward: impl Fn(&[Slice<'_>]) -> Vec<f32> + Send + Sync + 'static) -> Self {
-        let backward: Backward =
-            Box::new(move |_, _, _| Err(candle_core::Error::BackwardNotSupported { op: name }));
+        let backward: Backward = Box::new(move |_, _, _| Err(candle_core::Error::BackwardNotSupported { op: name }));
         Self { name, forward: Box::new(forward), backward }
     }
 

@@ -246,7 +246,11 @@ mod tests {
                 f(&moved).iter().zip(g).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
             };
             let numeric = (at(eps) - at(-eps)) / f64::from(2.0 * eps);
-            assert!((numeric - f64::from(analytic[i])).abs() < 2e-2 * (1.0 + numeric.abs()), "{i}: {numeric} {}", analytic[i]);
+            assert!(
+                (numeric - f64::from(analytic[i])).abs() < 2e-2 * (1.0 + numeric.abs()),
+                "{i}: {numeric} {}",
+                analytic[i]
+            );
         }
     }
 

@@ -115,8 +115,10 @@ pub trait Tensor: Clone + Sized + 'static {
         let last = shape.len() - 1;
         // The row's maximum is a constant to the gradient: shifting by it changes nothing.
         let values = self.to_f32()?;
-        let tops: Vec<f32> =
-            values.chunks(shape[last].max(1)).map(|row| row.iter().copied().fold(f32::NEG_INFINITY, f32::max)).collect();
+        let tops: Vec<f32> = values
+            .chunks(shape[last].max(1))
+            .map(|row| row.iter().copied().fold(f32::NEG_INFINITY, f32::max))
+            .collect();
         let mut reduced = shape;
         reduced[last] = 1;
         let shifted = self.sub(&Self::from_f32(&tops, &reduced)?)?;

@@ -42,8 +42,7 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let words =
-        if args.targets.is_empty() { engine.recipes.settings.default.clone() } else { args.targets.clone() };
+    let words = if args.targets.is_empty() { engine.recipes.settings.default.clone() } else { args.targets.clone() };
     let chosen = engine.plan.select(&words)?;
     if args.dry_run {
         return dry_run(&mut engine, &chosen, args, output);
@@ -105,8 +104,8 @@ fn dry_run(
 /// The first Ctrl-C asks the actions to end; the second ends this process at once.
 fn watch_signals(cancel: &Cancel) -> Result<Arc<AtomicBool>, EngineError> {
     let interrupted = Arc::new(AtomicBool::new(false));
-    let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|e| Failure::environment(format!("cannot listen for signals: {e}")))?;
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM]).map_err(|e| Failure::environment(format!("cannot listen for signals: {e}")))?;
     let (flag, cancel) = (interrupted.clone(), cancel.clone());
     std::thread::spawn(move || {
         for _ in signals.forever() {

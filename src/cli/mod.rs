@@ -96,7 +96,12 @@ pub fn run() -> u8 {
         Command::Init(command) => init::run(&args.global, &command, &output),
         Command::Completions(command) => {
             let mut script = Vec::new();
-            clap_complete::generate(command.shell, &mut <Args as clap::CommandFactory>::command(), "effai", &mut script);
+            clap_complete::generate(
+                command.shell,
+                &mut <Args as clap::CommandFactory>::command(),
+                "effai",
+                &mut script,
+            );
             output.line(&String::from_utf8_lossy(&script));
             Ok(0)
         }

@@ -12,7 +12,8 @@ pub fn read_members(path: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<BTreeM
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let file = fs::open(path)?;
     let bad = |error: std::io::Error| {
-        Failure::target(format!("the archive {name} cannot be read: {error}")).help("fetch it again with `effai build -f`")
+        Failure::target(format!("the archive {name} cannot be read: {error}"))
+            .help("fetch it again with `effai build -f`")
     };
     let mut members = BTreeMap::new();
     if name.ends_with(".tgz") || name.ends_with(".tar.gz") {

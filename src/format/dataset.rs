@@ -87,7 +87,8 @@ impl Dataset {
         let path = self.dir.join(format!("data/{split}-00000-of-00001.parquet"));
         let bad = |e: &dyn std::fmt::Display| Failure::target(format!("cannot read {}: {e}", path.display()));
         let file = fs::open(&path)?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| bad(&e))?.build().map_err(|e| bad(&e))?;
+        let reader =
+            ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| bad(&e))?.build().map_err(|e| bad(&e))?;
         let mut rows = Vec::new();
         for batch in reader {
             rows_of(&batch.map_err(|e| bad(&e))?, &mut rows);
@@ -100,7 +101,8 @@ fn rows_of(batch: &RecordBatch, rows: &mut Vec<Row>) {
     let text = |name: &str| batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<StringArray>().cloned());
     let list = |name: &str| batch.column_by_name(name).and_then(|c| c.as_any().downcast_ref::<ListArray>().cloned());
     let image = batch.column_by_name("image").and_then(|c| c.as_any().downcast_ref::<StructArray>().cloned());
-    let bytes = image.and_then(|s| s.column_by_name("bytes").and_then(|c| c.as_any().downcast_ref::<BinaryArray>().cloned()));
+    let bytes =
+        image.and_then(|s| s.column_by_name("bytes").and_then(|c| c.as_any().downcast_ref::<BinaryArray>().cloned()));
     let (ids, caption, group) = (text("id"), text("caption"), text("group"));
     let (captions, tags) = (list("captions"), list("tags"));
     let at = |column: &Option<StringArray>, i: usize| {
@@ -112,8 +114,13 @@ fn rows_of(batch: &RecordBatch, rows: &mut Vec<Row>) {
     };
     let known = ["id", "image", "caption", "captions", "tags", "group"];
     let schema = batch.schema();
-    let extra: Vec<(&str, Option<StringArray>)> =
-        schema.fields().iter().map(|f| f.name().as_str()).filter(|n| !known.contains(n)).map(|n| (n, text(n))).collect();
+    let extra: Vec<(&str, Option<StringArray>)> = schema
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .filter(|n| !known.contains(n))
+        .map(|n| (n, text(n)))
+        .collect();
     for i in 0..batch.num_rows() {
         rows.push(Row {
             id: at(&ids, i),
@@ -152,15 +159,16 @@ pub fn write_split(dir: &Path, split: &str, rows: &[Row]) -> Result<(), Failure>
         fields.push((name.clone(), text(&|r| r.columns.get(name).map_or("", String::as_str))));
     }
     let features = serde_json::json!({"info": {"features": features(with_pictures, &columns)}}).to_string();
-    let schema = Schema::new(
-        fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect::<Vec<_>>(),
-    );
+    let schema =
+        Schema::new(fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect::<Vec<_>>());
     // In the Arrow schema too: where a file has one, pyarrow (so `datasets`) reads its metadata and not the file's.
-    let schema = Arc::new(schema.with_metadata(arrow_schema::Metadata::from_iter([("huggingface".to_owned(), features.clone())])));
+    let told = arrow_schema::Metadata::from_iter([("huggingface".to_owned(), features.clone())]);
+    let schema = Arc::new(schema.with_metadata(told));
     let name = format!("data/{}-00000-of-00001.parquet", split.replace('-', "_"));
     let path = dir.join(&name);
     let bad = |e: &dyn std::fmt::Display| Failure::environment(format!("cannot write {name}: {e}"));
-    let batch = RecordBatch::try_new(schema.clone(), fields.into_iter().map(|(_, a)| a).collect()).map_err(|e| bad(&e))?;
+    let batch =
+        RecordBatch::try_new(schema.clone(), fields.into_iter().map(|(_, a)| a).collect()).map_err(|e| bad(&e))?;
     // Pictures are compressed already; snappy costs little and helps the text.
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
@@ -177,10 +185,8 @@ fn pictures(rows: &[Row]) -> ArrayRef {
     let mut bytes = BinaryBuilder::new();
     rows.iter().for_each(|r| bytes.append_option(r.image.as_ref()));
     let paths = StringArray::from_iter_values(rows.iter().map(|r| r.id.as_str()));
-    let fields = Fields::from(vec![
-        Field::new("bytes", DataType::Binary, true),
-        Field::new("path", DataType::Utf8, true),
-    ]);
+    let fields =
+        Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)]);
     Arc::new(StructArray::new(fields, vec![Arc::new(bytes.finish()), Arc::new(paths)], None))
 }
 

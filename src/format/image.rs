@@ -31,7 +31,13 @@ pub fn decode(bytes: &[u8], name: &str) -> Result<RgbaImage, Failure> {
 ///
 /// View 0 is the plain one. The others are drawn from `rng`'s stream for the picture: flipped or not, scaled
 /// to 70 to 100 %, shifted, on white, with saturation, brightness and tint changed.
-pub fn view(picture: &RgbaImage, number: usize, prep: &Preprocessing, seed: u64, id: &str) -> Result<Vec<f32>, Failure> {
+pub fn view(
+    picture: &RgbaImage,
+    number: usize,
+    prep: &Preprocessing,
+    seed: u64,
+    id: &str,
+) -> Result<Vec<f32>, Failure> {
     if number == 0 {
         let rgb = over_white(&square(picture));
         return Ok(normalise(&resize(&rgb, prep.size)?, prep));

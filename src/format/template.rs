@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn fields_and_filters() {
-        let record = serde_json::json!({"unified": "1F468-FE0F", "short": ["man_a", "b"], "l": {"label": "Man: red hair"}});
+        let record =
+            serde_json::json!({"unified": "1F468-FE0F", "short": ["man_a", "b"], "l": {"label": "Man: red hair"}});
         let text = |t: &str| Template::new(t).expect("reads").text(&record);
         assert_eq!(text("a/{unified|without:-FE0F|lower}.png").as_deref(), Some("a/1f468.png"));
         assert_eq!(text("{l.label|lower|before::|swap:man=person}").as_deref(), Some("person"));

@@ -57,13 +57,21 @@ pub fn read(path: &Path) -> Result<Arrays, Failure> {
     for (name, view) in file.tensors() {
         let data = view.data();
         let values = match view.dtype() {
-            Dtype::F32 => Values::F32(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
-            Dtype::F16 => Values::F32(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
-            Dtype::BF16 => Values::F32(data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()),
+            Dtype::F32 => {
+                Values::F32(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+            }
+            Dtype::F16 => {
+                Values::F32(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+            }
+            Dtype::BF16 => {
+                Values::F32(data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+            }
             Dtype::F64 => Values::F32(
                 data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight")) as f32).collect(),
             ),
-            Dtype::U32 => Values::U32(data.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+            Dtype::U32 => {
+                Values::U32(data.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+            }
             _ => continue,
         };
         arrays.insert(name, Array { shape: view.shape().to_vec(), values });
@@ -91,8 +99,8 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
         .map_err(bad)?;
     // One entry at most: the library writes metadata in the order of a hash map.
     debug_assert!(metadata.len() <= 1);
-    let metadata = (!metadata.is_empty())
-        .then(|| metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+    let metadata =
+        (!metadata.is_empty()).then(|| metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
     let file = safetensors::serialize(views, metadata).map_err(bad)?;
     Ok(fs::write(path, &file)?)
 }

@@ -34,7 +34,9 @@ static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in 
         Prop::new("alpha", Type::FloatAbove(0.0, 1e6), "the updates count alpha / rank").default(Default::Float(16.0)),
         Prop::new("dropout", Type::Float(0.0, 0.95), "on the updates' input").default(Default::Float(0.05)),
     ]),
-    Schema::new("target-modules", "Globs over the names of the base's matrices.").many_args("globs", Type::Text).required(),
+    Schema::new("target-modules", "Globs over the names of the base's matrices.")
+        .many_args("globs", Type::Text)
+        .required(),
     Schema::new("heads", "Whether the projection heads go on training, and their dropout.").props(&[
         Prop::new("train", Type::Bool, "they do").default(Default::Bool(true)),
         Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
@@ -98,7 +100,8 @@ impl Kind for Adapter {
         let heads = fields.heads.unwrap_or(Heads { train: true, dropout: 0.5 });
         let checkpoint = Checkpoint::open(cx.input(&fields.base), None)?;
         let Config::DualEncoder { text: text_config, .. } = checkpoint.config.clone() else {
-            return Err(Failure::user(format!("{} is not a picture-text model", fields.base)).help("adapt a model with two towers"));
+            return Err(Failure::user(format!("{} is not a picture-text model", fields.base))
+                .help("adapt a model with two towers"));
         };
         let mut model = Model::<CandleTensor>::new(&checkpoint)?;
         let modules = targets(&checkpoint.arrays, &fields.target_modules)?;
@@ -107,7 +110,9 @@ impl Kind for Adapter {
         let (rows, held) = (data.rows("train")?, data.rows("validation")?);
         let (learn, validate) = (concepts(&rows), concepts(&held));
         if learn.is_empty() {
-            return Err(Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset"));
+            return Err(
+                Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset")
+            );
         }
         let seen = Prefixes::new(cx, &model, "train", &rows, split, train.views, train.seed)?;
         let seen_held = Prefixes::new(cx, &model, "validation", &held, split, 1, train.seed)?;
@@ -115,7 +120,9 @@ impl Kind for Adapter {
         let whole: Vec<String> = checkpoint
             .arrays
             .keys()
-            .filter(|n| heads.train && (n.contains("_projection.0.") || n.contains("_projection.2.") || *n == "logit_scale"))
+            .filter(|n| {
+                heads.train && (n.contains("_projection.0.") || n.contains("_projection.2.") || *n == "logit_scale")
+            })
             .cloned()
             .collect();
         for name in &whole {
@@ -168,7 +175,12 @@ impl Kind for Adapter {
 }
 
 /// Puts the trained values into the model.
-fn put(model: &mut Model<CandleTensor>, params: &Params<CandleTensor>, scale: f64, dropout: Option<(f32, RefCell<Rng>)>) {
+fn put(
+    model: &mut Model<CandleTensor>,
+    params: &Params<CandleTensor>,
+    scale: f64,
+    dropout: Option<(f32, RefCell<Rng>)>,
+) {
     let (lora, whole): (Params<_>, Params<_>) =
         params.iter().map(|(n, t)| (n.clone(), t.clone())).partition(|(n, _)| n.contains(".lora_"));
     whole.into_iter().for_each(|(name, tensor)| model.weights.set(&name, tensor));
@@ -176,7 +188,12 @@ fn put(model: &mut Model<CandleTensor>, params: &Params<CandleTensor>, scale: f6
 }
 
 /// The loss on the held-out concepts, by their labels.
-fn validation(model: &Model<CandleTensor>, concepts: &[Concept], seen: &Prefixes, split: usize) -> Result<f32, Failure> {
+fn validation(
+    model: &Model<CandleTensor>,
+    concepts: &[Concept],
+    seen: &Prefixes,
+    split: usize,
+) -> Result<f32, Failure> {
     let network = model.network().expect("two towers");
     let first: Vec<usize> = concepts.iter().map(|c| c.rows[0]).collect();
     let pooled = network.tail(&model.weights, &seen.gather(&first)?, split)?;
@@ -193,7 +210,9 @@ fn targets(arrays: &Arrays, globs: &[String]) -> Result<Vec<String>, Failure> {
         .iter()
         .filter(|(_, a)| matches!(a.shape[..], [_, _] | [_, _, 1, 1]))
         .filter_map(|(n, _)| n.strip_suffix(".weight"))
-        .filter(|n| !n.contains("embeddings") && !n.contains("_projection.") && !n.contains("_fc") && !n.contains("pooler"))
+        .filter(|n| {
+            !n.contains("embeddings") && !n.contains("_projection.") && !n.contains("_fc") && !n.contains("pooler")
+        })
         .collect();
     let mut found = BTreeSet::new();
     for pattern in globs {

@@ -32,19 +32,20 @@ static SCHEMA: Schema = Schema::new(
         .arg("name", Type::Text)
         .props(SOURCE_PROPS)
         .many(),
-    Schema::new("files", "Files of this project as a source.").arg("name", Type::Text).children(&[Schema::new(
-        "glob",
-        "Which.",
-    )
-    .arg("glob", Type::Glob)
-    .some()])
-    .many(),
+    Schema::new("files", "Files of this project as a source.")
+        .arg("name", Type::Text)
+        .children(&[Schema::new("glob", "Which.").arg("glob", Type::Glob).some()])
+        .many(),
     Schema::new("records", "One row for each record of a table, or for each file.")
         .arg("name", Type::Text)
         .props(&[
             Prop::new("from", Type::Text, "the source").required(),
-            Prop::new("file", Type::Text, "a .json, .jsonl, .csv or .tsv file in it, or a glob: then each file is a record")
-                .required(),
+            Prop::new(
+                "file",
+                Type::Text,
+                "a .json, .jsonl, .csv or .tsv file in it, or a glob: then each file is a record",
+            )
+            .required(),
             Prop::new("at", Type::Text, "in JSON, the field that holds the array"),
         ])
         .children(&[
@@ -61,9 +62,11 @@ static SCHEMA: Schema = Schema::new(
                 .many_args("field-and-values", Type::Text)
                 .many(),
             Schema::new("id", "Template of the row's name.").arg("template", TEMPLATE),
-            Schema::new("image", "Template of the picture's path.")
-                .arg("template", TEMPLATE)
-                .props(&[Prop::new("from", Type::Text, "the source that holds it, if another")]),
+            Schema::new("image", "Template of the picture's path.").arg("template", TEMPLATE).props(&[Prop::new(
+                "from",
+                Type::Text,
+                "the source that holds it, if another",
+            )]),
             Schema::new("caption", "Template of the caption.").arg("template", TEMPLATE).required(),
             Schema::new("captions", "Templates of other captions; a list gives one each.")
                 .many_args("templates", TEMPLATE),
@@ -83,8 +86,11 @@ static SCHEMA: Schema = Schema::new(
             Prop::new("seed", Type::Int(0, i64::MAX), "another seed, another split").default(Default::Int(0)),
         ])
         .children(&[]),
-    Schema::new("hold-out", "Rows of these records never train: their splits are train-NAME, validation-NAME, test-NAME.")
-        .many_args("records", Type::Text),
+    Schema::new(
+        "hold-out",
+        "Rows of these records never train: their splits are train-NAME, validation-NAME, test-NAME.",
+    )
+    .many_args("records", Type::Text),
     Schema::new("limit", "At most so many groups, chosen by the seed: for a quick profile.")
         .arg("groups", Type::Int(1, i64::MAX)),
 ]);
@@ -183,7 +189,12 @@ impl Kind for Dataset {
             for from in [&records.from].into_iter().chain(joins).chain(image) {
                 if !names.contains(&from.as_str()) {
                     let help = format!("sources are: {}", names.join(", "));
-                    problems.at(&format!("records.{i}"), format!("there is no source `{from}`"), "in these records", help);
+                    problems.at(
+                        &format!("records.{i}"),
+                        format!("there is no source `{from}`"),
+                        "in these records",
+                        help,
+                    );
                 }
             }
             for template in records.templates() {
@@ -240,7 +251,9 @@ impl Kind for Dataset {
             dropped.insert(records.name.clone(), lost);
         }
         if rows.is_empty() {
-            return Err(Failure::target("no record became a row").help("look at `file`, `skip` and `image` in the recipe"));
+            return Err(
+                Failure::target("no record became a row").help("look at `file`, `skip` and `image` in the recipe")
+            );
         }
         let splits = assign(&fields, rows);
         for (split, rows) in &splits {
@@ -335,7 +348,11 @@ fn table(files: &Files, from: &str, file: &str, at: Option<&str>) -> Result<Vec<
     let source = &files[from];
     if glob::is_glob(file) {
         let matcher = glob::compile(file).map_err(|e| Failure::user(e.to_string()))?;
-        return Ok(source.iter().filter(|(p, _)| matcher.is_match(p)).map(|(p, bytes)| file_record(p, bytes)).collect());
+        return Ok(source
+            .iter()
+            .filter(|(p, _)| matcher.is_match(p))
+            .map(|(p, bytes)| file_record(p, bytes))
+            .collect());
     }
     let bytes = source.get(file).ok_or_else(|| {
         Failure::target(format!("the source `{from}` has no file `{file}`")).help("check `file` in the recipe")
@@ -346,7 +363,9 @@ fn table(files: &Files, from: &str, file: &str, at: Option<&str>) -> Result<Vec<
         Some("json") => {
             let root: Value = serde_json::from_slice(bytes).map_err(|e| place(e.to_string()))?;
             let array = at.map_or(&root, |at| &root[at]);
-            array.as_array().cloned().ok_or_else(|| place("is no array of records".into()).help("name the field that holds it with at=\"...\""))
+            array.as_array().cloned().ok_or_else(|| {
+                place("is no array of records".into()).help("name the field that holds it with at=\"...\"")
+            })
         }
         Some("jsonl") => {
             let text = String::from_utf8_lossy(bytes);
@@ -360,7 +379,8 @@ fn table(files: &Files, from: &str, file: &str, at: Option<&str>) -> Result<Vec<
             rows.map(|(i, row)| row.map(|r| serde_json::json!(r)).map_err(|e| bad(i + 1, &e))).collect()
         }
         Some("parquet") => parquet_records(bytes).map_err(place),
-        _ => Err(place("effai does not know how to read this".into()).help("it reads .json, .jsonl, .csv, .tsv, .parquet, and files by a glob")),
+        _ => Err(place("effai does not know how to read this".into())
+            .help("it reads .json, .jsonl, .csv, .tsv, .parquet, and files by a glob")),
     }
 }
 
@@ -479,7 +499,8 @@ fn assign(fields: &Fields, rows: Vec<(String, Row)>) -> BTreeMap<String, Vec<Row
         hasher.part(group.as_bytes());
         hasher.finish()
     };
-    let mut groups: Vec<&str> = rows.iter().map(|(_, r)| r.group.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut groups: Vec<&str> =
+        rows.iter().map(|(_, r)| r.group.as_str()).collect::<BTreeSet<_>>().into_iter().collect();
     groups.sort_by_key(|g| rank(g));
     if let Some(limit) = fields.limit {
         groups.truncate(limit);
@@ -511,7 +532,12 @@ fn assign(fields: &Fields, rows: Vec<(String, Row)>) -> BTreeMap<String, Vec<Row
     splits
 }
 
-fn card(label: &str, fields: &Fields, splits: &BTreeMap<String, Vec<Row>>, dropped: &BTreeMap<String, usize>) -> String {
+fn card(
+    label: &str,
+    fields: &Fields,
+    splits: &BTreeMap<String, Vec<Row>>,
+    dropped: &BTreeMap<String, usize>,
+) -> String {
     let mut text = String::from("---\n");
     let licences: BTreeSet<&str> = fields.source.iter().filter_map(|s| s.source.license.as_deref()).collect();
     match licences.len() {
@@ -532,7 +558,8 @@ fn card(label: &str, fields: &Fields, splits: &BTreeMap<String, Vec<Row>>, dropp
     text.push_str("\nNo group is in two splits; the splits of held-out records follow the groups too.\n\n");
     text.push_str("## Sources\n\n| name | origin | sha256 | licence |\n|---|---|---|---|\n");
     for s in &fields.source {
-        let (sha, licence) = (s.source.sha256.as_deref().unwrap_or("not pinned"), s.source.license.as_deref().unwrap_or("not stated"));
+        let (sha, licence) =
+            (s.source.sha256.as_deref().unwrap_or("not pinned"), s.source.license.as_deref().unwrap_or("not stated"));
         text.push_str(&format!("| {} | {} | `{sha}` | {licence} |\n", s.name, s.source.origin()));
     }
     for (name, n) in dropped.iter().filter(|(_, n)| **n > 0) {

@@ -154,7 +154,8 @@ pub fn decode_all(rows: &[Row]) -> Result<Vec<::image::RgbaImage>, Failure> {
     use rayon::prelude::*;
     rows.par_iter()
         .map(|row| {
-            let bytes = row.image.as_ref().ok_or_else(|| Failure::target(format!("the row `{}` has no picture", row.id)))?;
+            let bytes =
+                row.image.as_ref().ok_or_else(|| Failure::target(format!("the row `{}` has no picture", row.id)))?;
             image::decode(bytes, &row.id)
         })
         .collect()
@@ -177,8 +178,12 @@ fn texts(fields: &Fields, splits: &[(String, Vec<Row>)]) -> Vec<String> {
         }
     }
     for prompt in &fields.prompt {
-        let values: BTreeSet<&str> =
-            splits.iter().flat_map(|(_, rows)| rows).filter_map(|r| r.columns.get(&prompt.column)).map(String::as_str).collect();
+        let values: BTreeSet<&str> = splits
+            .iter()
+            .flat_map(|(_, rows)| rows)
+            .filter_map(|r| r.columns.get(&prompt.column))
+            .map(String::as_str)
+            .collect();
         for value in values {
             add(prompt.template.replace("{}", &value.to_lowercase()));
         }
@@ -217,15 +222,21 @@ impl Vectors {
 /// The pictures' vectors of a split: row r's view v is vector `r * views + v`; the second number is `views`.
 pub fn read_images(dir: &std::path::Path, split: &str) -> Result<(Vectors, usize), Failure> {
     let path = dir.join(format!("images-{split}.safetensors"));
-    let array = tensors::read(&path)?.remove("image").ok_or_else(|| Failure::target(format!("{} has no `image`", path.display())))?;
-    let [_, views, width] = array.shape[..] else { return Err(Failure::target(format!("{} is misshapen", path.display()))) };
+    let array = tensors::read(&path)?
+        .remove("image")
+        .ok_or_else(|| Failure::target(format!("{} has no `image`", path.display())))?;
+    let [_, views, width] = array.shape[..] else {
+        return Err(Failure::target(format!("{} is misshapen", path.display())));
+    };
     Ok((Vectors { width, values: array.floats().to_vec() }, views))
 }
 
 /// The texts' vectors, and the number of each text.
 pub fn read_texts(dir: &std::path::Path) -> Result<(Vectors, std::collections::BTreeMap<String, usize>), Failure> {
     let path = dir.join("texts.safetensors");
-    let array = tensors::read(&path)?.remove("text").ok_or_else(|| Failure::target(format!("{} has no `text`", path.display())))?;
+    let array = tensors::read(&path)?
+        .remove("text")
+        .ok_or_else(|| Failure::target(format!("{} has no `text`", path.display())))?;
     let names: Vec<String> = serde_json::from_str(&fs::read_text(&dir.join("texts.json"))?)
         .map_err(|e| Failure::target(format!("texts.json: {e}")))?;
     let width = array.shape.get(1).copied().unwrap_or(1);

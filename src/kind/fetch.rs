@@ -27,7 +27,8 @@ pub const SOURCE_PROPS: &[Prop] = &[
     Prop::new("path", Type::File, "an archive of this project"),
     Prop::new("sha256", Type::Sha256, "the digest the file must have; without one, what came is taken"),
     Prop::new("license", Type::Text, "its licence, for the card"),
-    Prop::new("optional", Type::Bool, "where it cannot be had, go on without it and say so").default(Default::Bool(false)),
+    Prop::new("optional", Type::Bool, "where it cannot be had, go on without it and say so")
+        .default(Default::Bool(false)),
     Prop::new("tool", Type::Tool, "the program an optional source needs; whether it is there is a fact"),
 ];
 
@@ -60,7 +61,8 @@ pub struct Source {
 impl Source {
     /// Where from, in words: `npm emoji-datasource-google@16.0.0`.
     pub fn origin(&self) -> String {
-        let named = [("npm", &self.npm), ("pip", &self.pip), ("apt", &self.apt), ("url", &self.url), ("path", &self.path)];
+        let named =
+            [("npm", &self.npm), ("pip", &self.pip), ("apt", &self.apt), ("url", &self.url), ("path", &self.path)];
         named.iter().find_map(|(n, v)| v.as_ref().map(|v| format!("{n} {v}"))).unwrap_or_default()
     }
 
@@ -78,7 +80,12 @@ impl Source {
 /// Reports a source that comes from nowhere or from several places.
 pub fn check_source(source: &Source, path: &str, problems: &mut Problems<'_>) {
     if let Some(complaint) = source.complaint() {
-        problems.at(path, format!("the source {complaint}"), "this source", "give it one of npm, pip, apt, url or path");
+        problems.at(
+            path,
+            format!("the source {complaint}"),
+            "this source",
+            "give it one of npm, pip, apt, url or path",
+        );
     }
     for spec in [&source.npm, &source.pip, &source.apt].into_iter().flatten() {
         if split_spec(spec).is_none() {
@@ -151,7 +158,8 @@ fn fetch(cx: &mut ActionCx<'_>, source: &Source) -> Result<(), Failure> {
     } else if let Some((name, version)) = spec(&source.pip) {
         // Wheels only: to learn the name and version of a source package, pip runs its `setup.py`.
         let only = "--only-binary=:all:";
-        let args = ["-m", "pip", "download", "--quiet", "--no-deps", only, "--disable-pip-version-check", "--dest", "."];
+        let args =
+            ["-m", "pip", "download", "--quiet", "--no-deps", only, "--disable-pip-version-check", "--dest", "."];
         let program = Program::new("python3").args(args).args([format!("{name}=={version}")]).dir(&dir);
         offline(program.install("install Python 3 with pip: https://www.python.org").run(), &source.origin())?;
     } else if let Some((name, version)) = spec(&source.apt) {
@@ -231,7 +239,8 @@ mod tests {
             fs::create_dir_all(&root.join(dir)).expect("a directory");
         }
         let fields = serde_json::json!({"path": "a.tgz", "sha256": sha256, "optional": optional});
-        let decl = Decl { kind: "fetch".into(), label: Label::new("f"), fields, spans: std::collections::BTreeMap::new() };
+        let decl =
+            Decl { kind: "fetch".into(), label: Label::new("f"), fields, spans: std::collections::BTreeMap::new() };
         let mut events = Vec::new();
         let mut take = |event| events.push(event);
         let mut cx = ActionCx {
@@ -269,7 +278,10 @@ mod tests {
     fn a_missing_program_is_a_reason_to_leave_out() {
         let missing = Program::new("effai-has-no-such-program").install("get it").run().expect_err("missing");
         assert_eq!((missing.class, missing.help.as_deref()), (Class::Environment, Some("get it")));
-        assert_eq!(offline::<()>(Err(Failure::target("`npm` failed")), "npm a@1").expect_err("fails").class, Class::Environment);
+        assert_eq!(
+            offline::<()>(Err(Failure::target("`npm` failed")), "npm a@1").expect_err("fails").class,
+            Class::Environment
+        );
     }
 
     #[test]

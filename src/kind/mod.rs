@@ -26,7 +26,17 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::Schema;
 
 /// Every kind there is.
-pub const KINDS: &[&dyn Kind] = &[&command::Command, &dataset::Dataset, &fetch::Fetch, &features::Features, &model::Model, &adapter::Adapter, &quantized::Quantized, &report::Report, &speed::Speed];
+pub const KINDS: &[&dyn Kind] = &[
+    &command::Command,
+    &dataset::Dataset,
+    &fetch::Fetch,
+    &features::Features,
+    &model::Model,
+    &adapter::Adapter,
+    &quantized::Quantized,
+    &report::Report,
+    &speed::Speed,
+];
 
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {

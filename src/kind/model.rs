@@ -29,28 +29,33 @@ use crate::util::fs;
 #[derive(Debug)]
 pub struct Model;
 
-static SCHEMA: Schema = Schema::new("model", "A model in Hugging Face's layout: imported, or trained from two towers.").children(&[
-    Schema::new("source", "Import: the package that holds it.").props(SOURCE_PROPS).children(&[
-        Schema::new("weights", "The weights' path in it: safetensors, or a torch checkpoint, which is never executed.")
+static SCHEMA: Schema = Schema::new("model", "A model in Hugging Face's layout: imported, or trained from two towers.")
+    .children(&[
+        Schema::new("source", "Import: the package that holds it.").props(SOURCE_PROPS).children(&[
+            Schema::new(
+                "weights",
+                "The weights' path in it: safetensors, or a torch checkpoint, which is never executed.",
+            )
             .arg("path", Type::Text)
             .required(),
-        Schema::new("config", "The path of its config.json.").arg("path", Type::Text),
-        Schema::new("tokenizer", "The path of its tokenizer.json.").arg("path", Type::Text),
-    ]),
-    Schema::new("architecture", "Import: what the weights are.")
-        .arg("name", Type::Choice(&["bert", "efficientnet-lite0"])),
-    Schema::new("image-size", "Pictures are brought to this height and width.")
-        .arg("pixels", Type::Int(32, 1024))
-        .default(Default::Int(160)),
-    Schema::new("image-tower", "Train: the picture encoder.").arg("model", Type::Label).props(&[FROZEN]),
-    Schema::new("text-tower", "Train: the text encoder.").arg("model", Type::Label).props(&[FROZEN]),
-    Schema::new("projection", "Train: the heads into the common space.").props(&[
-        Prop::new("dim", Type::Int(8, 4096), "width of the common space").default(Default::Int(512)),
-        Prop::new("hidden", Type::Int(0, 8192), "inner width; 0 for one linear layer").default(Default::Int(1024)),
-        Prop::new("dropout", Type::Float(0.0, 0.95), "share of inputs dropped in training").default(Default::Float(0.5)),
-    ]),
-    Schema::new("train", "Train: the data and how.").arg("data", Type::Label).children(TRAIN_FIELDS),
-]);
+            Schema::new("config", "The path of its config.json.").arg("path", Type::Text),
+            Schema::new("tokenizer", "The path of its tokenizer.json.").arg("path", Type::Text),
+        ]),
+        Schema::new("architecture", "Import: what the weights are.")
+            .arg("name", Type::Choice(&["bert", "efficientnet-lite0"])),
+        Schema::new("image-size", "Pictures are brought to this height and width.")
+            .arg("pixels", Type::Int(32, 1024))
+            .default(Default::Int(160)),
+        Schema::new("image-tower", "Train: the picture encoder.").arg("model", Type::Label).props(&[FROZEN]),
+        Schema::new("text-tower", "Train: the text encoder.").arg("model", Type::Label).props(&[FROZEN]),
+        Schema::new("projection", "Train: the heads into the common space.").props(&[
+            Prop::new("dim", Type::Int(8, 4096), "width of the common space").default(Default::Int(512)),
+            Prop::new("hidden", Type::Int(0, 8192), "inner width; 0 for one linear layer").default(Default::Int(1024)),
+            Prop::new("dropout", Type::Float(0.0, 0.95), "share of inputs dropped in training")
+                .default(Default::Float(0.5)),
+        ]),
+        Schema::new("train", "Train: the data and how.").arg("data", Type::Label).children(TRAIN_FIELDS),
+    ]);
 
 const FROZEN: Prop =
     Prop::new("frozen", Type::Bool, "its weights stay; only #true is supported, an `adapter` trains towers")
@@ -154,13 +159,23 @@ impl Kind for Model {
             (Some(import), None) => {
                 check_source(&import.source, "source", problems);
                 if fields.architecture.is_none() {
-                    problems.at("source", "an imported model needs its `architecture`", "imported here", "add architecture \"bert\" or \"efficientnet-lite0\"");
+                    problems.at(
+                        "source",
+                        "an imported model needs its `architecture`",
+                        "imported here",
+                        "add architecture \"bert\" or \"efficientnet-lite0\"",
+                    );
                 }
             }
             (None, Some(_)) => {
                 for (name, tower) in [("image-tower", &fields.image_tower), ("text-tower", &fields.text_tower)] {
                     match tower {
-                        None => problems.at("train", format!("training needs `{name}`"), "trained here", format!("add {name} \"models/...\"")),
+                        None => problems.at(
+                            "train",
+                            format!("training needs `{name}`"),
+                            "trained here",
+                            format!("add {name} \"models/...\""),
+                        ),
                         Some(tower) if !tower.frozen => problems.at(
                             &format!("{name}.frozen"),
                             "a tower that is not frozen is not supported here",
@@ -171,8 +186,15 @@ impl Kind for Model {
                     }
                 }
             }
-            (Some(_), Some(_)) => problems.at("train", "a model is imported or trained, not both", "trained here", "train in a target of its own"),
-            (None, None) => problems.at("", "a model needs a `source` or a `train`", "neither", "import it or train it"),
+            (Some(_), Some(_)) => problems.at(
+                "train",
+                "a model is imported or trained, not both",
+                "trained here",
+                "train in a target of its own",
+            ),
+            (None, None) => {
+                problems.at("", "a model needs a `source` or a `train`", "neither", "import it or train it")
+            }
         }
     }
 
@@ -215,11 +237,17 @@ impl Kind for Model {
 
 fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result<(), Failure> {
     let archive = fetched(cx.part("source"))?.map_err(Failure::target)?;
-    let wanted = |path: &str| [Some(&import.weights), import.config.as_ref(), import.tokenizer.as_ref()].into_iter().flatten().any(|w| w == path);
+    let wanted = |path: &str| {
+        [Some(&import.weights), import.config.as_ref(), import.tokenizer.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|w| w == path)
+    };
     let members = read_members(&archive, &wanted)?;
     let member = |path: &str| {
         members.get(path).ok_or_else(|| {
-            Failure::target(format!("{} holds no `{path}`", import.source.origin())).help("check the path in the recipe")
+            Failure::target(format!("{} holds no `{path}`", import.source.origin()))
+                .help("check the path in the recipe")
         })
     };
     let weights = member(&import.weights)?;
@@ -233,8 +261,10 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
     };
     let config = match fields.architecture.as_deref() {
         Some("bert") => {
-            let path = import.config.as_deref().ok_or_else(|| Failure::user("a bert model needs `config` in its source"))?;
-            let config: Value = serde_json::from_slice(member(path)?).map_err(|e| Failure::target(format!("{path}: {e}")))?;
+            let path =
+                import.config.as_deref().ok_or_else(|| Failure::user("a bert model needs `config` in its source"))?;
+            let config: Value =
+                serde_json::from_slice(member(path)?).map_err(|e| Failure::target(format!("{path}: {e}")))?;
             Config::Bert(serde_json::from_value(config).map_err(|e| Failure::target(format!("{path}: {e}")))?)
         }
         _ => Config::EfficientnetLite {
@@ -286,7 +316,9 @@ fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<()
     let [learn, validate] = sets;
     let (learn, validate) = (learn?, validate?);
     if learn.is_empty() {
-        return Err(Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset"));
+        return Err(
+            Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset")
+        );
     }
     let (text_vectors, text_index) = read_texts(cx.part("text-features"))?;
     let mut heads = Heads { weights: Weights::new(&Arrays::new())?, dropout: projection.dropout };
@@ -294,7 +326,8 @@ fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<()
     let (validation_images, _) = read_images(cx.part("image-features"), "validation")?;
     let mut arrays = Arrays::new();
     let texts_of = |c: &Concept| text_index[&c.texts[0]];
-    let image_rows: Vec<&[f32]> = (0..train_images.values.len() / train_images.width).map(|i| train_images.row(i)).collect();
+    let image_rows: Vec<&[f32]> =
+        (0..train_images.values.len() / train_images.width).map(|i| train_images.row(i)).collect();
     let unit: Vec<Vec<f32>> = learn.iter().map(|c| unit(text_vectors.row(texts_of(c)))).collect();
     statistics(&mut arrays, "vision_projection", &image_rows);
     statistics(&mut arrays, "text_projection", &unit.iter().map(Vec::as_slice).collect::<Vec<_>>());
@@ -362,8 +395,10 @@ fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<()
     for (name, tensor) in &params {
         arrays.insert(name.clone(), Array::f32(&tensor.shape(), tensor.to_f32()?));
     }
-    let (text_config, vision_config) = (Checkpoint::open(cx.input(&text.model), None)?.config, Checkpoint::open(cx.input(&image.model), None)?.config);
-    let (Config::Bert(text_config), Config::EfficientnetLite { network, preprocessing }) = (text_config, vision_config) else {
+    let (text_config, vision_config) =
+        (Checkpoint::open(cx.input(&text.model), None)?.config, Checkpoint::open(cx.input(&image.model), None)?.config);
+    let (Config::Bert(text_config), Config::EfficientnetLite { network, preprocessing }) = (text_config, vision_config)
+    else {
         return Err(Failure::user("the text tower is to be a bert and the image tower an efficientnet-lite"));
     };
     let head = head::Config { dim: projection.dim, hidden: projection.hidden };
@@ -466,7 +501,12 @@ impl Trainer {
     }
 
     /// Ends an epoch with its validation loss, if there are rows for one.
-    pub fn end_epoch(&mut self, cx: &mut ActionCx<'_>, params: &Params<CandleTensor>, loss: Option<f32>) -> Result<(), Failure> {
+    pub fn end_epoch(
+        &mut self,
+        cx: &mut ActionCx<'_>,
+        params: &Params<CandleTensor>,
+        loss: Option<f32>,
+    ) -> Result<(), Failure> {
         self.epoch += 1;
         if let Some(loss) = loss {
             self.validation.push((self.step, loss));
@@ -489,4 +529,3 @@ impl Trainer {
         Ok(fs::write(&out.join("training.json"), text.as_bytes())?)
     }
 }
-

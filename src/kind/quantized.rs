@@ -16,17 +16,20 @@ use crate::util::fs;
 #[derive(Debug)]
 pub struct Quantized;
 
-static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rounded to a few bits in groups.").children(&[
-    Schema::new("from", "The model.")
-        .arg("model", Type::NamedLabel)
-        .required()
-        .props(&[Prop::new("adapter", Type::NamedLabel, "an adapter, merged before")]),
-    Schema::new("method", "How.").arg("name", Type::Choice(&["rtn"])).required().flat().props(&[
-        Prop::new("bits", Type::Int(2, 8), "bits a weight: 2, 4 or 8").required(),
-        Prop::new("group", Type::Int(32, 128), "weights that share a scale: 32, 64 or 128").default(Default::Int(64)),
-    ]),
-    Schema::new("keep", "Globs over the names of matrices that stay as they are.").many_args("globs", Type::Text),
-]);
+static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rounded to a few bits in groups.")
+    .children(&[
+        Schema::new("from", "The model.").arg("model", Type::NamedLabel).required().props(&[Prop::new(
+            "adapter",
+            Type::NamedLabel,
+            "an adapter, merged before",
+        )]),
+        Schema::new("method", "How.").arg("name", Type::Choice(&["rtn"])).required().flat().props(&[
+            Prop::new("bits", Type::Int(2, 8), "bits a weight: 2, 4 or 8").required(),
+            Prop::new("group", Type::Int(32, 128), "weights that share a scale: 32, 64 or 128")
+                .default(Default::Int(64)),
+        ]),
+        Schema::new("keep", "Globs over the names of matrices that stay as they are.").many_args("globs", Type::Text),
+    ]);
 
 #[derive(Deserialize)]
 struct Fields {
@@ -60,10 +63,20 @@ impl Kind for Quantized {
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
         if ![2, 4, 8].contains(&fields.method.bits) {
-            problems.at("method.bits", format!("{} bits are not supported", fields.method.bits), "these", "use 2, 4 or 8");
+            problems.at(
+                "method.bits",
+                format!("{} bits are not supported", fields.method.bits),
+                "these",
+                "use 2, 4 or 8",
+            );
         }
         if ![32, 64, 128].contains(&fields.method.group) {
-            problems.at("method.group", format!("groups of {} are not supported", fields.method.group), "these", "use 32, 64 or 128");
+            problems.at(
+                "method.group",
+                format!("groups of {} are not supported", fields.method.group),
+                "these",
+                "use 32, 64 or 128",
+            );
         }
     }
 

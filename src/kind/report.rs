@@ -21,28 +21,31 @@ use crate::util::fs;
 #[derive(Debug)]
 pub struct Report;
 
-static SCHEMA: Schema = Schema::new("report", "Models side by side: retrieval, zero-shot, size and speed.").children(&[
-    Schema::new("compare", "The models.").many_args("models", Type::NamedLabel).required(),
-    Schema::new("test", "A gallery: one picture for each caption.")
-        .arg("name", Type::Text)
-        .props(&[
-            Prop::new("on", Type::Label, "the dataset").required(),
-            Prop::new("split", Type::Text, "its split").required(),
-            Prop::new("where", Type::Text, "only rows of this, COLUMN=VALUE"),
-            Prop::new("sample", Type::Int(2, 1_000_000), "at most so many, chosen by the seed"),
-        ])
-        .some(),
-    Schema::new("zero-shot", "Classification by the names of a column.")
-        .arg("column", Type::Text)
-        .props(&[
-            Prop::new("on", Type::Label, "the dataset").required(),
-            Prop::new("split", Type::Text, "its split").required(),
-            Prop::new("where", Type::Text, "only rows of this, COLUMN=VALUE"),
-        ])
-        .children(&[Schema::new("prompt", "A text with {} for the name; several are averaged.").arg("template", Type::Text).some()])
-        .many(),
-    Schema::new("seed", "Of samples and intervals.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
-]);
+static SCHEMA: Schema =
+    Schema::new("report", "Models side by side: retrieval, zero-shot, size and speed.").children(&[
+        Schema::new("compare", "The models.").many_args("models", Type::NamedLabel).required(),
+        Schema::new("test", "A gallery: one picture for each caption.")
+            .arg("name", Type::Text)
+            .props(&[
+                Prop::new("on", Type::Label, "the dataset").required(),
+                Prop::new("split", Type::Text, "its split").required(),
+                Prop::new("where", Type::Text, "only rows of this, COLUMN=VALUE"),
+                Prop::new("sample", Type::Int(2, 1_000_000), "at most so many, chosen by the seed"),
+            ])
+            .some(),
+        Schema::new("zero-shot", "Classification by the names of a column.")
+            .arg("column", Type::Text)
+            .props(&[
+                Prop::new("on", Type::Label, "the dataset").required(),
+                Prop::new("split", Type::Text, "its split").required(),
+                Prop::new("where", Type::Text, "only rows of this, COLUMN=VALUE"),
+            ])
+            .children(&[Schema::new("prompt", "A text with {} for the name; several are averaged.")
+                .arg("template", Type::Text)
+                .some()])
+            .many(),
+        Schema::new("seed", "Of samples and intervals.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
+    ]);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -81,7 +84,8 @@ struct Needed {
 fn needed(fields: &Fields) -> Vec<Needed> {
     let mut all: BTreeMap<&str, Needed> = BTreeMap::new();
     let add = |on: &str, split: &str, prompts: Vec<Value>, all: &mut BTreeMap<_, Needed>, key| {
-        let entry = all.entry(key).or_insert_with(|| Needed { on: on.into(), splits: BTreeSet::new(), prompts: vec![] });
+        let entry =
+            all.entry(key).or_insert_with(|| Needed { on: on.into(), splits: BTreeSet::new(), prompts: vec![] });
         entry.splits.insert(split.to_owned());
         entry.prompts.extend(prompts);
     };
@@ -161,9 +165,11 @@ impl Kind for Report {
                 if i == 1.min(fields.compare.len() - 1) && strips["subject"].is_null() {
                     strips = json!({"subject": subject, "test": test.name, "queries": strip(&rows, &chosen, &scores, &forward)});
                     let m = n.min(24);
-                    let names: Vec<String> = chosen[..m].iter().map(|r| rows[*r].caption.chars().take(26).collect()).collect();
+                    let names: Vec<String> =
+                        chosen[..m].iter().map(|r| rows[*r].caption.chars().take(26).collect()).collect();
                     let cells = (0..m).flat_map(|q| scores[q * n..q * n + m].to_vec()).collect::<Vec<f32>>();
-                    heat = Some((format!("Similarity of captions (down) and pictures (across): {subject}"), names, cells));
+                    heat =
+                        Some((format!("Similarity of captions (down) and pictures (across): {subject}"), names, cells));
                 }
             }
             tests.push(json!({"name": test.name, "n": n, "chance": 10.0 / n as f64, "rows": lines}));
@@ -171,8 +177,9 @@ impl Kind for Report {
         let zero_shot = zero_shots(cx, &fields, &mut left_out)?;
         let mut subjects = Vec::new();
         for (i, label) in fields.compare.iter().enumerate() {
-            let speed: Value = serde_json::from_str(&fs::read_text(&cx.part(&format!("speed-{i}")).join("speed.json"))?)
-                .map_err(|e| Failure::target(format!("speed.json: {e}")))?;
+            let speed: Value =
+                serde_json::from_str(&fs::read_text(&cx.part(&format!("speed-{i}")).join("speed.json"))?)
+                    .map_err(|e| Failure::target(format!("speed.json: {e}")))?;
             subjects.push(json!({"label": label, "bytes": speed["bytes"], "speed": speed}));
         }
         let report = json!({
@@ -193,8 +200,9 @@ fn gallery(rows: &[Row], filter: Option<&str>, sample: Option<usize>, seed: u64)
     let passes = |row: &Row| {
         filter.and_then(|f| f.split_once('=')).is_none_or(|(c, v)| row.columns.get(c).is_some_and(|have| have == v))
     };
-    let mut chosen: Vec<usize> =
-        (0..rows.len()).filter(|i| rows[*i].image.is_some() && passes(&rows[*i]) && seen.insert(&rows[*i].caption)).collect();
+    let mut chosen: Vec<usize> = (0..rows.len())
+        .filter(|i| rows[*i].image.is_some() && passes(&rows[*i]) && seen.insert(&rows[*i].caption))
+        .collect();
     if let Some(sample) = sample {
         chosen.sort_by_key(|i| Digest::of(format!("{seed} {}", rows[*i].id).as_bytes()));
         chosen.truncate(sample);
@@ -252,7 +260,13 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
         let rows = data.rows(&zero.split)?;
         let chosen = gallery(&rows, zero.r#where.as_deref(), None, fields.seed);
         let class = |r: usize| rows[r].columns.get(&zero.column).map_or("", String::as_str);
-        let classes: Vec<&str> = rows.iter().filter_map(|r| r.columns.get(&zero.column)).map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
+        let classes: Vec<&str> = rows
+            .iter()
+            .filter_map(|r| r.columns.get(&zero.column))
+            .map(String::as_str)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         let mut lines = Vec::new();
         for (i, subject) in fields.compare.iter().enumerate() {
             let dir = cx.part(&part_name(i, &zero.on)).to_owned();
@@ -262,7 +276,8 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
             let hits: Vec<f64> = chosen
                 .iter()
                 .map(|r| {
-                    let scores = products(&[images.row(r * views)], &means.iter().map(Vec::as_slice).collect::<Vec<_>>());
+                    let scores =
+                        products(&[images.row(r * views)], &means.iter().map(Vec::as_slice).collect::<Vec<_>>());
                     let best = (0..classes.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or(0);
                     f64::from(u8::from(classes[best] == class(*r)))
                 })
@@ -297,7 +312,9 @@ fn plots(cx: &ActionCx<'_>, fields: &Fields, report: &Value) -> Result<Vec<(Stri
         .iter()
         .map(|t| {
             let rows = t["rows"].as_array().into_iter().flatten();
-            let points = rows.map(|r| (r["subject"].as_str().unwrap_or("").to_owned(), estimate(&r["t2i"]["recall@10"]))).collect();
+            let points = rows
+                .map(|r| (r["subject"].as_str().unwrap_or("").to_owned(), estimate(&r["t2i"]["recall@10"])))
+                .collect();
             (t["name"].as_str().unwrap_or("").to_owned(), t["chance"].as_f64().unwrap_or(0.0), points)
         })
         .collect();
@@ -306,7 +323,9 @@ fn plots(cx: &ActionCx<'_>, fields: &Fields, report: &Value) -> Result<Vec<(Stri
         let sizes: Vec<(String, f64, f64)> = points
             .iter()
             .enumerate()
-            .map(|(i, (label, e))| (label.clone(), report["subjects"][i]["bytes"].as_f64().unwrap_or(0.0) / 1e6, e.value))
+            .map(|(i, (label, e))| {
+                (label.clone(), report["subjects"][i]["bytes"].as_f64().unwrap_or(0.0) / 1e6, e.value)
+            })
             .collect();
         all.push(("size".into(), plot::scatter(&format!("Size against recall: {name}"), "MB on disk", "R@10", &sizes)));
     }
@@ -315,7 +334,12 @@ fn plots(cx: &ActionCx<'_>, fields: &Fields, report: &Value) -> Result<Vec<(Stri
         let Ok(text) = fs::read_text(&cx.input(label).join("training.json")) else { continue };
         let curves: Value = serde_json::from_str(&text).unwrap_or_default();
         for name in ["train", "validation"] {
-            let points: Vec<(f64, f64)> = curves[name].as_array().into_iter().flatten().filter_map(|p| Some((p[0].as_f64()?, p[1].as_f64()?))).collect();
+            let points: Vec<(f64, f64)> = curves[name]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|p| Some((p[0].as_f64()?, p[1].as_f64()?)))
+                .collect();
             if !points.is_empty() {
                 series.push((format!("{} {name}", label.rsplit('/').next().unwrap_or(label)), points));
             }
@@ -333,15 +357,34 @@ fn write(cx: &ActionCx<'_>, report: &Value, plots: &[(String, String)], strips: 
     let mut csv = String::from("subject,test,direction,metric,value,low,high,n\n");
     let mut md = format!("# {}\n", report["label"].as_str().unwrap_or(""));
     for test in report["tests"].as_array().into_iter().flatten() {
-        md.push_str(&format!("\n## {} (n = {})\n\n| model | R@1 | R@5 | R@10 | median rank |\n|---|---|---|---|---|\n", test["name"].as_str().unwrap_or(""), test["n"]));
+        md.push_str(&format!(
+            "\n## {} (n = {})\n\n| model | R@1 | R@5 | R@10 | median rank |\n|---|---|---|---|---|\n",
+            test["name"].as_str().unwrap_or(""),
+            test["n"]
+        ));
         for row in test["rows"].as_array().into_iter().flatten() {
             for direction in ["t2i", "i2t"] {
                 for (metric, e) in row[direction].as_object().into_iter().flatten() {
-                    csv.push_str(&format!("{},{},{direction},{metric},{},{},{},{}\n", row["subject"].as_str().unwrap_or(""), quote(test["name"].as_str().unwrap_or("")), e["value"], e["low"], e["high"], test["n"]));
+                    csv.push_str(&format!(
+                        "{},{},{direction},{metric},{},{},{},{}\n",
+                        row["subject"].as_str().unwrap_or(""),
+                        quote(test["name"].as_str().unwrap_or("")),
+                        e["value"],
+                        e["low"],
+                        e["high"],
+                        test["n"]
+                    ));
                 }
             }
             let cell = |m: &str| format!("{:.3}", row["t2i"][m]["value"].as_f64().unwrap_or(0.0));
-            md.push_str(&format!("| {} | {} | {} | {} | {} |\n", row["subject"].as_str().unwrap_or(""), cell("recall@1"), cell("recall@5"), cell("recall@10"), row["t2i"]["median-rank"]["value"]));
+            md.push_str(&format!(
+                "| {} | {} | {} | {} | {} |\n",
+                row["subject"].as_str().unwrap_or(""),
+                cell("recall@1"),
+                cell("recall@5"),
+                cell("recall@10"),
+                row["t2i"]["median-rank"]["value"]
+            ));
         }
     }
     for reason in report["left_out"].as_array().into_iter().flatten() {

@@ -63,7 +63,8 @@ pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, id
             let y = weights.linear(&name(&module(&format!("attention.self.{part}"))), &x)?;
             y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
         };
-        let mixed = T::attention(&split("query")?, &split("key")?, &split("value")?, &mask, 1.0 / (head as f64).sqrt())?;
+        let mixed =
+            T::attention(&split("query")?, &split("key")?, &split("value")?, &mask, 1.0 / (head as f64).sqrt())?;
         let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, width])?;
         let attended = weights.linear(&name(&module("attention.output.dense")), &mixed)?;
         x = norm(&x.add(&attended)?, &module("attention.output.LayerNorm"))?;

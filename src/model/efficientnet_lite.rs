@@ -97,7 +97,11 @@ impl<T: Tensor> Network<T> {
             blocks.push(Block {
                 config: *block,
                 expand_norm: if block.expand == 1 { None } else { Some(norm(&format!("_blocks.{i}._bn0"))?) },
-                depthwise: last_axis_first(weight, [channels, block.kernel * block.kernel], &[block.kernel, block.kernel, channels])?,
+                depthwise: last_axis_first(
+                    weight,
+                    [channels, block.kernel * block.kernel],
+                    &[block.kernel, block.kernel, channels],
+                )?,
                 depthwise_norm: norm(&format!("_blocks.{i}._bn1"))?,
                 project_norm: norm(&format!("_blocks.{i}._bn2"))?,
             });

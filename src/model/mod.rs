@@ -156,10 +156,8 @@ impl<T: Tensor> Model<T> {
 
     /// Token ids of texts.
     pub fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Failure> {
-        let tokenizer = self
-            .tokenizer
-            .as_ref()
-            .ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
+        let tokenizer =
+            self.tokenizer.as_ref().ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
         let encoded = tokenizer
             .encode_batch(texts.to_vec(), true)
             .map_err(|e| Failure::target(format!("a text cannot be tokenized: {e}")))?;

@@ -124,7 +124,8 @@ mod tests {
                 ("m.scales".to_owned(), packed.scales),
                 ("m.biases".to_owned(), packed.biases),
             ]);
-            unpack(&mut arrays, &format!(r#"{{"quantization": {{"bits": {bits}, "group_size": 64}}}}"#)).expect("unpacks");
+            unpack(&mut arrays, &format!(r#"{{"quantization": {{"bits": {bits}, "group_size": 64}}}}"#))
+                .expect("unpacks");
             let back = arrays["m.weight"].floats();
             let largest = values.iter().zip(back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(largest < worst, "{bits} bits: {largest}");

@@ -91,7 +91,8 @@ pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Re
             continue;
         };
         let weight_name = format!("{module}.weight");
-        let (Some(b), Some(weight)) = (adapter.get(&format!("{module}.lora_B.weight")), base.get_mut(&weight_name)) else {
+        let (Some(b), Some(weight)) = (adapter.get(&format!("{module}.lora_B.weight")), base.get_mut(&weight_name))
+        else {
             return Err(Failure::target(format!("the adapter is for `{module}`, which its base does not have"))
                 .help("use the base that the adapter was trained on"));
         };

@@ -106,8 +106,7 @@ impl Plan {
         for (new, old) in order.iter().enumerate() {
             place[*old] = new;
         }
-        let mut slots: Vec<Option<(Decl, Vec<Dependency>)>> =
-            decls.into_iter().zip(edges).map(Some).collect();
+        let mut slots: Vec<Option<(Decl, Vec<Dependency>)>> = decls.into_iter().zip(edges).map(Some).collect();
         let targets: Vec<Target> = order
             .iter()
             .map(|old| {

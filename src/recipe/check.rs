@@ -24,11 +24,8 @@ pub fn check(schema: &Schema, node: &Node, sources: &Sources, mistakes: &mut Vec
     let mut checker = Checker { sources, mistakes, spans: BTreeMap::new(), kind: schema.name };
     checker.spans.insert(String::new(), node.args().next().map_or(node.name_span, |e| e.span));
     let mut label_passed = false;
-    let entries: Vec<&Entry> = node
-        .entries
-        .iter()
-        .filter(|e| e.name.is_some() || std::mem::replace(&mut label_passed, true))
-        .collect();
+    let entries: Vec<&Entry> =
+        node.entries.iter().filter(|e| e.name.is_some() || std::mem::replace(&mut label_passed, true)).collect();
     let fields = checker.object(schema, node, &entries, "");
     Checked { fields, spans: checker.spans }
 }
@@ -81,8 +78,11 @@ impl Checker<'_> {
             Args::Many(name, ty) => (name, ty, 1, usize::MAX),
         };
         if args.len() < least {
-            let mistake = Mistake::new("recipe::missing_value", format!("`{}` needs {ty}", node.name))
-                .mark(self.sources, node.name_span, "a value belongs here");
+            let mistake = Mistake::new("recipe::missing_value", format!("`{}` needs {ty}", node.name)).mark(
+                self.sources,
+                node.name_span,
+                "a value belongs here",
+            );
             self.mistakes.push(mistake);
         }
         if let Some(extra) = args.get(most) {
@@ -118,8 +118,11 @@ impl Checker<'_> {
             };
             let value = self.value(entry, prop.ty, name, &join(path, name));
             if map.insert(name.into(), value).is_some() {
-                let mistake = Mistake::new("recipe::twice", format!("`{name}` is given twice"))
-                    .mark(self.sources, entry.span, "again here");
+                let mistake = Mistake::new("recipe::twice", format!("`{name}` is given twice")).mark(
+                    self.sources,
+                    entry.span,
+                    "again here",
+                );
                 self.mistakes.push(mistake);
             }
         }
@@ -187,6 +190,8 @@ impl Checker<'_> {
             match (field.count, field.default) {
                 (_, Some(default)) => drop(map.insert(field.name.into(), default.to_json())),
                 (Count::Many, None) => drop(map.insert(field.name.into(), json!([]))),
+                // A field that was misspelt is reported as that, once.
+                (Count::Required | Count::Some, None) if misspelt(schema, node, field.name) => {}
                 (Count::Required | Count::Some, None) => {
                     let mistake =
                         Mistake::new("recipe::missing_field", format!("`{}` needs `{}`", node.name, field.name))
@@ -222,8 +227,11 @@ impl Checker<'_> {
             Ok(value) => value,
             Err(complaint) => {
                 let found = entry.value.describe();
-                let mut mistake = Mistake::new("recipe::wrong_value", format!("`{field}` is {ty}, not {found}"))
-                    .mark(self.sources, entry.span, complaint);
+                let mut mistake = Mistake::new("recipe::wrong_value", format!("`{field}` is {ty}, not {found}")).mark(
+                    self.sources,
+                    entry.span,
+                    complaint,
+                );
                 if let (Type::Choice(words), Scalar::Text(text)) = (ty, &entry.value)
                     && let Some(near) = nearest(text, words.iter().copied())
                 {
@@ -250,6 +258,13 @@ impl Checker<'_> {
     }
 }
 
+/// Whether the node has an unknown child whose nearest known name is this one.
+fn misspelt(schema: &Schema, node: &Node, name: &str) -> bool {
+    let known = || schema.children.iter().map(|c| c.name);
+    let unknown = node.children.iter().filter(|c| known().all(|k| k != c.name));
+    unknown.into_iter().any(|c| nearest(&c.name, known()) == Some(name))
+}
+
 fn convert(value: &Scalar, ty: Type) -> Result<Value, String> {
     match (ty, value) {
         (Type::Text | Type::Tool, Scalar::Text(text)) => Ok(json!(text)),
@@ -269,7 +284,11 @@ fn convert(value: &Scalar, ty: Type) -> Result<Value, String> {
             }
         }
         (Type::Choice(words), Scalar::Text(text)) => {
-            if words.contains(&text.as_str()) { Ok(json!(text)) } else { Err("not one of them".into()) }
+            if words.contains(&text.as_str()) {
+                Ok(json!(text))
+            } else {
+                Err("not one of them".into())
+            }
         }
         (Type::Bool, Scalar::Bool(b)) => Ok(json!(b)),
         (Type::Bool, Scalar::Text(text)) if text == "true" || text == "false" => {

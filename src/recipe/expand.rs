@@ -29,9 +29,10 @@ pub fn lay_profile(node: &mut Node, profile: Option<&str>) {
 
 fn lay(onto: &mut Vec<Node>, over: Node) {
     let same_name = onto.iter().filter(|c| c.name == over.name).count();
-    let under = onto
-        .iter_mut()
-        .find(|c| c.name == over.name && (same_name == 1 || over.args().next().map(|e| &e.value) == c.args().next().map(|e| &e.value)));
+    let under = onto.iter_mut().find(|c| {
+        c.name == over.name
+            && (same_name == 1 || over.args().next().map(|e| &e.value) == c.args().next().map(|e| &e.value))
+    });
     let Some(under) = under else {
         onto.push(over);
         return;
@@ -58,16 +59,20 @@ pub fn multiply(mut node: Node, sources: &Sources, mistakes: &mut Vec<Mistake>) 
         let placeholder = format!("{{{}}}", axis.name);
         let label_has_it = node.text().is_some_and(|label| label.contains(&placeholder));
         if axis.args().next().is_none() {
-            mistakes.push(
-                Mistake::new("recipe::matrix", format!("the matrix gives `{}` no values", axis.name))
-                    .mark(sources, axis.name_span, "no values"),
-            );
+            mistakes.push(Mistake::new("recipe::matrix", format!("the matrix gives `{}` no values", axis.name)).mark(
+                sources,
+                axis.name_span,
+                "no values",
+            ));
         } else if !label_has_it {
             mistakes.push(
-                Mistake::new("recipe::matrix", format!("the label does not hold {placeholder}, so its targets would share a name"))
-                    .mark(sources, node.entries.first().map_or(node.name_span, |e| e.span), "one label for several targets")
-                    .mark(sources, axis.name_span, "declared here")
-                    .help(format!("put {placeholder} into the label")),
+                Mistake::new(
+                    "recipe::matrix",
+                    format!("the label does not hold {placeholder}, so its targets would share a name"),
+                )
+                .mark(sources, node.entries.first().map_or(node.name_span, |e| e.span), "one label for several targets")
+                .mark(sources, axis.name_span, "declared here")
+                .help(format!("put {placeholder} into the label")),
             );
         }
     }

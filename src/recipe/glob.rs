@@ -34,7 +34,8 @@ pub fn expand(root: &Path, glob: &str) -> Result<Vec<PathBuf>, GlobError> {
         return Ok(vec![PathBuf::from(glob)]);
     }
     let matcher = compile(glob)?;
-    let fixed: PathBuf = Path::new(glob).components().take_while(|c| !is_glob(&c.as_os_str().to_string_lossy())).collect();
+    let fixed: PathBuf =
+        Path::new(glob).components().take_while(|c| !is_glob(&c.as_os_str().to_string_lossy())).collect();
     let start = root.join(&fixed);
     if !start.exists() {
         return Ok(Vec::new());

@@ -162,8 +162,11 @@ impl Loader<'_> {
     fn included(&mut self, pattern: &str, span: Span) -> Vec<PathBuf> {
         match glob::expand(self.root, pattern) {
             Ok(found) if found.is_empty() && !glob::is_glob(pattern) => {
-                let mistake = Mistake::new("recipe::include", format!("there is no recipe `{pattern}`"))
-                    .mark(&self.sources, span, "not found");
+                let mistake = Mistake::new("recipe::include", format!("there is no recipe `{pattern}`")).mark(
+                    &self.sources,
+                    span,
+                    "not found",
+                );
                 self.mistakes.push(mistake);
                 found
             }
@@ -179,8 +182,11 @@ impl Loader<'_> {
 
     fn setting(&mut self, node: &Node) -> Option<String> {
         if node.text().is_none() {
-            let mistake = Mistake::new("recipe::missing_value", format!("`{}` needs text", node.name))
-                .mark(&self.sources, node.name_span, "a value belongs here");
+            let mistake = Mistake::new("recipe::missing_value", format!("`{}` needs text", node.name)).mark(
+                &self.sources,
+                node.name_span,
+                "a value belongs here",
+            );
             self.mistakes.push(mistake);
         }
         node.text().map(str::to_owned)
@@ -281,8 +287,11 @@ impl Loader<'_> {
             return None;
         };
         if let Some(complaint) = Label::complaint(text) {
-            let mistake = Mistake::new("recipe::label", format!("`{text}` cannot be a label"))
-                .mark(&self.sources, span, complaint);
+            let mistake = Mistake::new("recipe::label", format!("`{text}` cannot be a label")).mark(
+                &self.sources,
+                span,
+                complaint,
+            );
             self.mistakes.push(mistake);
             return None;
         }

@@ -31,27 +31,28 @@ impl Converter<'_> {
     }
 
     fn node(&mut self, node: &KdlNode) -> Node {
-        let entries = node
-            .entries()
-            .iter()
-            .map(|entry| {
-                let span = self.span(entry.span());
-                let value = match entry.value() {
-                    KdlValue::String(text) => Scalar::Text(text.clone()),
-                    KdlValue::Integer(n) => Scalar::Int(i64::try_from(*n).unwrap_or_else(|_| {
-                        self.mistakes.push(
-                            Mistake::new("recipe::number", format!("the number {n} does not fit in 64 bits"))
-                                .mark(self.sources, span, "too large"),
-                        );
-                        0
-                    })),
-                    KdlValue::Float(x) => Scalar::Float(*x),
-                    KdlValue::Bool(b) => Scalar::Bool(*b),
-                    KdlValue::Null => Scalar::Null,
-                };
-                Entry { name: entry.name().map(|n| n.value().to_owned()), value, span }
-            })
-            .collect();
+        let entries =
+            node.entries()
+                .iter()
+                .map(|entry| {
+                    let span = self.span(entry.span());
+                    let value =
+                        match entry.value() {
+                            KdlValue::String(text) => Scalar::Text(text.clone()),
+                            KdlValue::Integer(n) => Scalar::Int(i64::try_from(*n).unwrap_or_else(|_| {
+                                self.mistakes.push(
+                                    Mistake::new("recipe::number", format!("the number {n} does not fit in 64 bits"))
+                                        .mark(self.sources, span, "too large"),
+                                );
+                                0
+                            })),
+                            KdlValue::Float(x) => Scalar::Float(*x),
+                            KdlValue::Bool(b) => Scalar::Bool(*b),
+                            KdlValue::Null => Scalar::Null,
+                        };
+                    Entry { name: entry.name().map(|n| n.value().to_owned()), value, span }
+                })
+                .collect();
         Node {
             name: node.name().value().to_owned(),
             name_span: self.span(node.name().span()),
@@ -183,10 +184,7 @@ mod tests {
         let file = sources.add(PathBuf::from("effai.kdl"), text.into());
         let nodes = parse(text, file, &sources).expect("parses");
         let values: Vec<_> = nodes[0].entries.iter().map(|e| e.value.clone()).collect();
-        assert_eq!(
-            values,
-            [Scalar::Text("é".into()), Scalar::Int(3), Scalar::Float(1e-3), Scalar::Bool(true)]
-        );
+        assert_eq!(values, [Scalar::Text("é".into()), Scalar::Int(3), Scalar::Float(1e-3), Scalar::Bool(true)]);
         let three = nodes[0].entries[1].span;
         assert_eq!(&text[three.start as usize..][..three.len as usize], "3");
     }

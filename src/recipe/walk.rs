@@ -60,14 +60,7 @@ fn object<'a>(schema: &Schema, value: &'a Value, path: &str, names: Names, visit
     }
 }
 
-fn node<'a>(
-    schema: &Schema,
-    value: &'a Value,
-    path: &str,
-    own: String,
-    above: &str,
-    visit: &mut dyn FnMut(Visit<'a>),
-) {
+fn node<'a>(schema: &Schema, value: &'a Value, path: &str, own: String, above: &str, visit: &mut dyn FnMut(Visit<'a>)) {
     if !schema.is_leaf() {
         let prefix = if schema.flat { above.to_owned() } else { own.clone() };
         return object(schema, value, path, Names { own, prefix }, visit);

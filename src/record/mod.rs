@@ -110,8 +110,7 @@ impl Record {
     /// Records a target's new state.
     pub fn put_target(&self, label: &Label, state: &TargetState) -> Result<(), DbError> {
         let manifest = serde_json::to_string(&state.manifest).expect("facts are plain");
-        let values =
-            params![label.as_str(), state.key.bytes(), state.artifact.bytes(), manifest, state.left_out];
+        let values = params![label.as_str(), state.key.bytes(), state.artifact.bytes(), manifest, state.left_out];
         self.connection
             .execute("INSERT OR REPLACE INTO targets VALUES (?1, ?2, ?3, ?4, ?5)", values)
             .map_err(|e| self.wrap(e))?;
@@ -219,7 +218,8 @@ impl Record {
 
     /// How long a target's last good run took and what memory it needed.
     pub fn past(&self, label: &Label) -> Option<Past> {
-        let sql = "SELECT wall_ms, peak_bytes FROM actions WHERE label = ?1 AND outcome = 'built' ORDER BY id DESC LIMIT 1";
+        let sql =
+            "SELECT wall_ms, peak_bytes FROM actions WHERE label = ?1 AND outcome = 'built' ORDER BY id DESC LIMIT 1";
         let read = |row: &Row<'_>| Ok(Past { wall_ms: row.get(0)?, peak_bytes: row.get(1)? });
         self.connection.query_row(sql, [label.as_str()], read).optional().ok()?
     }

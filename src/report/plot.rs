@@ -85,10 +85,16 @@ pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> Stri
     for (i, (name, points)) in series.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let path: Vec<String> = points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-        let _ = write!(svg, r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="1.6"/>"#, path.join(" "));
+        let _ =
+            write!(svg, r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="1.6"/>"#, path.join(" "));
         if let Some(last) = points.last() {
             let at = y(last.1) + 4.0 + if i % 2 == 1 { 9.0 } else { -3.0 };
-            let _ = write!(svg, r#"<text x="{:.1}" y="{at:.1}" fill="{colour}" class="e">{}</text>"#, x(last.0) + 6.0, escape(name));
+            let _ = write!(
+                svg,
+                r#"<text x="{:.1}" y="{at:.1}" fill="{colour}" class="e">{}</text>"#,
+                x(last.0) + 6.0,
+                escape(name)
+            );
         }
     }
     svg + "</svg>"
@@ -135,7 +141,13 @@ pub fn heat(title: &str, names: &[String], values: &[f32]) -> String {
     let mut svg = head(title, width.max(420.0), height);
     for (i, name) in names.iter().enumerate() {
         let y = top + cell * i as f64;
-        let _ = write!(svg, r#"<text x="{:.1}" y="{:.1}" text-anchor="end" class="s">{}</text>"#, left - 6.0, y + 12.0, escape(name));
+        let _ = write!(
+            svg,
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="end" class="s">{}</text>"#,
+            left - 6.0,
+            y + 12.0,
+            escape(name)
+        );
         for j in 0..n {
             let share = (values[i * n + j] - low) / (high - low).max(1e-9);
             let _ = write!(

@@ -506,9 +506,8 @@ impl Build<'_> {
         self.states[index] = State::Failed;
         self.summary.failed += 1;
         let label = self.label(index);
-        let relative = |path: PathBuf| {
-            path.strip_prefix(&self.engine.root).map(|p| p.display().to_string()).unwrap_or_default()
-        };
+        let relative =
+            |path: PathBuf| path.strip_prefix(&self.engine.root).map(|p| p.display().to_string()).unwrap_or_default();
         let (log, scratch) = match kept {
             Some((log, scratch)) => (Some(relative(log)), Some(relative(scratch))),
             None => (None, None),

@@ -118,7 +118,8 @@ impl Blobs {
     /// Reads a small blob whole, and checks it.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.path(digest);
-        let bytes = fs::read(&path).map_err(|e| if e.is_missing() { StoreError::Missing(*digest) } else { e.into() })?;
+        let bytes =
+            fs::read(&path).map_err(|e| if e.is_missing() { StoreError::Missing(*digest) } else { e.into() })?;
         if Digest::of(&bytes) != *digest {
             return Err(self.put_aside(digest));
         }
@@ -143,8 +144,7 @@ impl Blobs {
                 files.push(entry.into_path());
             }
         }
-        let taken: Vec<(Entry, bool)> =
-            files.par_iter().map(|path| self.take(dir, path)).collect::<Result<_, _>>()?;
+        let taken: Vec<(Entry, bool)> = files.par_iter().map(|path| self.take(dir, path)).collect::<Result<_, _>>()?;
         let tree = Tree::new(taken.iter().map(|(entry, _)| entry.clone()).collect());
         let bytes = tree.to_bytes();
         let artifact = Digest::of(&bytes);

@@ -60,10 +60,8 @@ impl Index {
 
     /// The artifact of a key.
     pub fn artifact(&self, key: &Digest) -> Result<Option<Digest>, DbError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT artifact FROM keys WHERE key = ?1")
-            .map_err(|e| self.wrap(e))?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT artifact FROM keys WHERE key = ?1").map_err(|e| self.wrap(e))?;
         statement.query_row([key.bytes()], |row| digest(row, 0)).optional().map_err(|e| self.wrap(e))
     }
 

@@ -31,7 +31,8 @@ impl AdamW {
         for (name, param) in params {
             let shape = param.shape();
             let (mut values, grad) = (param.to_f32()?, grads[name].to_f32()?);
-            let (m, v) = self.moments.entry(name.clone()).or_insert_with(|| (vec![0.0; values.len()], vec![0.0; values.len()]));
+            let (m, v) =
+                self.moments.entry(name.clone()).or_insert_with(|| (vec![0.0; values.len()], vec![0.0; values.len()]));
             let decay = if shape.len() > 1 { 1.0 - rate * self.decay } else { 1.0 };
             for i in 0..values.len() {
                 let g = f64::from(grad[i]);

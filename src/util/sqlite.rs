@@ -39,7 +39,9 @@ impl From<DbError> for Failure {
         match &error {
             DbError::TooNew { .. } => failure.help("use a newer effai, or move the directory away to begin anew"),
             DbError::Sqlite { source, .. } => match source.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::DiskFull) => failure.help("the disk is full: free some space and build again"),
+                Some(rusqlite::ErrorCode::DiskFull) => {
+                    failure.help("the disk is full: free some space and build again")
+                }
                 Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
                     failure.help("move the file away: it is rebuilt from what the store holds")
                 }

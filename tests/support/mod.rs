@@ -1,0 +1,77 @@
+//! A temporary project, and the program run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub(crate) struct Project {
+    dir: tempfile::TempDir,
+}
+
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Project {
+    pub(crate) fn new(recipe: &str) -> Self {
+        let project = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        project.write("effai.kdl", recipe);
+        project
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("project").join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, text).expect("written");
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).expect("read")
+    }
+
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = self.read(name);
+        assert!(text.contains(from), "{name} does not hold {from:?}");
+        self.write(name, &text.replace(from, to));
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        let path = self.path(name);
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.expect("removed");
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    pub(crate) fn effai(&self, args: &[&str]) -> Run {
+        self.effai_with(args, &self.cache())
+    }
+
+    pub(crate) fn effai_with(&self, args: &[&str], cache: &Path) -> Run {
+        let output = Command::new(env!("CARGO_BIN_EXE_effai"))
+            .args(args)
+            .current_dir(self.path("."))
+            .env("EFFAI_CACHE_DIR", cache)
+            .env("HOME", self.dir.path())
+            .output()
+            .expect("the program starts");
+        Run {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The labels that ran, in order.
+    pub(crate) fn builds(&self, args: &[&str]) -> Vec<String> {
+        let run = self.effai(&[&["build"], args].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr.lines().filter_map(|l| l.strip_prefix("run ")).map(|l| l.trim().to_owned()).collect()
+    }
+}
