@@ -159,11 +159,11 @@ pub fn write_split(dir: &Path, split: &str, rows: &[Row]) -> Result<(), Failure>
         fields.push((name.clone(), text(&|r| r.columns.get(name).map_or("", String::as_str))));
     }
     let features = serde_json::json!({"info": {"features": features(with_pictures, &columns)}}).to_string();
-    // pyarrow reads a schema's metadata from the arrow schema in the file, other readers from the file's own.
-    let metadata = std::collections::HashMap::from([("huggingface".to_owned(), features.clone())]);
-    let columns_of_file: Vec<Field> = fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect();
-    let schema = Schema::new_with_metadata(columns_of_file, metadata);
-    let schema = Arc::new(schema);
+    let schema =
+        Schema::new(fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect::<Vec<_>>());
+    // In the Arrow schema too: where a file has one, pyarrow (so `datasets`) reads its metadata and not the file's.
+    let told = arrow_schema::Metadata::from_iter([("huggingface".to_owned(), features.clone())]);
+    let schema = Arc::new(schema.with_metadata(told));
     let name = format!("data/{}-00000-of-00001.parquet", split.replace('-', "_"));
     let path = dir.join(&name);
     let bad = |e: &dyn std::fmt::Display| Failure::environment(format!("cannot write {name}: {e}"));
@@ -172,7 +172,7 @@ pub fn write_split(dir: &Path, split: &str, rows: &[Row]) -> Result<(), Failure>
     // Pictures are compressed already; snappy costs little and helps the text.
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
-        .set_key_value_metadata(Some(vec![KeyValue::new("huggingface".into(), features)]))
+        .set_key_value_metadata(Some(vec![KeyValue::new("huggingface".to_owned(), features)]))
         .set_created_by("effai".into())
         .build();
     let mut writer = ArrowWriter::try_new(fs::create(&path)?, schema, Some(properties)).map_err(|e| bad(&e))?;

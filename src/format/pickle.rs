@@ -8,15 +8,18 @@
 //! consecutive pickles (magic, protocol, system, object, storage keys) followed by the raw storages, or a
 //! zip archive with `data.pkl` and one file a storage.
 
+mod machine;
+
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 
 use crate::failure::Failure;
+use machine::{Id, Machine, Value};
 
-/// What legacy files begin with.
-const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
-/// More values on the stack than any checkpoint needs; a guard against bombs.
-const VALUES_MAX: usize = 4_000_000;
+/// What legacy files begin with: 0x1950a86a20f9469cfc6c, little-endian.
+const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+/// torch stores its archives' members as they are; one that grows by more than this is a bomb.
+const INFLATION_MAX: u64 = 16;
 
 /// One tensor of a checkpoint, in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,34 +90,39 @@ pub fn read(bytes: &[u8]) -> Result<Vec<PickledTensor>, PickleError> {
     if bytes.starts_with(b"PK\x03\x04") { read_zip(bytes) } else { read_legacy(bytes) }
 }
 
+/// A storage's bytes, within a legacy file or out of an archive.
+type Storage<'a> = std::borrow::Cow<'a, [u8]>;
+
 fn read_legacy(bytes: &[u8]) -> Result<Vec<PickledTensor>, PickleError> {
     let mut at = 0;
-    let next = |at: &mut usize| -> Result<Value, PickleError> {
-        let mut machine = Machine::new(bytes, *at);
-        let value = machine.run()?;
-        *at = machine.at;
-        Ok(value)
+    let mut next = || -> Result<(Machine<'_>, Id), PickleError> {
+        let mut machine = Machine::new(bytes, at);
+        let root = machine.run()?;
+        at = machine.offset();
+        Ok((machine, root))
     };
-    if next(&mut at)? != Value::Int(LEGACY_MAGIC) {
+    let (machine, magic) = next()?;
+    if !matches!(machine.value(magic), Value::BigInt(digits) if *digits == LEGACY_MAGIC) {
         return Err(PickleError::Shape { what: "the magic number is missing", at: 0 });
     }
-    next(&mut at)?;
-    next(&mut at)?;
-    let object = next(&mut at)?;
-    let Value::List(keys) = next(&mut at)? else {
-        return Err(PickleError::Shape { what: "no list of storages", at });
-    };
-    let tensors = tensors_of(object, at)?;
-    let widths: BTreeMap<&str, usize> = tensors.iter().map(|t| (t.key.as_str(), width(&t.storage))).collect();
+    // The protocol's version and the system's sizes.
+    next()?;
+    next()?;
+    let (machine, object) = next()?;
+    let (keys_machine, keys) = next()?;
+    let tensors = tensors_of(&machine, object, at)?;
+    let keys = keys_machine.strings(keys).ok_or(PickleError::Shape { what: "no list of storages", at })?;
+    let widths = machine.storages().map(|s| (s.key.as_str(), width(s.kind))).collect::<BTreeMap<_, _>>();
     let mut storages = BTreeMap::new();
-    for key in &keys {
-        let Value::Text(key) = key else { return Err(PickleError::Shape { what: "a storage without a name", at }) };
-        let count = bytes.get(at..at + 8).ok_or(PickleError::Truncated { at })?;
+    for key in keys {
+        let width = *widths.get(key.as_str()).ok_or(PickleError::Shape { what: "a storage of unknown type", at })?;
+        let count = bytes.get(at..at + 8).ok_or(PickleError::Truncated { at: bytes.len() })?;
         let count = u64::from_le_bytes(count.try_into().expect("eight bytes"));
         at += 8;
-        let size = usize::try_from(count).ok().and_then(|n| n.checked_mul(*widths.get(key.as_str()).unwrap_or(&0)));
-        let end = size.and_then(|s| at.checked_add(s)).ok_or(PickleError::Shape { what: "a storage too large", at })?;
-        storages.insert(key.clone(), bytes.get(at..end).ok_or(PickleError::Truncated { at: bytes.len() })?.to_vec());
+        let end = usize::try_from(count).ok().and_then(|n| n.checked_mul(width)).and_then(|size| at.checked_add(size));
+        let end = end.ok_or(PickleError::Shape { what: "a storage too large", at })?;
+        let body = bytes.get(at..end).ok_or(PickleError::Truncated { at: bytes.len() })?;
+        storages.insert(key, Storage::Borrowed(body));
         at = end;
     }
     tensors.into_iter().map(|t| t.gather(&storages, at)).collect()
@@ -124,18 +132,25 @@ fn read_zip(bytes: &[u8]) -> Result<Vec<PickledTensor>, PickleError> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes))?;
     let name = archive.file_names().filter_map(Result::ok).find(|n| n.ends_with("data.pkl")).map(|n| n.into_owned());
     let name = name.ok_or(PickleError::Shape { what: "the archive has no data.pkl", at: 0 })?;
+    let limit = (bytes.len() as u64).saturating_mul(INFLATION_MAX);
     let mut member = |name: &str| -> Result<Vec<u8>, PickleError> {
-        let mut text = Vec::new();
-        archive.by_name(name)?.read_to_end(&mut text).map_err(|_| PickleError::Truncated { at: text.len() })?;
-        Ok(text)
+        let mut content = Vec::new();
+        let read = archive.by_name(name)?.take(limit + 1).read_to_end(&mut content);
+        match read {
+            Ok(n) if n as u64 <= limit => Ok(content),
+            Ok(_) => Err(PickleError::Shape { what: "a member far larger than the archive", at: 0 }),
+            Err(_) => Err(PickleError::Truncated { at: content.len() }),
+        }
     };
     let pickle = member(&name)?;
-    let tensors = tensors_of(Machine::new(&pickle, 0).run()?, 0)?;
+    let mut machine = Machine::new(&pickle, 0);
+    let object = machine.run()?;
+    let tensors = tensors_of(&machine, object, 0)?;
     let mut storages = BTreeMap::new();
     let root = name.trim_end_matches("data.pkl");
     for tensor in &tensors {
         if !storages.contains_key(&tensor.key) {
-            storages.insert(tensor.key.clone(), member(&format!("{root}data/{}", tensor.key))?);
+            storages.insert(tensor.key.clone(), Storage::Owned(member(&format!("{root}data/{}", tensor.key))?));
         }
     }
     tensors.into_iter().map(|t| t.gather(&storages, 0)).collect()
@@ -162,7 +177,7 @@ struct TensorRef {
 
 impl TensorRef {
     /// Copies the elements out in row-major order.
-    fn gather(self, storages: &BTreeMap<String, Vec<u8>>, at: usize) -> Result<PickledTensor, PickleError> {
+    fn gather(self, storages: &BTreeMap<String, Storage<'_>>, at: usize) -> Result<PickledTensor, PickleError> {
         let out = PickleError::Shape { what: "a tensor reaches outside its storage", at };
         let source = storages.get(&self.key).ok_or(PickleError::Shape { what: "a storage is missing", at })?;
         let width = width(&self.storage);
@@ -191,344 +206,106 @@ impl TensorRef {
 }
 
 /// Finds the tensors in an unpickled object: a dictionary, possibly under `state_dict`.
-fn tensors_of(object: Value, at: usize) -> Result<Vec<TensorRef>, PickleError> {
-    let Value::Dict(mut entries) = object else {
+fn tensors_of(machine: &Machine<'_>, object: Id, at: usize) -> Result<Vec<TensorRef>, PickleError> {
+    let Value::Dict(entries) = machine.value(object) else {
         return Err(PickleError::Shape { what: "the object is not a dictionary", at });
     };
-    if let Some(i) =
-        entries.iter().position(|(k, v)| *k == Value::Text("state_dict".into()) && matches!(v, Value::Dict(_)))
-    {
-        let Value::Dict(inner) = entries.swap_remove(i).1 else { unreachable!("just matched") };
-        entries = inner;
-    }
-    let mut tensors = Vec::new();
-    for (key, value) in entries {
-        if let (Value::Text(name), Value::Tensor { storage, key, offset, shape, stride }) = (key, value) {
-            tensors.push(TensorRef { name, storage, key, offset, shape, stride });
-        }
-    }
+    let text = |id: &Id| match machine.value(*id) {
+        Value::Str(text) => Some(text.as_str()),
+        _ => None,
+    };
+    let inner = entries.iter().find_map(|(key, value)| match machine.value(*value) {
+        Value::Dict(inner) if text(key) == Some("state_dict") => Some(inner),
+        _ => None,
+    });
+    let tensors: Vec<TensorRef> = inner
+        .unwrap_or(entries)
+        .iter()
+        .filter_map(|(key, value)| match machine.value(*value) {
+            Value::Tensor(tensor) => Some(TensorRef {
+                name: text(key)?.to_owned(),
+                storage: tensor.storage.kind.to_owned(),
+                key: tensor.storage.key.clone(),
+                offset: tensor.offset,
+                shape: tensor.shape.clone(),
+                stride: tensor.strides.clone(),
+            }),
+            _ => None,
+        })
+        .collect();
     if tensors.is_empty() {
         return Err(PickleError::Shape { what: "it holds no tensors", at });
     }
     Ok(tensors)
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Value {
-    Mark,
-    None,
-    Bool(bool),
-    Int(i128),
-    Float,
-    Text(String),
-    Bytes,
-    Tuple(Vec<Value>),
-    List(Vec<Value>),
-    Dict(Vec<(Value, Value)>),
-    /// An allowed name.
-    Global(Allowed),
-    Storage {
-        storage: String,
-        key: String,
-    },
-    Tensor {
-        storage: String,
-        key: String,
-        offset: usize,
-        shape: Vec<usize>,
-        stride: Vec<usize>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Allowed {
-    OrderedDict,
-    RebuildTensor,
-    RebuildParameter,
-    Storage(String),
-}
-
-fn allowed(module: &str, name: &str) -> Option<Allowed> {
-    match (module, name) {
-        ("collections", "OrderedDict") => Some(Allowed::OrderedDict),
-        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Some(Allowed::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => Some(Allowed::RebuildParameter),
-        ("torch" | "torch.storage", name) => {
-            let storage = name.strip_suffix("Storage")?;
-            let known = ["Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"];
-            known.contains(&storage).then(|| Allowed::Storage(storage.to_owned()))
-        }
-        _ => None,
-    }
-}
-
-/// The interpreter of one pickle.
-struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    stack: Vec<Value>,
-    memo: BTreeMap<u32, Value>,
-}
-
-impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at, stack: Vec::new(), memo: BTreeMap::new() }
-    }
-
-    fn take(&mut self, n: usize) -> Result<&'a [u8], PickleError> {
-        let end = self.at.checked_add(n).filter(|e| *e <= self.bytes.len());
-        let end = end.ok_or(PickleError::Truncated { at: self.bytes.len() })?;
-        let taken = &self.bytes[self.at..end];
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, PickleError> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn uint(&mut self, n: usize) -> Result<usize, PickleError> {
-        Ok(self.take(n)?.iter().rev().fold(0usize, |x, b| (x << 8) | usize::from(*b)))
-    }
-
-    fn text(&mut self, n: usize) -> Result<String, PickleError> {
-        let at = self.at;
-        String::from_utf8(self.take(n)?.to_vec()).map_err(|_| PickleError::Shape { what: "text that is not UTF-8", at })
-    }
-
-    fn line(&mut self) -> Result<String, PickleError> {
-        let rest = &self.bytes[self.at.min(self.bytes.len())..];
-        let len = rest.iter().position(|b| *b == b'\n').ok_or(PickleError::Truncated { at: self.bytes.len() })?;
-        let text = self.text(len)?;
-        self.at += 1;
-        Ok(text)
-    }
-
-    fn bad(&self, what: &'static str) -> PickleError {
-        PickleError::Shape { what, at: self.at }
-    }
-
-    fn pop(&mut self) -> Result<Value, PickleError> {
-        self.stack.pop().ok_or(self.bad("an empty stack"))
-    }
-
-    fn pop_mark(&mut self) -> Result<Vec<Value>, PickleError> {
-        let mark = self.stack.iter().rposition(|v| *v == Value::Mark).ok_or(self.bad("no mark"))?;
-        let values = self.stack.split_off(mark + 1);
-        self.stack.pop();
-        Ok(values)
-    }
-
-    fn remember(&mut self, key: u32) -> Result<(), PickleError> {
-        let top = self.stack.last().cloned().ok_or(self.bad("an empty stack"))?;
-        // Containers are filled after they are memoised and never referred to by harmless files; a copy of
-        // the empty one would hide that, so only what is complete is remembered.
-        self.memo.insert(key, top);
-        Ok(())
-    }
-
-    fn recall(&mut self, key: u32) -> Result<(), PickleError> {
-        let value = self.memo.get(&key).cloned().ok_or(self.bad("a memo that was not made"))?;
-        self.stack.push(value);
-        Ok(())
-    }
-
-    fn run(&mut self) -> Result<Value, PickleError> {
-        loop {
-            let at = self.at;
-            let opcode = self.byte()?;
-            if self.stack.len() > VALUES_MAX {
-                return Err(self.bad("too many values"));
-            }
-            match opcode {
-                b'.' => return self.pop(),
-                0x80 => drop(self.byte()?),
-                0x95 => drop(self.take(8)?),
-                b'(' => self.stack.push(Value::Mark),
-                b'0' => drop(self.pop()?),
-                b'N' => self.stack.push(Value::None),
-                0x88 => self.stack.push(Value::Bool(true)),
-                0x89 => self.stack.push(Value::Bool(false)),
-                b'K' => {
-                    let n = self.uint(1)?;
-                    self.stack.push(Value::Int(n as i128));
-                }
-                b'M' => {
-                    let n = self.uint(2)?;
-                    self.stack.push(Value::Int(n as i128));
-                }
-                b'J' => {
-                    let n = self.take(4)?;
-                    self.stack.push(Value::Int(i32::from_le_bytes(n.try_into().expect("four")).into()));
-                }
-                0x8a => {
-                    let n = self.byte()?.into();
-                    self.long(n)?;
-                }
-                b'G' => {
-                    self.take(8)?;
-                    self.stack.push(Value::Float);
-                }
-                b'X' | 0x8c => {
-                    let n = self.uint(if opcode == b'X' { 4 } else { 1 })?;
-                    let text = self.text(n)?;
-                    self.stack.push(Value::Text(text));
-                }
-                b'U' | b'C' | b'T' | b'B' => {
-                    let n = self.uint(if matches!(opcode, b'U' | b'C') { 1 } else { 4 })?;
-                    let raw = self.take(n)?;
-                    // Python 2's strings are names in old checkpoints.
-                    let value = std::str::from_utf8(raw).map_or(Value::Bytes, |t| Value::Text(t.to_owned()));
-                    self.stack.push(value);
-                }
-                b')' => self.stack.push(Value::Tuple(vec![])),
-                b']' => self.stack.push(Value::List(vec![])),
-                b'}' => self.stack.push(Value::Dict(vec![])),
-                b't' | b'l' => {
-                    let values = self.pop_mark()?;
-                    self.stack.push(if opcode == b't' { Value::Tuple(values) } else { Value::List(values) });
-                }
-                0x85..=0x87 => {
-                    let n = usize::from(opcode - 0x84);
-                    let from = self.stack.len().checked_sub(n).ok_or(self.bad("an empty stack"))?;
-                    let values = self.stack.split_off(from);
-                    self.stack.push(Value::Tuple(values));
-                }
-                b'a' | b'e' => {
-                    let more = if opcode == b'a' { vec![self.pop()?] } else { self.pop_mark()? };
-                    match self.stack.last_mut() {
-                        Some(Value::List(list)) => list.extend(more),
-                        _ => return Err(self.bad("items for what is no list")),
-                    }
-                }
-                b's' | b'u' => {
-                    let more = if opcode == b's' {
-                        let value = self.pop()?;
-                        vec![self.pop()?, value]
-                    } else {
-                        self.pop_mark()?
-                    };
-                    self.set_items(more)?;
-                }
-                b'q' | b'r' => {
-                    let key = self.uint(if opcode == b'q' { 1 } else { 4 })?;
-                    self.remember(key as u32)?;
-                }
-                0x94 => self.remember(self.memo.len() as u32)?,
-                b'h' | b'j' => {
-                    let key = self.uint(if opcode == b'h' { 1 } else { 4 })?;
-                    self.recall(key as u32)?;
-                }
-                b'c' => {
-                    let (module, name) = (self.line()?, self.line()?);
-                    self.global(&module, &name, at)?;
-                }
-                0x93 => {
-                    let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Text(module), Value::Text(name)) = (module, name) else {
-                        return Err(self.bad("a name that is not text"));
-                    };
-                    self.global(&module, &name, at)?;
-                }
-                b'Q' => {
-                    let id = self.pop()?;
-                    let storage = self.storage(id)?;
-                    self.stack.push(storage);
-                }
-                b'R' => {
-                    let (args, callee) = (self.pop()?, self.pop()?);
-                    let value = self.call(callee, args, at)?;
-                    self.stack.push(value);
-                }
-                // State of an OrderedDict (its metadata) is of no use here.
-                b'b' => drop(self.pop()?),
-                _ => return Err(PickleError::Opcode { opcode, at }),
-            }
-        }
-    }
-
-    fn long(&mut self, n: usize) -> Result<(), PickleError> {
-        let raw = self.take(n)?;
-        if n > 16 {
-            return Err(self.bad("a number too large"));
-        }
-        let fill = if raw.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
-        let mut wide = [fill; 16];
-        wide[..n].copy_from_slice(raw);
-        self.stack.push(Value::Int(i128::from_le_bytes(wide)));
-        Ok(())
-    }
-
-    fn set_items(&mut self, more: Vec<Value>) -> Result<(), PickleError> {
-        let mut more = more.into_iter();
-        let Some(Value::Dict(entries)) = self.stack.last_mut() else {
-            return Err(PickleError::Shape { what: "items for what is no dictionary", at: self.at });
-        };
-        while let (Some(key), Some(value)) = (more.next(), more.next()) {
-            entries.push((key, value));
-        }
-        Ok(())
-    }
-
-    fn global(&mut self, module: &str, name: &str, at: usize) -> Result<(), PickleError> {
-        let known = allowed(module, name).ok_or(PickleError::Global { name: format!("{module}.{name}"), at })?;
-        self.stack.push(Value::Global(known));
-        Ok(())
-    }
-
-    /// `("storage", type, key, location, count, ...)`
-    fn storage(&self, id: Value) -> Result<Value, PickleError> {
-        let Value::Tuple(parts) = id else { return Err(self.bad("a persistent id that is no tuple")) };
-        match (parts.get(1), parts.get(2)) {
-            (Some(Value::Global(Allowed::Storage(storage))), Some(Value::Text(key))) => {
-                Ok(Value::Storage { storage: storage.clone(), key: key.clone() })
-            }
-            _ => Err(self.bad("a persistent id that names no storage")),
-        }
-    }
-
-    fn call(&self, callee: Value, args: Value, at: usize) -> Result<Value, PickleError> {
-        let (Value::Global(callee), Value::Tuple(args)) = (callee, args) else {
-            return Err(PickleError::Shape { what: "a call of what is no function", at });
-        };
-        match callee {
-            Allowed::OrderedDict => Ok(Value::Dict(vec![])),
-            Allowed::RebuildParameter => args.into_iter().next().ok_or(self.bad("a parameter without data")),
-            Allowed::RebuildTensor => match &args[..] {
-                [
-                    Value::Storage { storage, key },
-                    Value::Int(offset),
-                    Value::Tuple(shape),
-                    Value::Tuple(stride),
-                    ..,
-                ] => {
-                    let sizes = |values: &[Value]| {
-                        values
-                            .iter()
-                            .map(|v| match v {
-                                Value::Int(n) => usize::try_from(*n).map_err(|_| self.bad("a negative size")),
-                                _ => Err(self.bad("a size that is no number")),
-                            })
-                            .collect::<Result<Vec<usize>, _>>()
-                    };
-                    Ok(Value::Tensor {
-                        storage: storage.clone(),
-                        key: key.clone(),
-                        offset: usize::try_from(*offset).map_err(|_| self.bad("a negative offset"))?,
-                        shape: sizes(shape)?,
-                        stride: sizes(stride)?,
-                    })
-                }
-                _ => Err(self.bad("a tensor of unknown form")),
-            },
-            Allowed::Storage(_) => Err(self.bad("a storage is not called")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn text(s: &str) -> Vec<u8> {
+        let mut bytes = vec![b'X'];
+        bytes.extend((s.len() as u32).to_le_bytes());
+        bytes.extend(s.as_bytes());
+        bytes
+    }
+
+    fn tensor(key: &str, kind: &str, count: u8, offset: u8, shape: &[u8], strides: &[u8]) -> Vec<u8> {
+        let mut bytes = b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec();
+        bytes.extend(text("storage"));
+        bytes.extend(format!("ctorch\n{kind}\n").as_bytes());
+        bytes.extend(text(key));
+        bytes.extend(text("cpu"));
+        bytes.extend([b'K', count, b't', b'Q', b'K', offset]);
+        for dims in [shape, strides] {
+            bytes.push(b'(');
+            dims.iter().for_each(|d| bytes.extend([b'K', *d]));
+            bytes.push(b't');
+        }
+        bytes.extend(b"\x89N");
+        bytes.extend(b"tR");
+        bytes
+    }
+
+    fn object() -> Vec<u8> {
+        let mut bytes = b"\x80\x02ccollections\nOrderedDict\n)Rq\x00(".to_vec();
+        bytes.extend(text("plain"));
+        bytes.extend(tensor("a", "FloatStorage", 6, 0, &[2, 3], &[3, 1]));
+        bytes.extend(text("turned"));
+        bytes.extend(tensor("a", "FloatStorage", 6, 0, &[3, 2], &[1, 3]));
+        bytes.extend(text("tail"));
+        bytes.extend(tensor("a", "FloatStorage", 6, 4, &[2], &[1]));
+        bytes.extend(text("epoch"));
+        bytes.extend(b"K\x07");
+        bytes.extend(text("count"));
+        bytes.extend(tensor("b", "LongStorage", 1, 0, &[], &[]));
+        bytes.extend(b"u}");
+        bytes.extend(text("_metadata"));
+        bytes.extend(b"}sb.");
+        bytes
+    }
+
+    fn legacy(object: &[u8]) -> Vec<u8> {
+        let mut bytes = b"\x80\x02\x8a\x0a".to_vec();
+        bytes.extend(LEGACY_MAGIC);
+        bytes.extend(b".\x80\x02M\xe9\x03.\x80\x02}");
+        bytes.extend(text("little_endian"));
+        bytes.extend(b"\x88s.");
+        bytes.extend(object);
+        bytes.extend(b"\x80\x02](");
+        bytes.extend(text("a"));
+        bytes.extend(text("b"));
+        bytes.extend(b"e.");
+        bytes.extend(6u64.to_le_bytes());
+        (0..6).for_each(|i| bytes.extend((i as f32).to_le_bytes()));
+        bytes.extend(1u64.to_le_bytes());
+        bytes.extend(41i64.to_le_bytes());
+        bytes
+    }
+
+    fn floats(bytes: &[u8]) -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
 
     #[test]
     fn a_call_of_the_system_is_refused_by_name() {
@@ -543,6 +320,17 @@ mod tests {
     }
 
     #[test]
+    fn tuples_within_tuples_take_no_more_than_the_limit() {
+        // Each tuple holds the one before twice: 2^40 values, were each a copy.
+        let mut bytes = b"\x80\x02)q\x00".to_vec();
+        for i in 0..40u8 {
+            bytes.extend([b'h', i, b'h', i, 0x86, b'q', i + 1]);
+        }
+        bytes.push(b'.');
+        assert!(read(&bytes).is_err());
+    }
+
+    #[test]
     fn garbage_is_an_error_and_not_a_panic() {
         let good: &[u8] = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\x00.\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01.\x80\x02]q\x00.";
         let mut state = 7u64;
@@ -554,6 +342,80 @@ mod tests {
                 bytes[place] = (state >> 20) as u8;
             }
             assert!(read(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn strides_offsets_and_what_is_no_tensor() {
+        let tensors = read(&legacy(&object())).expect("reads");
+        let found: Vec<(&str, &str, &[usize])> =
+            tensors.iter().map(|t| (t.name.as_str(), t.storage.as_str(), t.shape.as_slice())).collect();
+        let expected: [(&str, &str, &[usize]); 4] = [
+            ("plain", "Float", &[2, 3]),
+            ("turned", "Float", &[3, 2]),
+            ("tail", "Float", &[2]),
+            ("count", "Long", &[]),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(floats(&tensors[0].bytes), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(floats(&tensors[1].bytes), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+        assert_eq!(floats(&tensors[2].bytes), [4.0, 5.0]);
+        assert_eq!(tensors[3].bytes, 41i64.to_le_bytes());
+    }
+
+    #[test]
+    fn the_zip_form_gives_the_same_tensors() {
+        use std::io::Write;
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        let storage: Vec<u8> = (0..6).flat_map(|i| (i as f32).to_le_bytes()).collect();
+        let members: [(&str, &[u8]); 3] =
+            [("archive/data.pkl", &object()), ("archive/data/a", &storage), ("archive/data/b", &41i64.to_le_bytes())];
+        for (name, bytes) in members {
+            zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("begins");
+            zip.write_all(bytes).expect("writes");
+        }
+        let bytes = zip.finish().expect("ends").into_inner();
+        assert_eq!(read(&bytes).expect("reads"), read(&legacy(&object())).expect("reads"));
+    }
+
+    #[test]
+    fn a_cut_anywhere_is_an_error() {
+        let whole = legacy(&object());
+        for end in 0..whole.len() {
+            assert!(read(&whole[..end]).is_err(), "cut at {end}");
+        }
+        assert!(matches!(read(&whole[..whole.len() - 1]), Err(PickleError::Truncated { .. })));
+    }
+
+    #[test]
+    fn a_nesting_without_end_does_not_overflow_the_stack() {
+        let mut bytes = b"\x80\x02)".to_vec();
+        bytes.resize(3_000_000, 0x85);
+        bytes.push(b'.');
+        assert!(read(&bytes).is_err());
+    }
+
+    #[test]
+    fn mutations_of_a_checkpoint_never_panic() {
+        let whole = legacy(&object());
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..1 + random() % 6 {
+                let at = (random() % bytes.len() as u64) as usize;
+                match random() % 3 {
+                    0 => bytes[at] = random() as u8,
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.insert(at, random() as u8),
+                }
+            }
+            let _ = read(&bytes);
         }
     }
 }

@@ -170,7 +170,8 @@ impl Kind for Dataset {
         &SCHEMA
     }
 
-    /// 1: first. 2: the features are in the arrow schema too.
+    /// 1: first.
+    /// 2: the features are in the Arrow schema too, so that `datasets` decodes pictures.
     fn version(&self) -> u32 {
         2
     }

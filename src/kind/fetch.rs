@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{ActionCx, Kind, Needs, Pool};
 use crate::action::program::Program;
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::format::dataset::LEFT_OUT;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
@@ -132,7 +132,8 @@ impl Kind for Fetch {
         let source: Source = cx.decl.read();
         match fetch(cx, &source) {
             Ok(()) => Ok(()),
-            Err(failure) if source.optional => {
+            // A file with another digest is not a missing one: that is never a reason to go on.
+            Err(failure) if source.optional && failure.class == Class::Environment => {
                 let reason = failure.message.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
                 cx.left_out(format!("{}: {reason}", source.origin()));
                 let text = serde_json::json!({"reason": format!("{}: {reason}", source.origin())}).to_string();
@@ -155,7 +156,10 @@ fn fetch(cx: &mut ActionCx<'_>, source: &Source) -> Result<(), Failure> {
         let program = Program::new("npm").args(["pack", "--silent", &format!("{name}@{version}")]).dir(&dir);
         offline(program.install("install Node.js, which brings npm: https://nodejs.org").run(), &source.origin())?;
     } else if let Some((name, version)) = spec(&source.pip) {
-        let args = ["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", "."];
+        // Wheels only: to learn the name and version of a source package, pip runs its `setup.py`.
+        let only = "--only-binary=:all:";
+        let args =
+            ["-m", "pip", "download", "--quiet", "--no-deps", only, "--disable-pip-version-check", "--dest", "."];
         let program = Program::new("python3").args(args).args([format!("{name}=={version}")]).dir(&dir);
         offline(program.install("install Python 3 with pip: https://www.python.org").run(), &source.origin())?;
     } else if let Some((name, version)) = spec(&source.apt) {
@@ -220,4 +224,70 @@ fn verify(file: &Path, source: &Source) -> Result<(), Failure> {
         file.display()
     ))
     .help("if the new file is the right one, write its digest into the recipe"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::ActionEvent;
+    use crate::plan::Label;
+
+    const OF_HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    fn run(root: &Path, sha256: &str, optional: bool) -> (Result<(), Failure>, Vec<ActionEvent>) {
+        for dir in ["out", "scratch"] {
+            fs::create_dir_all(&root.join(dir)).expect("a directory");
+        }
+        let fields = serde_json::json!({"path": "a.tgz", "sha256": sha256, "optional": optional});
+        let decl =
+            Decl { kind: "fetch".into(), label: Label::new("f"), fields, spans: std::collections::BTreeMap::new() };
+        let mut events = Vec::new();
+        let mut take = |event| events.push(event);
+        let mut cx = ActionCx {
+            decl: &decl,
+            threads: 1,
+            project: root.to_owned(),
+            inputs: std::collections::BTreeMap::new(),
+            out: root.join("out"),
+            scratch: root.join("scratch"),
+            events: &mut take,
+        };
+        let result = Fetch.run(&mut cx);
+        (result, events)
+    }
+
+    #[test]
+    fn a_file_with_another_digest_is_never_left_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(&dir.path().join("a.tgz"), b"hello").expect("writes");
+        let declared = "0".repeat(64);
+        for optional in [false, true] {
+            let (result, events) = run(dir.path(), &declared, optional);
+            let failure = result.expect_err("another file");
+            assert_eq!(failure.class, Class::Target);
+            assert!(failure.message.contains(&declared) && failure.message.contains(OF_HELLO), "{failure}");
+            let aside = dir.path().join("scratch/download/a.tgz");
+            assert!(failure.message.contains(aside.to_str().expect("text")) && aside.is_file(), "{failure}");
+            assert!(!events.iter().any(|e| matches!(e, ActionEvent::LeftOut { .. })));
+        }
+        assert!(run(dir.path(), OF_HELLO, true).0.is_ok());
+        assert_eq!(fs::read(&dir.path().join("out/a.tgz")).expect("there"), b"hello");
+    }
+
+    #[test]
+    fn a_missing_program_is_a_reason_to_leave_out() {
+        let missing = Program::new("effai-has-no-such-program").install("get it").run().expect_err("missing");
+        assert_eq!((missing.class, missing.help.as_deref()), (Class::Environment, Some("get it")));
+        assert_eq!(
+            offline::<()>(Err(Failure::target("`npm` failed")), "npm a@1").expect_err("fails").class,
+            Class::Environment
+        );
+    }
+
+    #[test]
+    fn a_package_has_a_name_and_a_version() {
+        assert_eq!(split_spec("@a/b@1.0.0"), Some(("@a/b", "1.0.0")));
+        assert_eq!(split_spec("a@1:2-3"), Some(("a", "1:2-3")));
+        assert_eq!((split_spec("@a/b"), split_spec("a"), split_spec("a@")), (None, None, None));
+    }
 }
