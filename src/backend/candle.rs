@@ -3,10 +3,9 @@
 //! candle's fused softmax and norms have no backward and drop gradients without a word, so the fused
 //! operations here are our own kernels, each with its backward.
 
-use std::sync::Arc;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Storage, Var};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Var};
-
+use super::gemm::{self, Then, View};
 use super::kernels::{self, Window};
 use super::{BackendError, Params, Result, Tensor};
 
@@ -61,7 +60,16 @@ impl Tensor for CandleTensor {
     }
 
     fn add(&self, other: &Self) -> Result<Self> {
-        wrap(self.0.broadcast_add(&other.0))
+        if self.0.dims() != other.0.dims() {
+            return wrap(self.0.broadcast_add(&other.0));
+        }
+        // The library's own sum waits in a spin for its threads, which starves them on a busy machine.
+        let op = Fused::new(
+            "add",
+            |a| kernels::add(a[0].0, a[1].0),
+            |_, _, grad| Ok([Some(grad.clone()), Some(grad.clone()), None]),
+        );
+        wrap(self.0.contiguous()?.apply_op2(&other.0.contiguous()?, op))
     }
 
     fn sub(&self, other: &Self) -> Result<Self> {
@@ -93,14 +101,11 @@ impl Tensor for CandleTensor {
     }
 
     fn gelu(&self) -> Result<Self> {
-        let op = Fused {
-            name: "gelu",
-            forward: Box::new(|args| kernels::gelu(args[0].0)),
-            backward: Box::new(|args, _, grad| {
-                let op = Fused::plain("gelu-grad", |a| kernels::gelu_grad(a[0].0, a[1].0));
-                apply2(&args[0], grad, op)
-            }),
-        };
+        let op = Fused::new(
+            "gelu",
+            |a| kernels::gelu(a[0].0),
+            |args, _, grad| one(like(grad, &[&args[0], grad], |a| kernels::gelu_grad(a[0], a[1]))),
+        );
         wrap(self.0.contiguous()?.apply_op1(op))
     }
 
@@ -117,83 +122,133 @@ impl Tensor for CandleTensor {
     }
 
     fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self> {
-        let mut shape = self.0.dims().to_vec();
-        let width = shape.pop().unwrap_or(1);
-        let rows: usize = shape.iter().product();
-        let flat = self.0.reshape((rows, width))?.contiguous()?;
-        let out = flat.matmul(&weight.0.t()?)?;
+        let (x, w, shape) = self.as_product(weight)?;
+        let op = Shaped { shape: vec![x.dim(0)?, w.dim(0)?], op: linear_op() };
         let out = match bias {
-            Some(bias) => out.broadcast_add(&bias.0)?,
-            None => out,
+            Some(bias) => x.apply_op3(&w, &bias.0.contiguous()?, op)?,
+            None => x.apply_op2(&w, op)?,
         };
-        shape.push(weight.0.dim(0)?);
         wrap(out.reshape(shape))
     }
 
+    fn linear_scale_shift(&self, weight: &Self, scale: &Self, shift: &Self, low: f32, high: f32) -> Result<Self> {
+        if [self, weight, scale, shift].iter().any(|t| t.0.track_op()) {
+            return self.linear(weight, None)?.scale_shift(scale, shift, low, high);
+        }
+        let (x, w, shape) = self.as_product(weight)?;
+        let (rows, inner, columns) = (x.dim(0)?, x.dim(1)?, w.dim(0)?);
+        let values = with_values(&[&x, &w, &scale.0, &shift.0], |a| {
+            let then = Then::ScaleShift(a[2], a[3], low, high);
+            gemm::matmul(View::new(a[0], rows, inner), View::new(a[1], columns, inner).transposed(), then)
+        })?;
+        wrap(candle_core::Tensor::from_vec(values, shape, &Device::Cpu))
+    }
+
     fn softmax(&self) -> Result<Self> {
-        let width = *self.0.dims().last().unwrap_or(&1);
-        let op = Fused {
-            name: "softmax",
-            forward: Box::new(move |args| kernels::softmax(args[0].0, width)),
-            backward: Box::new(move |_, result, grad| {
-                let op = Fused::plain("softmax-grad", move |a| kernels::softmax_grad(a[0].0, a[1].0, width));
-                apply2(result, grad, op)
-            }),
-        };
+        let width = (*self.0.dims().last().unwrap_or(&1)).max(1);
+        let op = Fused::new(
+            "softmax",
+            move |a| kernels::softmax(a[0].0, width),
+            move |_, result, grad| one(like(grad, &[result, grad], |a| kernels::softmax_grad(a[0], a[1], width))),
+        );
         wrap(self.0.contiguous()?.apply_op1(op))
     }
 
     fn layer_norm(&self, weight: &Self, bias: &Self, eps: f32) -> Result<Self> {
-        let op = Fused {
-            name: "layer-norm",
-            forward: Box::new(move |a| kernels::layer_norm(a[0].0, a[1].0, a[2].0, eps)),
-            backward: Box::new(move |args, _, grad| {
-                let op =
-                    Fused::plain("layer-norm-grad", move |a| kernels::layer_norm_grad(a[0].0, a[1].0, a[2].0, eps));
-                apply3(&args[0], &args[1], grad, op)
-            }),
-        };
-        wrap(self.0.contiguous()?.apply_op3(&weight.0, &bias.0, op))
+        let op = Fused::new(
+            "layer-norm",
+            move |a| kernels::layer_norm(a[0].0, a[1].0, a[2].0, eps),
+            move |args, _, grad| {
+                let [x, weight, bias] = args else { return Err(arity("layer-norm")) };
+                let of_x = if x.track_op() {
+                    Some(like(grad, &[x, weight, grad], |a| kernels::layer_norm_grad(a[0], a[1], a[2], eps))?)
+                } else {
+                    None
+                };
+                if !weight.track_op() && !bias.track_op() {
+                    return Ok([of_x, None, None]);
+                }
+                let (by_weight, by_bias) = with_values(&[x, grad], |a| {
+                    kernels::layer_norm_weight_grads(a[0], weight.elem_count(), a[1], eps)
+                })?;
+                let tensor = |v, t: &candle_core::Tensor| candle_core::Tensor::from_vec(v, t.dims(), &Device::Cpu);
+                Ok([of_x, Some(tensor(by_weight, weight)?), Some(tensor(by_bias, bias)?)])
+            },
+        );
+        wrap(self.0.contiguous()?.apply_op3(&weight.0.contiguous()?, &bias.0.contiguous()?, op))
     }
 
     fn depthwise(&self, weight: &Self, window: Window) -> Result<Self> {
         let (n, h, w, c) = self.0.dims4()?;
         let shape = [n, h, w, c];
-        let op = Shaped {
-            shape: vec![n, window.out_h, window.out_w, c],
-            op: Fused {
-                name: "depthwise",
-                forward: Box::new(move |a| kernels::depthwise(a[0].0, a[1].0, shape, window)),
-                backward: Box::new(move |args, _, grad| {
-                    let op =
-                        Fused::plain("depthwise-grad", move |a| kernels::depthwise_grad(a[0].0, a[1].0, shape, window));
-                    grad.contiguous()?.apply_op2(&args[1], Shaped { shape: shape.to_vec(), op })
-                }),
+        check_taps(weight, window, c)?;
+        let op = Fused::new(
+            "depthwise",
+            move |a| kernels::depthwise(a[0].0, a[1].0, shape, window),
+            move |args, _, grad| {
+                let [x, weight] = args else { return Err(arity("depthwise")) };
+                let mut grads = [None, None, None];
+                if x.track_op() {
+                    let by_x = with_values(&[grad, weight], |a| kernels::depthwise_grad(a[0], a[1], shape, window))?;
+                    grads[0] = Some(candle_core::Tensor::from_vec(by_x, &shape, &Device::Cpu)?);
+                }
+                if weight.track_op() {
+                    let by_weight =
+                        with_values(&[x, grad], |a| kernels::depthwise_weight_grad(a[0], a[1], shape, window))?;
+                    grads[1] = Some(candle_core::Tensor::from_vec(by_weight, weight.dims(), &Device::Cpu)?);
+                }
+                Ok(grads)
             },
-        };
+        );
+        let op = Shaped { shape: vec![n, window.out_h, window.out_w, c], op };
         wrap(self.0.contiguous()?.apply_op2(&weight.0.contiguous()?, op))
     }
 
-    fn patches(&self, window: Window) -> Result<Self> {
+    fn depthwise_scale_shift(
+        &self,
+        weight: &Self,
+        window: Window,
+        scale: &Self,
+        shift: &Self,
+        low: f32,
+        high: f32,
+    ) -> Result<Self> {
+        if [self, weight, scale, shift].iter().any(|t| t.0.track_op()) {
+            return self.depthwise(weight, window)?.scale_shift(scale, shift, low, high);
+        }
         let (n, h, w, c) = self.0.dims4()?;
-        let op = Shaped {
-            shape: vec![n * window.out_h * window.out_w, window.size * window.size * c],
-            op: Fused::plain("patches", move |a| kernels::patches(a[0].0, [n, h, w, c], window)),
-        };
-        wrap(self.0.contiguous()?.apply_op1_no_bwd(&op))
+        check_taps(weight, window, c)?;
+        let values = with_values(&[&self.0, &weight.0, &scale.0, &shift.0], |a| {
+            kernels::depthwise_then(a[0], a[1], [n, h, w, c], window, Some((a[2], a[3], low, high)))
+        })?;
+        wrap(candle_core::Tensor::from_vec(values, &[n, window.out_h, window.out_w, c], &Device::Cpu))
+    }
+
+    fn patches(&self, window: Window) -> Result<Self> {
+        if self.0.track_op() {
+            return Err(BackendError::Library("patches have no gradient: cut the input off first".into()));
+        }
+        let (n, h, w, c) = self.0.dims4()?;
+        let values = with_values(&[&self.0], |a| kernels::patches(a[0], [n, h, w, c], window))?;
+        let shape = [n * window.out_h * window.out_w, window.size * window.size * c];
+        wrap(candle_core::Tensor::from_vec(values, &shape, &Device::Cpu))
     }
 
     fn scale_shift(&self, scale: &Self, shift: &Self, low: f32, high: f32) -> Result<Self> {
-        let op = Fused {
-            name: "scale-shift",
-            forward: Box::new(move |a| kernels::scale_shift(a[0].0, a[1].0, a[2].0, low, high)),
-            backward: Box::new(move |args, result, grad| {
-                let op = Fused::plain("scale-shift-grad", move |a| {
-                    kernels::scale_shift_grad(a[0].0, a[1].0, a[2].0, low, high)
-                });
-                apply3(result, grad, &args[1], op)
-            }),
-        };
+        if scale.0.track_op() || shift.0.track_op() {
+            return Err(BackendError::Library("a folded norm's scale and shift have no gradient".into()));
+        }
+        let width = *self.0.dims().last().unwrap_or(&1);
+        if scale.0.elem_count() != width || shift.0.elem_count() != width {
+            return Err(BackendError::Library(format!("a scale of {} for {width} channels", scale.0.elem_count())));
+        }
+        let op = Fused::new(
+            "scale-shift",
+            move |a| kernels::scale_shift(a[0].0, a[1].0, a[2].0, low, high),
+            move |args, result, grad| {
+                one(like(grad, &[result, grad, &args[1]], |a| kernels::scale_shift_grad(a[0], a[1], a[2], low, high)))
+            },
+        );
         wrap(self.0.contiguous()?.apply_op3(&scale.0, &shift.0, op))
     }
 
@@ -221,20 +276,112 @@ impl Tensor for CandleTensor {
     }
 }
 
+impl CandleTensor {
+    /// x as [rows, in], weight as [out, in], and the product's shape [.., out].
+    fn as_product(&self, weight: &Self) -> Result<(candle_core::Tensor, candle_core::Tensor, Vec<usize>)> {
+        let mut shape = self.0.dims().to_vec();
+        let width = shape.pop().unwrap_or(1);
+        let (out, inner) = weight.0.dims2()?;
+        if inner != width {
+            return Err(BackendError::Library(format!("a matrix [{out}, {inner}] for rows of {width}")));
+        }
+        let rows: usize = shape.iter().product();
+        shape.push(out);
+        Ok((self.0.reshape((rows, width))?.contiguous()?, weight.0.contiguous()?, shape))
+    }
+}
+
+/// `x w^T + bias`, with a gradient for just those that want one: a frozen weight costs nothing.
+fn linear_op() -> Fused {
+    let product = |a: &[Slice<'_>]| {
+        let ((x, xs), (w, ws)) = (a[0], a[1]);
+        let then = a.get(2).map_or(Then::Nothing, |bias| Then::Bias(bias.0));
+        gemm::matmul(View::new(x, xs[0], xs[1]), View::new(w, ws[0], ws[1]).transposed(), then)
+    };
+    Fused::new("linear", product, |args, _, grad| {
+        let (x, w) = (&args[0], &args[1]);
+        let (rows, inner) = x.dims2()?;
+        let out = w.dim(0)?;
+        let by_x = |a: &[&[f32]]| gemm::matmul(View::new(a[0], rows, out), View::new(a[1], out, inner), Then::Nothing);
+        let by_w = |a: &[&[f32]]| {
+            gemm::matmul(View::new(a[0], rows, out).transposed(), View::new(a[1], rows, inner), Then::Nothing)
+        };
+        let mut grads = [None, None, None];
+        if x.track_op() {
+            grads[0] = Some(like(x, &[grad, w], by_x)?);
+        }
+        if w.track_op() {
+            grads[1] = Some(like(w, &[grad, x], by_w)?);
+        }
+        if let Some(bias) = args.get(2).filter(|b| b.track_op()) {
+            let sums = |a: &[&[f32]]| {
+                let mut sums = vec![0.0; out];
+                a[0].chunks_exact(out).for_each(|row| sums.iter_mut().zip(row).for_each(|(s, g)| *s += g));
+                sums
+            };
+            grads[2] = Some(like(bias, &[grad], sums)?);
+        }
+        Ok(grads)
+    })
+}
+
+fn check_taps(weight: &CandleTensor, window: Window, channels: usize) -> Result<()> {
+    if weight.0.elem_count() == window.size * window.size * channels {
+        return Ok(());
+    }
+    Err(BackendError::Library(format!(
+        "depth-wise taps {:?} for a window of {} over {channels} channels",
+        weight.0.dims(),
+        window.size
+    )))
+}
+
+fn arity(op: &'static str) -> candle_core::Error {
+    candle_core::Error::Msg(format!("{op} got another number of arguments"))
+}
+
+/// The values of tensors, without a copy where they are contiguous.
+fn with_values<R>(tensors: &[&candle_core::Tensor], run: impl FnOnce(&[&[f32]]) -> R) -> candle_core::Result<R> {
+    let tensors = tensors.iter().map(|t| t.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
+    let held: Vec<_> = tensors.iter().map(|t| t.storage_and_layout()).collect();
+    let slices = held
+        .iter()
+        .map(|(storage, layout)| match &**storage {
+            Storage::Cpu(storage) => {
+                let start = layout.start_offset();
+                Ok(&storage.as_slice::<f32>()?[start..start + layout.shape().elem_count()])
+            }
+            _ => Err(candle_core::Error::Msg("the tensor is not on the CPU".into())),
+        })
+        .collect::<candle_core::Result<Vec<&[f32]>>>()?;
+    Ok(run(&slices))
+}
+
+/// A gradient of `shape_of`'s shape.
+fn like(
+    shape_of: &candle_core::Tensor,
+    from: &[&candle_core::Tensor],
+    run: impl FnOnce(&[&[f32]]) -> Vec<f32>,
+) -> candle_core::Result<candle_core::Tensor> {
+    candle_core::Tensor::from_vec(with_values(from, run)?, shape_of.dims(), &Device::Cpu)
+}
+
+fn one(grad: candle_core::Result<candle_core::Tensor>) -> candle_core::Result<Grads> {
+    Ok([Some(grad?), None, None])
+}
+
 type Slice<'a> = (&'a [f32], &'a [usize]);
+/// By each argument.
+type Grads = [Option<candle_core::Tensor>; 3];
 type Forward = Box<dyn Fn(&[Slice<'_>]) -> Vec<f32> + Send + Sync>;
 type Backward = Box<
-    dyn Fn(
-            &[candle_core::Tensor],
-            &candle_core::Tensor,
-            &candle_core::Tensor,
-        ) -> candle_core::Result<candle_core::Tensor>
+    dyn Fn(&[candle_core::Tensor], &candle_core::Tensor, &candle_core::Tensor) -> candle_core::Result<Grads>
         + Send
         + Sync,
 >;
 
-/// A kernel of ours as an operation of candle's: the result has the first argument's shape, and only that
-/// one gets a gradient.
+/// A kernel of ours as an operation of candle's: the result has the first argument's shape. `backward` gets
+/// the arguments, the result and its gradient.
 struct Fused {
     name: &'static str,
     forward: Forward,
@@ -242,10 +389,15 @@ struct Fused {
 }
 
 impl Fused {
-    /// One that stands in a backward pass and needs none itself.
-    fn plain(name: &'static str, forward: impl Fn(&[Slice<'_>]) -> Vec<f32> + Send + Sync + 'static) -> Self {
-        let backward: Backward = Box::new(move |_, _, _| Err(candle_core::Error::BackwardNotSupported { op: name }));
-        Self { name, forward: Box::new(forward), backward }
+    fn new(
+        name: &'static str,
+        forward: impl Fn(&[Slice<'_>]) -> Vec<f32> + Send + Sync + 'static,
+        backward: impl Fn(&[candle_core::Tensor], &candle_core::Tensor, &candle_core::Tensor) -> candle_core::Result<Grads>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self { name, forward: Box::new(forward), backward: Box::new(backward) }
     }
 
     fn run(&self, args: &[(&CpuStorage, &Layout)]) -> candle_core::Result<Vec<f32>> {
@@ -266,19 +418,6 @@ impl Fused {
 struct Shaped {
     shape: Vec<usize>,
     op: Fused,
-}
-
-fn apply2(a: &candle_core::Tensor, b: &candle_core::Tensor, op: Fused) -> candle_core::Result<candle_core::Tensor> {
-    a.contiguous()?.apply_op2_arc(&b.contiguous()?, Arc::new(Box::new(op)))
-}
-
-fn apply3(
-    a: &candle_core::Tensor,
-    b: &candle_core::Tensor,
-    c: &candle_core::Tensor,
-    op: Fused,
-) -> candle_core::Result<candle_core::Tensor> {
-    a.contiguous()?.apply_op3_arc(&b.contiguous()?, &c.contiguous()?, Arc::new(Box::new(op)))
 }
 
 /// What both forms give candle.
@@ -320,7 +459,8 @@ macro_rules! custom_ops {
                 result: &candle_core::Tensor,
                 grad: &candle_core::Tensor,
             ) -> candle_core::Result<Option<candle_core::Tensor>> {
-                (self.op().backward)(std::slice::from_ref(arg), result, grad).map(Some)
+                let [by_arg, ..] = (self.op().backward)(std::slice::from_ref(arg), result, grad)?;
+                Ok(by_arg)
             }
         }
 
@@ -344,7 +484,8 @@ macro_rules! custom_ops {
                 result: &candle_core::Tensor,
                 grad: &candle_core::Tensor,
             ) -> candle_core::Result<(Option<candle_core::Tensor>, Option<candle_core::Tensor>)> {
-                Ok((Some((self.op().backward)(&[a.clone(), b.clone()], result, grad)?), None))
+                let [by_a, by_b, _] = (self.op().backward)(&[a.clone(), b.clone()], result, grad)?;
+                Ok((by_a, by_b))
             }
         }
 
@@ -375,7 +516,7 @@ macro_rules! custom_ops {
                 Option<candle_core::Tensor>,
                 Option<candle_core::Tensor>,
             )> {
-                Ok((Some((self.op().backward)(&[a.clone(), b.clone(), c.clone()], result, grad)?), None, None))
+                Ok((self.op().backward)(&[a.clone(), b.clone(), c.clone()], result, grad)?.into())
             }
         }
     };
@@ -399,11 +540,39 @@ mod tests {
     fn gradients_pass_through_every_fused_operation() {
         let x = Params::from([("x".to_owned(), random(&[2, 4, 4, 6], "x"))]);
         let (w, b, k) = (random(&[6], "w"), random(&[6], "b"), random(&[3, 3, 6], "k"));
-        let (value, grads) = CandleTensor::value_and_grad(&x, &mut |p| {
-            let y = p["x"].depthwise(&k, Window::same(4, 4, 3, 1))?.scale_shift(&w, &b, 0.0, 6.0)?;
-            y.layer_norm(&w, &b, 1e-5)?.gelu()?.softmax()?.log_softmax()?.mul(&random(&[6], "m"))?.sum_all()
-        })
-        .expect("works");
+        let mut x = x;
+        for (name, shape) in [("taps", vec![3, 3, 6]), ("gain", vec![6]), ("offset", vec![6]), ("matrix", vec![6, 6])] {
+            x.insert(name.to_owned(), random(&shape, name));
+        }
+        let plain = |p: &Params<CandleTensor>| {
+            let y = p["x"].depthwise(&p["taps"], Window::same(4, 4, 3, 1))?.linear(&p["matrix"], Some(&p["offset"]))?;
+            y.layer_norm(&p["gain"], &p["offset"], 1e-5)?.gelu()?.add(&p["x"])?.mul(&random(&[6], "m"))?.sum_all()
+        };
+        let (_, grads) = CandleTensor::value_and_grad(&x, &mut |p| plain(p)).expect("works");
+        for (name, grad) in &grads {
+            let grad = grad.to_f32().expect("values");
+            for i in (0..grad.len()).step_by(5) {
+                let at = |delta: f32| {
+                    let mut moved = x.clone();
+                    let mut values = x[name].to_f32().expect("values");
+                    values[i] += delta;
+                    moved.insert(name.clone(), CandleTensor::from_f32(&values, &x[name].shape()).expect("fits"));
+                    f64::from(plain(&moved).expect("works").scalar().expect("a scalar"))
+                };
+                let numeric = (at(1e-2) - at(-1e-2)) / 2e-2;
+                assert!(
+                    (numeric - f64::from(grad[i])).abs() < 3e-2 * (1.0 + numeric.abs()),
+                    "{name} {i}: {numeric} {}",
+                    grad[i]
+                );
+            }
+        }
+        let (value, grads) =
+            CandleTensor::value_and_grad(&Params::from([("x".to_owned(), x["x"].clone())]), &mut |p| {
+                let y = p["x"].depthwise(&k, Window::same(4, 4, 3, 1))?.scale_shift(&w, &b, 0.0, 6.0)?;
+                y.layer_norm(&w, &b, 1e-5)?.gelu()?.softmax()?.log_softmax()?.mul(&random(&[6], "m"))?.sum_all()
+            })
+            .expect("works");
         assert!(value.is_finite());
         assert!(grads["x"].to_f32().expect("values").iter().any(|g| g.abs() > 1e-9));
     }

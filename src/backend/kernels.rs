@@ -6,6 +6,8 @@
 
 use rayon::prelude::*;
 
+use super::simd;
+
 /// Geometry of a convolution over NHWC pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -32,24 +34,39 @@ impl Window {
 }
 
 /// Depth-wise convolution. x [n, h, w, c], weight [size, size, c] -> [n, out_h, out_w, c].
-pub fn depthwise(x: &[f32], weight: &[f32], [n, h, w, c]: [usize; 4], win: Window) -> Vec<f32> {
+pub fn depthwise(x: &[f32], weight: &[f32], shape: [usize; 4], win: Window) -> Vec<f32> {
+    depthwise_then(x, weight, shape, win, None)
+}
+
+/// Scale, shift, and the bounds of the clamp.
+pub type ScaleShift<'a> = (&'a [f32], &'a [f32], f32, f32);
+
+/// [`depthwise`], then [`scale_shift`] while the row is in the cache.
+pub fn depthwise_then(
+    x: &[f32],
+    weight: &[f32],
+    [n, h, w, c]: [usize; 4],
+    win: Window,
+    then: Option<ScaleShift<'_>>,
+) -> Vec<f32> {
     let mut out = vec![0.0; n * win.out_h * win.out_w * c];
     let row = win.out_w * c;
     out.par_chunks_mut(row.max(1)).enumerate().for_each(|(i, out_row)| {
         let (image, oy) = (i / win.out_h, i % win.out_h);
-        let x = &x[image * h * w * c..][..h * w * c];
-        for ky in 0..win.size {
-            let Some(y) = (oy * win.stride + ky).checked_sub(win.before).filter(|y| *y < h) else { continue };
-            for (ox, out) in out_row.chunks_exact_mut(c).enumerate() {
+        let mut taps = Vec::with_capacity(win.size * win.size);
+        for (ox, out) in out_row.chunks_exact_mut(c).enumerate() {
+            taps.clear();
+            for ky in 0..win.size {
+                let Some(y) = (oy * win.stride + ky).checked_sub(win.before).filter(|y| *y < h) else { continue };
                 for kx in 0..win.size {
                     let Some(xx) = (ox * win.stride + kx).checked_sub(win.before).filter(|x| *x < w) else { continue };
-                    let source = &x[(y * w + xx) * c..][..c];
-                    let taps = &weight[(ky * win.size + kx) * c..][..c];
-                    for ((o, s), t) in out.iter_mut().zip(source).zip(taps) {
-                        *o += s * t;
-                    }
+                    taps.push((((image * h + y) * w + xx) * c, (ky * win.size + kx) * c));
                 }
             }
+            simd::taps(out, x, weight, &taps);
+        }
+        if let Some((scale, shift, low, high)) = then {
+            simd::scale_shift(out_row, scale, shift, low, high);
         }
     });
     out
@@ -58,23 +75,41 @@ pub fn depthwise(x: &[f32], weight: &[f32], [n, h, w, c]: [usize; 4], win: Windo
 /// Gradient of [`depthwise`] by its input: grad [n, out_h, out_w, c] -> [n, h, w, c].
 pub fn depthwise_grad(grad: &[f32], weight: &[f32], [n, h, w, c]: [usize; 4], win: Window) -> Vec<f32> {
     let mut out = vec![0.0; n * h * w * c];
-    out.par_chunks_mut((h * w * c).max(1)).enumerate().for_each(|(image, out)| {
-        let grad = &grad[image * win.out_h * win.out_w * c..][..win.out_h * win.out_w * c];
-        for oy in 0..win.out_h {
+    // The output pixel that saw input `i` through tap `k`, if one did.
+    let seen = |i: usize, k: usize, len: usize| {
+        let from = (i + win.before).checked_sub(k)?;
+        (from.is_multiple_of(win.stride) && from / win.stride < len).then_some(from / win.stride)
+    };
+    out.par_chunks_mut((w * c).max(1)).enumerate().for_each(|(i, row)| {
+        let (image, y) = (i / h, i % h);
+        let mut taps = Vec::with_capacity(win.size * win.size);
+        for (x, out) in row.chunks_exact_mut(c).enumerate() {
+            taps.clear();
             for ky in 0..win.size {
-                let Some(y) = (oy * win.stride + ky).checked_sub(win.before).filter(|y| *y < h) else { continue };
-                for ox in 0..win.out_w {
-                    let g = &grad[(oy * win.out_w + ox) * c..][..c];
-                    for kx in 0..win.size {
-                        let Some(xx) = (ox * win.stride + kx).checked_sub(win.before).filter(|x| *x < w) else {
-                            continue;
-                        };
-                        let taps = &weight[(ky * win.size + kx) * c..][..c];
-                        for ((o, g), t) in out[(y * w + xx) * c..][..c].iter_mut().zip(g).zip(taps) {
-                            *o += g * t;
-                        }
-                    }
+                let Some(oy) = seen(y, ky, win.out_h) else { continue };
+                for kx in 0..win.size {
+                    let Some(ox) = seen(x, kx, win.out_w) else { continue };
+                    taps.push((((image * win.out_h + oy) * win.out_w + ox) * c, (ky * win.size + kx) * c));
                 }
+            }
+            simd::taps(out, grad, weight, &taps);
+        }
+    });
+    out
+}
+
+/// Gradient of [`depthwise`] by its weight: x [n, h, w, c], grad [n, out_h, out_w, c] -> [size, size, c].
+pub fn depthwise_weight_grad(x: &[f32], grad: &[f32], [n, h, w, c]: [usize; 4], win: Window) -> Vec<f32> {
+    let mut out = vec![0.0; win.size * win.size * c];
+    out.par_chunks_mut(c.max(1)).enumerate().for_each(|(tap, out)| {
+        let (ky, kx) = (tap / win.size, tap % win.size);
+        for i in 0..n * win.out_h {
+            let (image, oy) = (i / win.out_h, i % win.out_h);
+            let Some(y) = (oy * win.stride + ky).checked_sub(win.before).filter(|y| *y < h) else { continue };
+            for ox in 0..win.out_w {
+                let Some(xx) = (ox * win.stride + kx).checked_sub(win.before).filter(|x| *x < w) else { continue };
+                let source = &x[((image * h + y) * w + xx) * c..][..c];
+                simd::add_product(out, source, &grad[(i * win.out_w + ox) * c..][..c]);
             }
         }
     });
@@ -103,27 +138,33 @@ pub fn patches(x: &[f32], [n, h, w, c]: [usize; 4], win: Window) -> Vec<f32> {
 
 /// `clamp(x * scale + shift)` along the last axis of `c`: a folded batch norm and ReLU6 in one pass.
 pub fn scale_shift(x: &[f32], scale: &[f32], shift: &[f32], low: f32, high: f32) -> Vec<f32> {
-    let c = scale.len();
-    let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(c * 64).zip(x.par_chunks(c * 64)).for_each(|(out, x)| {
-        for (out, x) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-            for i in 0..c {
-                out[i] = (x[i] * scale[i] + shift[i]).clamp(low, high);
-            }
-        }
-    });
+    let mut out = x.to_vec();
+    out.par_chunks_mut((scale.len() * 64).max(1)).for_each(|out| simd::scale_shift(out, scale, shift, low, high));
     out
 }
+
+/// The sum of two arrays of one length.
+pub fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; a.len()];
+    let parts = out.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE));
+    parts.for_each(|((out, a), b)| simd::add(out, a, b));
+    out
+}
+
+/// Elements of a piece of element-wise work: 64 KiB, so that a piece stays near and pays for its dispatch.
+const PIECE: usize = 16_384;
 
 /// Gradient of [`scale_shift`] by x, from its result: no gradient where it was clamped.
 pub fn scale_shift_grad(result: &[f32], grad: &[f32], scale: &[f32], low: f32, high: f32) -> Vec<f32> {
     let c = scale.len();
     let mut out = vec![0.0; grad.len()];
-    out.par_chunks_mut(c).zip(result.par_chunks(c)).zip(grad.par_chunks(c)).for_each(|((out, y), g)| {
-        for i in 0..c {
-            out[i] = if y[i] > low && y[i] < high { g[i] * scale[i] } else { 0.0 };
-        }
-    });
+    out.par_chunks_mut(c).with_min_len(64).zip(result.par_chunks(c)).zip(grad.par_chunks(c)).for_each(
+        |((out, y), g)| {
+            for i in 0..c {
+                out[i] = if y[i] > low && y[i] < high { g[i] * scale[i] } else { 0.0 };
+            }
+        },
+    );
     out
 }
 
@@ -131,7 +172,7 @@ pub fn scale_shift_grad(result: &[f32], grad: &[f32], scale: &[f32], low: f32, h
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
     let c = weight.len();
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(c).zip(x.par_chunks(c)).for_each(|(out, x)| {
+    out.par_chunks_mut(c).with_min_len(32).zip(x.par_chunks(c)).for_each(|(out, x)| {
         let (mean, scale) = moments(x, eps);
         for i in 0..c {
             out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
@@ -144,7 +185,7 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32>
 pub fn layer_norm_grad(x: &[f32], weight: &[f32], grad: &[f32], eps: f32) -> Vec<f32> {
     let c = weight.len();
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(c).zip(x.par_chunks(c)).zip(grad.par_chunks(c)).for_each(|((out, x), g)| {
+    out.par_chunks_mut(c).with_min_len(32).zip(x.par_chunks(c)).zip(grad.par_chunks(c)).for_each(|((out, x), g)| {
         let (mean, scale) = moments(x, eps);
         let n = c as f32;
         let (mut sum, mut dot) = (0.0, 0.0);
@@ -171,12 +212,15 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 /// Softmax over the last axis of `c`.
 pub fn softmax(x: &[f32], c: usize) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(c).zip(x.par_chunks(c)).for_each(|(out, x)| {
+    out.par_chunks_mut(c).with_min_len(32).zip(x.par_chunks(c)).for_each(|(out, x)| {
         let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let mut sum = 0.0;
         for (o, v) in out.iter_mut().zip(x) {
-            *o = (v - top).exp();
-            sum += *o;
+            *o = v - top;
+        }
+        simd::exp_all(out);
+        for o in out.iter() {
+            sum += o;
         }
         out.iter_mut().for_each(|o| *o /= sum);
     });
@@ -186,44 +230,43 @@ pub fn softmax(x: &[f32], c: usize) -> Vec<f32> {
 /// Gradient of [`softmax`] from its result.
 pub fn softmax_grad(result: &[f32], grad: &[f32], c: usize) -> Vec<f32> {
     let mut out = vec![0.0; result.len()];
-    out.par_chunks_mut(c).zip(result.par_chunks(c)).zip(grad.par_chunks(c)).for_each(|((out, y), g)| {
-        let dot: f32 = y.iter().zip(g).map(|(y, g)| y * g).sum();
-        for i in 0..c {
-            out[i] = y[i] * (g[i] - dot);
-        }
-    });
+    out.par_chunks_mut(c).with_min_len(32).zip(result.par_chunks(c)).zip(grad.par_chunks(c)).for_each(
+        |((out, y), g)| {
+            let dot: f32 = y.iter().zip(g).map(|(y, g)| y * g).sum();
+            for i in 0..c {
+                out[i] = y[i] * (g[i] - dot);
+            }
+        },
+    );
     out
 }
 
 /// The Gaussian error linear unit with the error function. Hendrycks and Gimpel, 2016.
 pub fn gelu(x: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(4096).zip(x.par_chunks(4096)).for_each(|(out, x)| {
-        for (o, v) in out.iter_mut().zip(x) {
-            *o = 0.5 * v * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2));
-        }
-    });
+    out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(out, x)| simd::gelu(out, x));
     out
 }
 
 /// Gradient of [`gelu`].
 pub fn gelu_grad(x: &[f32], grad: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(4096).zip(x.par_chunks(4096)).zip(grad.par_chunks(4096)).for_each(|((out, x), g)| {
-        for ((o, v), g) in out.iter_mut().zip(x).zip(g) {
-            let density = (-0.5 * v * v).exp() * 0.398_942_3;
-            *o = g * (0.5 * (1.0 + erf(v * std::f32::consts::FRAC_1_SQRT_2)) + v * density);
-        }
-    });
+    let parts = out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(grad.par_chunks(PIECE));
+    parts.for_each(|((out, x), g)| simd::gelu_grad(out, x, g));
     out
 }
 
-/// The error function to 1.5e-7: Abramowitz and Stegun, 7.1.26.
-fn erf(x: f32) -> f32 {
-    let a = x.abs();
-    let t = 1.0 / (1.0 + 0.327_591_1 * a);
-    let poly = t * (0.254_829_6 + t * (-0.284_496_74 + t * (1.421_413_7 + t * (-1.453_152_1 + t * 1.061_405_4))));
-    (1.0 - poly * (-a * a).exp()).copysign(x)
+/// Gradients of [`layer_norm`] by its weight and bias, each [c]; summed over the rows in their order.
+pub fn layer_norm_weight_grads(x: &[f32], c: usize, grad: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
+    let (mut weight, mut bias) = (vec![0.0; c], vec![0.0; c]);
+    for (x, g) in x.chunks_exact(c).zip(grad.chunks_exact(c)) {
+        let (mean, scale) = moments(x, eps);
+        for i in 0..c {
+            weight[i] += g[i] * (x[i] - mean) * scale;
+            bias[i] += g[i];
+        }
+    }
+    (weight, bias)
 }
 
 #[cfg(test)]
@@ -263,9 +306,14 @@ mod tests {
             let weight = random(size * size * 5, "w");
             let g = random(2 * win.out_h * win.out_w * 5, "g");
             check_grad(&x, &g, &|x| depthwise(x, &weight, shape, win), &depthwise_grad(&g, &weight, shape, win));
+            let by_weight = depthwise_weight_grad(&x, &g, shape, win);
+            check_grad(&weight, &g, &|weight| depthwise(&x, weight, shape, win), &by_weight);
         }
         let (w, b, g) = (random(5, "w"), random(5, "b"), random(x.len(), "g"));
         check_grad(&x, &g, &|x| layer_norm(x, &w, &b, 1e-5), &layer_norm_grad(&x, &w, &g, 1e-5));
+        let (by_weight, by_bias) = layer_norm_weight_grads(&x, 5, &g, 1e-5);
+        check_grad(&w, &g, &|w| layer_norm(&x, w, &b, 1e-5), &by_weight);
+        check_grad(&b, &g, &|b| layer_norm(&x, &w, b, 1e-5), &by_bias);
         check_grad(&x, &g, &|x| softmax(x, 5), &softmax_grad(&softmax(&x, 5), &g, 5));
         check_grad(&x, &g, &gelu, &gelu_grad(&x, &g));
     }

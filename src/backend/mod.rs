@@ -6,8 +6,10 @@
 //! parameter that got none, so a silently lost one cannot pass for training.
 
 mod candle;
+pub mod gemm;
 pub mod kernels;
 pub mod rng;
+mod simd;
 
 use std::collections::BTreeMap;
 
@@ -91,15 +93,34 @@ pub trait Tensor: Clone + Sized + 'static {
     fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self>;
     /// Softmax over the last axis.
     fn softmax(&self) -> Result<Self>;
-    /// Layer norm over the last axis; weight and bias get no gradient.
+    /// Layer norm over the last axis; weight and bias are of its length.
     fn layer_norm(&self, weight: &Self, bias: &Self, eps: f32) -> Result<Self>;
 
-    /// Depth-wise convolution: x [n, h, w, c], weight [k, k, c], which gets no gradient.
+    /// Depth-wise convolution: x [n, h, w, c], weight [k, k, c] -> [n, out_h, out_w, c].
     fn depthwise(&self, weight: &Self, window: Window) -> Result<Self>;
-    /// Patches of x [n, h, w, c] -> [n * out_h * out_w, k * k * c]; no gradient.
+    /// Patches of x [n, h, w, c] -> [n * out_h * out_w, k * k * c]; no gradient, and an
+    /// error where one would be lost.
     fn patches(&self, window: Window) -> Result<Self>;
-    /// `clamp(x * scale + shift, low, high)` along the last axis; scale and shift get no gradient.
+    /// `clamp(x * scale + shift, low, high)` along the last axis; scale and shift get no gradient, and
+    /// ones that are trained are an error.
     fn scale_shift(&self, scale: &Self, shift: &Self, low: f32, high: f32) -> Result<Self>;
+
+    /// [`Self::linear`] without a bias, then [`Self::scale_shift`]: the same values, in one pass where nothing is trained.
+    fn linear_scale_shift(&self, weight: &Self, scale: &Self, shift: &Self, low: f32, high: f32) -> Result<Self> {
+        self.linear(weight, None)?.scale_shift(scale, shift, low, high)
+    }
+    /// [`Self::depthwise`], then [`Self::scale_shift`]: the same values, in one pass where nothing is trained.
+    fn depthwise_scale_shift(
+        &self,
+        weight: &Self,
+        window: Window,
+        scale: &Self,
+        shift: &Self,
+        low: f32,
+        high: f32,
+    ) -> Result<Self> {
+        self.depthwise(weight, window)?.scale_shift(scale, shift, low, high)
+    }
 
     /// The same values, cut off from gradients.
     fn detach(&self) -> Self;

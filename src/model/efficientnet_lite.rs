@@ -122,17 +122,16 @@ impl<T: Tensor> Network<T> {
     pub fn prefix(&self, weights: &Weights<T>, pictures: &T, until: usize) -> Result<T> {
         let [n, h, w, _] = shape4(pictures);
         let window = Window::same(h, w, 3, 2);
-        let x = pictures.patches(window)?.linear(&self.stem, None)?;
+        let Norm { scale, shift } = &self.stem_norm;
+        let x = pictures.patches(window)?.linear_scale_shift(&self.stem, scale, shift, RELU6.0, RELU6.1)?;
         let x = x.reshape(&[n, window.out_h, window.out_w, self.stem.shape()[0]])?;
-        let x = self.stem_norm.apply(&x, RELU6)?;
         self.blocks(weights, x, 0, until)
     }
 
     /// The blocks from `from`, the head and the average: -> [n, head channels].
     pub fn tail(&self, weights: &Weights<T>, x: &T, from: usize) -> Result<T> {
         let x = self.blocks(weights, x.clone(), from, self.blocks.len())?;
-        let x = weights.linear(&format!("{}_conv_head", self.prefix), &x)?;
-        let x = self.head_norm.apply(&x, RELU6)?;
+        let x = self.head_norm.after(weights, &format!("{}_conv_head", self.prefix), &x, RELU6)?;
         let [n, h, w, c] = shape4(&x);
         x.reshape(&[n, h * w, c])?.sum(1)?.reshape(&[n, c])?.affine(1.0 / (h * w) as f64, 0.0)
     }
@@ -143,12 +142,13 @@ impl<T: Tensor> Network<T> {
             let name = |module: &str| format!("{}_blocks.{i}.{module}", self.prefix);
             let mut y = x.clone();
             if let Some(norm) = &block.expand_norm {
-                y = norm.apply(&weights.linear(&name("_expand_conv"), &y)?, RELU6)?;
+                y = norm.after(weights, &name("_expand_conv"), &y, RELU6)?;
             }
             let [_, h, w, _] = shape4(&y);
             let window = Window::same(h, w, block.config.kernel, block.config.stride);
-            y = block.depthwise_norm.apply(&y.depthwise(&block.depthwise, window)?, RELU6)?;
-            y = block.project_norm.apply(&weights.linear(&name("_project_conv"), &y)?, NO_CLAMP)?;
+            let Norm { scale, shift } = &block.depthwise_norm;
+            y = y.depthwise_scale_shift(&block.depthwise, window, scale, shift, RELU6.0, RELU6.1)?;
+            y = block.project_norm.after(weights, &name("_project_conv"), &y, NO_CLAMP)?;
             let residual = block.config.stride == 1 && block.config.input == block.config.output;
             x = if residual { x.add(&y)? } else { y };
         }
@@ -165,8 +165,9 @@ impl<T: Tensor> Norm<T> {
         Ok(Self { scale: T::from_f32(&scale, &[scale.len()])?, shift: T::from_f32(&shift, &[shift.len()])? })
     }
 
-    fn apply(&self, x: &T, (low, high): (f32, f32)) -> Result<T> {
-        x.scale_shift(&self.scale, &self.shift, low, high)
+    /// The norm of what the module `name` makes of x.
+    fn after(&self, weights: &Weights<T>, name: &str, x: &T, (low, high): (f32, f32)) -> Result<T> {
+        weights.linear_scale_shift(name, x, (&self.scale, &self.shift), low, high)
     }
 }
 

@@ -56,14 +56,27 @@ impl<T: Tensor> Weights<T> {
         self.tensors.insert(name.to_owned(), tensor);
     }
 
+    fn matrix(&self, name: &str) -> Result<T> {
+        let weight = self.get(&format!("{name}.weight"))?;
+        match weight.shape()[..] {
+            // A 1 x 1 convolution is a matrix.
+            [out, inner, 1, 1] => weight.reshape(&[out, inner]),
+            _ => Ok(weight.clone()),
+        }
+    }
+
+    /// [`Self::linear`], then `clamp(x * scale + shift, low, high)`; in one pass where nothing is trained.
+    pub fn linear_scale_shift(&self, name: &str, x: &T, (scale, shift): (&T, &T), low: f32, high: f32) -> Result<T> {
+        let adapted = self.lora.as_ref().is_some_and(|l| l.params.contains_key(&format!("{name}.lora_A.weight")));
+        if adapted || self.tensors.contains_key(&format!("{name}.bias")) {
+            return self.linear(name, x)?.scale_shift(scale, shift, low, high);
+        }
+        x.linear_scale_shift(&self.matrix(name)?, scale, shift, low, high)
+    }
+
     /// `x [.., in] -> [.., out]` through the module `name`: its weight, bias and adapter.
     pub fn linear(&self, name: &str, x: &T) -> Result<T> {
-        let weight = self.get(&format!("{name}.weight"))?;
-        let weight = match weight.shape()[..] {
-            // A 1 x 1 convolution is a matrix.
-            [out, inner, 1, 1] => weight.reshape(&[out, inner])?,
-            _ => weight.clone(),
-        };
+        let weight = self.matrix(name)?;
         let y = x.linear(&weight, self.tensors.get(&format!("{name}.bias")))?;
         let Some(lora) = &self.lora else { return Ok(y) };
         let Some(a) = lora.params.get(&format!("{name}.lora_A.weight")) else { return Ok(y) };
