@@ -77,7 +77,21 @@ impl Tensor for CandleTensor {
     }
 
     fn mul(&self, other: &Self) -> Result<Self> {
-        wrap(self.0.broadcast_mul(&other.0))
+        if self.0.dims() != other.0.dims() {
+            return wrap(self.0.broadcast_mul(&other.0));
+        }
+        let op = Fused::new(
+            "mul",
+            |a| kernels::multiply(a[0].0, a[1].0),
+            |args, _, grad| {
+                let by = |t: &candle_core::Tensor| like(grad, &[t, grad], |a| kernels::multiply(a[0], a[1]));
+                let [a, b] = args else { return Err(arity("mul")) };
+                // A dropout mask wants no gradient.
+                let of = |t: &candle_core::Tensor, other| if t.track_op() { by(other).map(Some) } else { Ok(None) };
+                Ok([of(a, b)?, of(b, a)?, None])
+            },
+        );
+        wrap(self.0.contiguous()?.apply_op2(&other.0.contiguous()?, op))
     }
 
     fn div(&self, other: &Self) -> Result<Self> {
@@ -575,6 +589,38 @@ mod tests {
             .expect("works");
         assert!(value.is_finite());
         assert!(grads["x"].to_f32().expect("values").iter().any(|g| g.abs() > 1e-9));
+    }
+
+    #[test]
+    fn one_thread_and_three_give_the_same_gradients() {
+        let params = Params::from([
+            ("x".to_owned(), random(&[3, 8, 8, 20], "x")),
+            ("w".to_owned(), random(&[40, 20], "w")),
+            ("k".to_owned(), random(&[3, 3, 20], "k")),
+        ]);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| {
+                let (value, grads) = CandleTensor::value_and_grad(&params, &mut |p| {
+                    let y = p["x"].depthwise(&p["k"], Window::same(8, 8, 3, 2))?.linear(&p["w"], None)?.gelu()?;
+                    y.mul(&y)?.softmax()?.mul(&random(&[3, 4, 4, 40], "m"))?.sum_all()
+                })
+                .expect("works");
+                let grads: Vec<Vec<f32>> = grads.values().map(|g| g.to_f32().expect("values")).collect();
+                (value, grads)
+            })
+        };
+        assert_eq!(run(1), run(3));
+    }
+
+    #[test]
+    fn a_gradient_that_would_be_lost_is_an_error() {
+        let params = Params::from([("s".to_owned(), random(&[4], "s"))]);
+        let x = random(&[2, 4], "x");
+        let error = CandleTensor::value_and_grad(&params, &mut |p| {
+            x.scale_shift(&p["s"], &p["s"], 0.0, 6.0)?.add(&p["s"])?.sum_all()
+        });
+        assert!(error.is_err());
     }
 
     #[test]

@@ -151,6 +151,14 @@ pub fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
     out
 }
 
+/// The products of two arrays of one length, element by element.
+pub fn multiply(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; a.len()];
+    let parts = out.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE));
+    parts.for_each(|((out, a), b)| simd::multiply_each(out, a, b));
+    out
+}
+
 /// Elements of a piece of element-wise work: 64 KiB, so that a piece stays near and pays for its dispatch.
 const PIECE: usize = 16_384;
 

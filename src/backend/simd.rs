@@ -103,6 +103,15 @@ multiversion! {
 }
 
 multiversion! {
+    /// `out = a * b`.
+    pub(super) fn multiply_each(out: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+            *o = a * b;
+        }
+    }
+}
+
+multiversion! {
     /// `out += a * b`.
     pub(super) fn add_product(out: &mut [f32], a: &[f32], b: &[f32]) {
         for ((o, a), b) in out.iter_mut().zip(a).zip(b) {

@@ -48,10 +48,9 @@ pub type Arrays = BTreeMap<String, Array>;
 /// Reads a file; f16, bf16 and f64 become f32, integers other than u32 are passed over.
 pub fn read(path: &Path) -> Result<Arrays, Failure> {
     let bytes = fs::read(path)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let file = SafeTensors::deserialize(&bytes).map_err(|error| {
-        Failure::target(format!("{name} is not a whole safetensors file ({} bytes): {error}", bytes.len()))
-            .help(format!("it may have been cut off while it was copied: {}", path.display()))
+        Failure::target(format!("{} is not a whole safetensors file ({} bytes): {error}", path.display(), bytes.len()))
+            .help("it may have been cut off while it was copied: copy or download it again, then build again")
     })?;
     let mut arrays = Arrays::new();
     for (name, view) in file.tensors() {

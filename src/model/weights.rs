@@ -109,11 +109,13 @@ pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Re
             return Err(Failure::target(format!("the adapter is for `{module}`, which its base does not have"))
                 .help("use the base that the adapter was trained on"));
         };
-        let (rank, inner, out) = (a.shape[0], a.shape[1], b.shape[0]);
+        let (&[rank, inner], &[out, rank_b]) = (&a.shape[..], &b.shape[..]) else {
+            return Err(Failure::target(format!("the adapter's matrices for `{module}` are not matrices")));
+        };
         let Values::F32(values) = &mut weight.values else {
             return Err(Failure::target(format!("`{module}` is quantized; merge into the model it was made from")));
         };
-        if values.len() != out * inner {
+        if values.len() != out * inner || rank != rank_b {
             return Err(Failure::target(format!("the adapter's shapes do not fit `{module}`")));
         }
         let (a, b) = (a.floats(), b.floats());
