@@ -264,7 +264,7 @@ pub fn gelu_grad(x: &[f32], grad: &[f32]) -> Vec<f32> {
     out
 }
 
-/// Gradients of [`layer_norm`] by its weight and bias, each [c]; summed over the rows in their order.
+/// Gradients of [`layer_norm`] by its weight and bias, each `[c]`; summed over the rows in their order.
 pub fn layer_norm_weight_grads(x: &[f32], c: usize, grad: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     let (mut weight, mut bias) = (vec![0.0; c], vec![0.0; c]);
     for (x, g) in x.chunks_exact(c).zip(grad.chunks_exact(c)) {
