@@ -72,9 +72,9 @@ impl Kind for Adapter {
         &SCHEMA
     }
 
-    /// 1: first. 2: matrix products by our own kernels, whose last bits differ.
+    /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: names without tags.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -142,8 +142,9 @@ impl Kind for Adapter {
                         pictures.push(row * train.views + rng.below(train.views));
                         picture_of.push(n);
                     }
-                    // The label half of the time, else any of its names.
-                    let other = rng.below(concept.texts.len());
+                    // The label half of the time, else any of its names; never the tags, whose length all texts
+                    // of the batch would be padded to.
+                    let other = rng.below(concept.names);
                     let text = if rng.uniform() < 0.5 { 0 } else { other };
                     texts.push(concept.texts[text].as_str());
                 }

@@ -41,8 +41,10 @@ pub fn info_nce<T: Tensor>(
 pub struct Concept {
     /// Numbers of the rows that show it.
     pub rows: Vec<usize>,
-    /// What it is called: the caption first.
+    /// What it is called: the caption first, then its other names, then the caption with its tags.
     pub texts: Vec<String>,
+    /// How many of the texts are names: all but the tags, which are several times as long.
+    pub names: usize,
 }
 
 /// The concepts of some rows: rows with the same caption show the same thing. In the order of the captions.
@@ -51,7 +53,11 @@ pub fn concepts(rows: &[Row]) -> Vec<Concept> {
     for (i, row) in rows.iter().enumerate().filter(|(_, r)| r.image.is_some()) {
         by_caption.entry(&row.caption).or_default().push(i);
     }
-    by_caption.into_values().map(|of| Concept { texts: texts_of(&rows[of[0]]), rows: of }).collect()
+    let concept = |of: Vec<usize>| {
+        let row = &rows[of[0]];
+        Concept { texts: texts_of(row), names: 1 + row.captions.len(), rows: of }
+    };
+    by_caption.into_values().map(concept).collect()
 }
 
 /// Every text a row can be trained with: its caption, the others, and the caption with its tags.
