@@ -1,0 +1,134 @@
+"""The models of recipes/clip.kdl in PyTorch, from implementations that are not ours: transformers' BERT and
+efficientnet_lite_pytorch's network, whose module names are those of our files."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn import functional
+from transformers import BertConfig, BertModel
+
+HERE = Path(__file__).parent
+OUT = HERE / "out"
+TOKENS_MAX = 64
+
+
+def captions():
+    lines = (HERE / "drawn" / "captions.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def pictures():
+    """The drawn pictures as the tower's input: [n, 3, 160, 160], (x - 127) / 128."""
+    rows = [numpy.asarray(Image.open(HERE / "drawn" / c["file"]).convert("RGB")) for c in captions()]
+    return (torch.tensor(numpy.stack(rows)).permute(0, 3, 1, 2).float() - 127) / 128
+
+
+def texts(directory):
+    """Ids of each caption, unpadded: one at a time, so that no mask is trusted."""
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(TOKENS_MAX)
+    return [torch.tensor([tokenizer.encode(c["caption"]).ids]) for c in captions()]
+
+
+def bert(config):
+    config = {key: value for key, value in config.items() if key != "model_type"}
+    return BertModel(BertConfig(**config)).eval()
+
+
+def mean_pooled(model, ids):
+    return model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state.mean(1)
+
+
+class Tower(EfficientNet):
+    """The published network, with padding by the input's own size; pooled features instead of classes."""
+
+    def forward(self, x):
+        return self.extract_features(x).mean((2, 3))
+
+
+def efficientnet():
+    tower = Tower.from_name("efficientnet-lite0").eval()
+    for parent in list(tower.modules()):
+        for name, module in list(parent.named_children()):
+            if not isinstance(module, nn.Conv2d):
+                continue
+            if module.kernel_size == (1, 1):
+                # Needs no padding; and PEFT makes its own of a module's class, which takes a plain one.
+                setattr(parent, name, nn.Conv2d(module.in_channels, module.out_channels, 1, bias=False))
+            else:
+                module.static_padding = SamePadding(module)
+    return tower
+
+
+class SamePadding(nn.Module):
+    """TensorFlow's "same", for any input size."""
+
+    def __init__(self, convolution):
+        super().__init__()
+        self.kernel, self.stride = convolution.kernel_size, convolution.stride
+
+    def forward(self, x):
+        pads = []
+        for length, kernel, stride in zip(x.shape[:1:-1], self.kernel[::-1], self.stride[::-1]):
+            total = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
+            pads += [total // 2, total - total // 2]
+        return functional.pad(x, pads)
+
+
+class Head(nn.Module):
+    def __init__(self, width, config):
+        super().__init__()
+        self.input_scale = nn.Parameter(torch.ones(width))
+        self.input_shift = nn.Parameter(torch.zeros(width))
+        self.hidden = config["hidden"] > 0
+        self.add_module("0", nn.Linear(width, config["hidden"] or config["dim"]))
+        if self.hidden:
+            self.add_module("2", nn.Linear(config["hidden"], config["dim"]))
+
+    def forward(self, x):
+        x = getattr(self, "0")(x * self.input_scale + self.input_shift)
+        if self.hidden:
+            x = getattr(self, "2")(functional.gelu(x))
+        return functional.normalize(x, dim=-1)
+
+
+class DualEncoder(nn.Module):
+    def __init__(self, directory):
+        super().__init__()
+        config = json.loads((directory / "config.json").read_text())
+        self.text = bert(config["text"])
+        self.vision = efficientnet()
+        self.text_projection = Head(config["text"]["hidden_size"], config["projection"])
+        self.vision_projection = Head(config["vision"]["head_channels"], config["projection"])
+        self.logit_scale = nn.Parameter(torch.zeros(1))
+        load(self, directory)
+
+    def see(self, x):
+        return self.vision_projection(self.vision(x))
+
+    def read(self, ids):
+        return self.text_projection(functional.normalize(mean_pooled(self.text, ids), dim=-1))
+
+
+def load(model, directory):
+    """Every weight of the file is used, and every parameter of the model is in it, but for an unused pooler."""
+    missing, unexpected = model.load_state_dict(load_file(directory / "model.safetensors"), strict=False)
+    missing = [n for n in missing if not any(x in n for x in ("pooler", "num_batches_tracked", "position_ids"))]
+    unexpected = [n for n in unexpected if "position_ids" not in n]
+    assert not missing and not unexpected, f"{directory}: missing {missing}, unexpected {unexpected}"
+
+
+def compare(what, ours, theirs, tolerance=1e-4):
+    assert ours.shape == theirs.shape, f"{what}: {tuple(ours.shape)} and {tuple(theirs.shape)}"
+    worst = (ours - theirs).abs().max().item()
+    print(f"{what}: {len(ours)} vectors of {ours.shape[-1]}, largest difference {worst:.1e}, allowed {tolerance:.0e}")
+    return worst <= tolerance
