@@ -158,6 +158,7 @@ fn start(job: &Job, pool: Pool, log: &Path) -> Result<(std::process::Child, Owne
         command.env("PATH", crate::env::path()).env("HOME", &home).env("TMPDIR", &job.scratch);
         command.env("LANG", "C.UTF-8").env("TZ", "UTC");
     }
+    command.envs(crate::backend::CHILD_ENVIRONMENT.iter().copied());
     command.env("EFFAI_EVENTS", EVENTS_FD.to_string()).env("RAYON_NUM_THREADS", job.threads.to_string());
     command
         .fd_mappings(vec![FdMapping { parent_fd: writer.into(), child_fd: EVENTS_FD }])

@@ -159,6 +159,30 @@ pub fn multiply(a: &[f32], b: &[f32]) -> Vec<f32> {
     out
 }
 
+/// The numbers of one step of AdamW.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamStep {
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second.
+    pub beta2: f32,
+    /// The learning rate over the first moment's bias correction.
+    pub rate: f32,
+    /// Square root of the second moment's bias correction.
+    pub correct2: f32,
+    /// Added to the root, so that nothing is divided by zero.
+    pub eps: f32,
+    /// What the weights are multiplied by first.
+    pub decay: f32,
+}
+
+/// One step of AdamW on the values and moments of a parameter, in place.
+pub fn adamw(values: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], step: &AdamStep) {
+    let pieces = values.par_chunks_mut(PIECE).zip(grad.par_chunks(PIECE));
+    let pieces = pieces.zip(m.par_chunks_mut(PIECE)).zip(v.par_chunks_mut(PIECE));
+    pieces.for_each(|(((values, grad), m), v)| simd::adamw(values, grad, m, v, step));
+}
+
 /// Elements of a piece of element-wise work: 64 KiB, so that a piece stays near and pays for its dispatch.
 const PIECE: usize = 16_384;
 

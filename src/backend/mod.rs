@@ -21,6 +21,10 @@ use crate::failure::Failure;
 /// The backend of this build, as records name it.
 pub const NAME: &str = "candle";
 
+/// What a process that computes with this backend is started with. candle's own pool of threads waits by
+/// spinning: beside ours that was half of a training step's CPU time. What is left to candle is small.
+pub const CHILD_ENVIRONMENT: &[(&str, &str)] = &[("CANDLE_NUM_THREADS", "1")];
+
 /// Named tensors, in the order of their names.
 pub type Params<T> = BTreeMap<String, T>;
 

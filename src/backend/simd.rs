@@ -7,6 +7,8 @@
 
 use std::sync::OnceLock;
 
+use super::kernels::AdamStep;
+
 /// Columns of one packed panel: a 512-bit vector of floats.
 pub(super) const PANEL: usize = 16;
 /// Rows of the largest tile: 12 x 2 vectors of sums leave eight of the 32 registers for the rest.
@@ -69,6 +71,19 @@ macro_rules! multiversion {
             plain($($arg),*)
         }
     };
+}
+
+multiversion! {
+    /// One step of AdamW on slices of one length.
+    pub(super) fn adamw(values: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], step: &AdamStep) {
+        let rest = 1.0 - step.beta1;
+        let rest2 = 1.0 - step.beta2;
+        for (((value, g), m), v) in values.iter_mut().zip(grad).zip(m).zip(v) {
+            *m = step.beta1 * *m + rest * g;
+            *v = step.beta2 * *v + rest2 * g * g;
+            *value = *value * step.decay - step.rate * *m / (v.sqrt() / step.correct2 + step.eps);
+        }
+    }
 }
 
 multiversion! {

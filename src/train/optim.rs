@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::backend::{Params, Result, Tensor};
+use crate::backend::{Params, Result, Tensor, kernels};
 use crate::failure::Failure;
 
 /// Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; bias-corrected as in Kingma and Ba.
@@ -34,13 +34,15 @@ impl AdamW {
             let (m, v) =
                 self.moments.entry(name.clone()).or_insert_with(|| (vec![0.0; values.len()], vec![0.0; values.len()]));
             let decay = if shape.len() > 1 { 1.0 - rate * self.decay } else { 1.0 };
-            for i in 0..values.len() {
-                let g = f64::from(grad[i]);
-                m[i] = (self.beta1 * f64::from(m[i]) + (1.0 - self.beta1) * g) as f32;
-                v[i] = (self.beta2 * f64::from(v[i]) + (1.0 - self.beta2) * g * g) as f32;
-                let update = f64::from(m[i]) / correct1 / ((f64::from(v[i]) / correct2).sqrt() + self.eps);
-                values[i] = (f64::from(values[i]) * decay - rate * update) as f32;
-            }
+            let step = kernels::AdamStep {
+                beta1: self.beta1 as f32,
+                beta2: self.beta2 as f32,
+                rate: (rate / correct1) as f32,
+                correct2: correct2.sqrt() as f32,
+                eps: self.eps as f32,
+                decay: decay as f32,
+            };
+            kernels::adamw(&mut values, &grad, m, v, &step);
             *param = T::from_f32(&values, &shape)?;
         }
         Ok(())
