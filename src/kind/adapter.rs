@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::image;
 use crate::format::tensors::{Array, Arrays};
+use crate::model::efficientnet_lite::Midway;
 use crate::model::weights::Lora;
 use crate::model::{Checkpoint, Config, Model, bert, head};
 use crate::recipe::decl::{Decl, Problems};
@@ -72,7 +73,7 @@ impl Kind for Adapter {
         &SCHEMA
     }
 
-    /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: names without tags.
+    /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: texts of two tags at most, pooled blocks.
     fn version(&self) -> u32 {
         3
     }
@@ -142,12 +143,9 @@ impl Kind for Adapter {
                         pictures.push(row * train.views + rng.below(train.views));
                         picture_of.push(n);
                     }
-                    // The label half of the time, else any of its names; never the tags, whose length all texts
-                    // of the batch would be padded to.
-                    let other = rng.below(concept.names);
-                    let text = if rng.uniform() < 0.5 { 0 } else { other };
-                    texts.push(concept.texts[text].as_str());
+                    texts.push(a_text(concept, &mut rng));
                 }
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let ids = model.tokenize(&texts)?;
                 let text_of: Vec<usize> = (0..chosen.len()).collect();
                 let x = seen.gather(&pictures)?;
@@ -159,7 +157,11 @@ impl Kind for Adapter {
                 trainer.step(cx, &mut params, &mut |p| {
                     put(pass, p, scale, lora_noise.take());
                     let network = pass.network().expect("two towers");
-                    let v = head::vision(&pass.weights, &network.tail(&pass.weights, &x, split)?, Some(&head_noise))?;
+                    let v = head::vision(
+                        &pass.weights,
+                        &network.tail(&pass.weights, x.clone(), split)?,
+                        Some(&head_noise),
+                    )?;
                     let t = bert::encode(&pass.weights, &text_config, "text.", &ids)?;
                     let t = head::text(&pass.weights, &t, Some(&head_noise))?;
                     info_nce(&v, &t, &picture_of, &text_of, pass.weights.get("logit_scale")?)
@@ -172,6 +174,21 @@ impl Kind for Adapter {
         let params = trainer.best(params);
         write(cx, &fields, &modules, &whole, &params, &checkpoint.arrays)?;
         trainer.write_curves(cx.out())
+    }
+}
+
+/// The label, any of its names, or the label with two of its tags. Never with all: the texts of a batch are padded
+/// to the longest.
+fn a_text(concept: &Concept, rng: &mut Rng) -> String {
+    let label = &concept.texts[0];
+    match rng.below(4) {
+        0 | 1 => label.clone(),
+        2 => concept.texts[rng.below(concept.names)].clone(),
+        _ if concept.tags.is_empty() => label.clone(),
+        _ => {
+            let [a, b] = [0; 2].map(|_| &concept.tags[rng.below(concept.tags.len())]);
+            format!("{label}: {a}, {b}")
+        }
     }
 }
 
@@ -197,7 +214,7 @@ fn validation(
 ) -> Result<f32, Failure> {
     let network = model.network().expect("two towers");
     let first: Vec<usize> = concepts.iter().map(|c| c.rows[0]).collect();
-    let pooled = network.tail(&model.weights, &seen.gather(&first)?, split)?;
+    let pooled = network.tail(&model.weights, seen.gather(&first)?, split)?;
     let v = head::vision(&model.weights, &pooled, None)?;
     let names: Vec<&str> = concepts.iter().map(|c| c.texts[0].as_str()).collect();
     let t = model.text_batch(&model.tokenize(&names)?)?;
@@ -249,10 +266,13 @@ fn begin(modules: &[String], arrays: &Arrays, rank: usize, seed: u64) -> Result<
     Ok(params)
 }
 
-/// Activations before the first adapted block: they are the same at every step, so they are computed once.
+/// What the network makes of the pictures before the first adapted block: it is the same at every step, so it is
+/// computed once.
 struct Prefixes {
     values: Vec<f32>,
     shape: [usize; 3],
+    averages: Vec<f32>,
+    width: usize,
 }
 
 impl Prefixes {
@@ -270,7 +290,7 @@ impl Prefixes {
         let network = model.network().expect("two towers");
         let decoded = decode_all(rows)?;
         let count = rows.len() * views;
-        let (mut values, mut shape) = (Vec::new(), [0; 3]);
+        let mut all = Self { values: Vec::new(), shape: [0; 3], averages: Vec::new(), width: 0 };
         for start in (0..count).step_by(16) {
             let end = (start + 16).min(count);
             let batch: Vec<Vec<f32>> = (start..end)
@@ -278,18 +298,29 @@ impl Prefixes {
                 .map(|i| image::view(&decoded[i / views], i % views, &prep, seed, &rows[i / views].id))
                 .collect::<Result<_, _>>()?;
             let x = CandleTensor::from_f32(&batch.concat(), &[end - start, prep.size, prep.size, 3])?;
-            let y = network.prefix(&model.weights, &x, split)?;
-            shape = [y.shape()[1], y.shape()[2], y.shape()[3]];
-            values.extend(y.to_f32()?);
+            let Midway { x, averages } = network.prefix(&model.weights, &x, split)?;
+            all.shape = [x.shape()[1], x.shape()[2], x.shape()[3]];
+            all.values.extend(x.to_f32()?);
+            if let Some(averages) = averages {
+                all.width = averages.shape()[1];
+                all.averages.extend(averages.to_f32()?);
+            }
             cx.progress(&format!("prefix of {name}"), end as u64, count as u64, "pictures");
         }
-        Ok(Self { values, shape })
+        Ok(all)
     }
 
-    fn gather(&self, which: &[usize]) -> crate::backend::Result<CandleTensor> {
-        let size: usize = self.shape.iter().product();
-        let values: Vec<f32> = which.iter().flat_map(|i| &self.values[i * size..(i + 1) * size]).copied().collect();
-        CandleTensor::from_f32(&values, &[which.len(), self.shape[0], self.shape[1], self.shape[2]])
+    fn gather(&self, which: &[usize]) -> crate::backend::Result<Midway<CandleTensor>> {
+        let rows = |values: &[f32], size: usize| -> Vec<f32> {
+            which.iter().flat_map(|i| &values[i * size..(i + 1) * size]).copied().collect()
+        };
+        let [h, w, c] = self.shape;
+        let x = CandleTensor::from_f32(&rows(&self.values, h * w * c), &[which.len(), h, w, c])?;
+        let averages = match self.width {
+            0 => None,
+            width => Some(CandleTensor::from_f32(&rows(&self.averages, width), &[which.len(), width])?),
+        };
+        Ok(Midway { x, averages })
     }
 }
 

@@ -1,6 +1,7 @@
 //! `model`: imported from a package, or a picture-text model trained on two frozen towers.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -46,6 +47,8 @@ static SCHEMA: Schema = Schema::new("model", "A model in Hugging Face's layout: 
         Schema::new("image-size", "Pictures are brought to this height and width.")
             .arg("pixels", Type::Int(32, 1024))
             .default(Default::Int(160)),
+        Schema::new("pooled-blocks", "Import: blocks of a picture tower whose averages are features beside its last.")
+            .many_args("numbers", Type::Int(0, 15)),
         Schema::new("image-tower", "Train: the picture encoder.").arg("model", Type::Label).props(&[FROZEN]),
         Schema::new("text-tower", "Train: the text encoder.").arg("model", Type::Label).props(&[FROZEN]),
         Schema::new("projection", "Train: the heads into the common space.").props(&[
@@ -89,6 +92,7 @@ struct Fields {
     source: Option<Import>,
     architecture: Option<String>,
     image_size: usize,
+    pooled_blocks: Option<Vec<usize>>,
     image_tower: Option<Tower>,
     text_tower: Option<Tower>,
     projection: Option<Projection>,
@@ -158,6 +162,9 @@ impl Kind for Model {
         match (&fields.source, &fields.train) {
             (Some(import), None) => {
                 check_source(&import.source, "source", problems);
+                if fields.pooled_blocks.is_some() && fields.architecture.as_deref() == Some("bert") {
+                    problems.at("pooled-blocks", "a text tower pools no blocks", "this", "leave it out");
+                }
                 if fields.architecture.is_none() {
                     problems.at(
                         "source",
@@ -268,7 +275,12 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
             Config::Bert(serde_json::from_value(config).map_err(|e| Failure::target(format!("{path}: {e}")))?)
         }
         _ => Config::EfficientnetLite {
-            network: efficientnet_lite::Config::lite0(),
+            network: efficientnet_lite::Config {
+                pooled_blocks: BTreeSet::from_iter(fields.pooled_blocks.clone().unwrap_or_default())
+                    .into_iter()
+                    .collect(),
+                ..efficientnet_lite::Config::lite0()
+            },
             preprocessing: Preprocessing { size: fields.image_size, mean: 127.0, std: 128.0 },
         },
     };

@@ -19,6 +19,10 @@ pub struct Config {
     pub blocks: Vec<BlockConfig>,
     /// Of the batch norms.
     pub batch_norm_eps: f32,
+    /// Blocks whose averages over the positions stand in the features before the head's, ascending. Early layers
+    /// keep colour and shape, which a network trained on photographs has thrown away at its end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pooled_blocks: Vec<usize>,
 }
 
 /// One inverted residual block. Sandler et al., 2018.
@@ -55,7 +59,7 @@ impl Config {
                 blocks.push(BlockConfig { kernel, stride, expand, input, output });
             }
         }
-        Self { stem_channels: 32, head_channels: 1280, blocks, batch_norm_eps: 1e-3 }
+        Self { stem_channels: 32, head_channels: 1280, blocks, batch_norm_eps: 1e-3, pooled_blocks: vec![] }
     }
 }
 
@@ -65,6 +69,7 @@ pub struct Network<T: Tensor> {
     stem: T,
     stem_norm: Norm<T>,
     blocks: Vec<Block<T>>,
+    pooled: Vec<usize>,
     head_norm: Norm<T>,
 }
 
@@ -110,7 +115,8 @@ impl<T: Tensor> Network<T> {
         let stem = weights.get(&format!("{prefix}_conv_stem.weight"))?;
         let out = stem.shape()[0];
         let stem = stem.reshape(&[out, 3, 9])?.swap_axes(1, 2)?.reshape(&[out, 27])?;
-        Ok(Self { prefix: prefix.to_owned(), stem, stem_norm: norm("_bn0")?, blocks, head_norm: norm("_bn1")? })
+        let pooled = config.pooled_blocks.clone();
+        Ok(Self { prefix: prefix.to_owned(), stem, stem_norm: norm("_bn0")?, blocks, pooled, head_norm: norm("_bn1")? })
     }
 
     /// How many blocks there are.
@@ -119,40 +125,66 @@ impl<T: Tensor> Network<T> {
     }
 
     /// Pictures [n, size, size, 3] through the stem and the blocks before `until`.
-    pub fn prefix(&self, weights: &Weights<T>, pictures: &T, until: usize) -> Result<T> {
+    pub fn prefix(&self, weights: &Weights<T>, pictures: &T, until: usize) -> Result<Midway<T>> {
         let [n, h, w, _] = shape4(pictures);
         let window = Window::same(h, w, 3, 2);
         let Norm { scale, shift } = &self.stem_norm;
         let x = pictures.patches(window)?.linear_scale_shift(&self.stem, scale, shift, RELU6.0, RELU6.1)?;
         let x = x.reshape(&[n, window.out_h, window.out_w, self.stem.shape()[0]])?;
-        self.blocks(weights, x, 0, until)
+        self.blocks(weights, Midway { x, averages: None }, 0, until)
     }
 
-    /// The blocks from `from`, the head and the average: -> [n, head channels].
-    pub fn tail(&self, weights: &Weights<T>, x: &T, from: usize) -> Result<T> {
-        let x = self.blocks(weights, x.clone(), from, self.blocks.len())?;
-        let x = self.head_norm.after(weights, &format!("{}_conv_head", self.prefix), &x, RELU6)?;
-        let [n, h, w, c] = shape4(&x);
-        x.reshape(&[n, h * w, c])?.sum(1)?.reshape(&[n, c])?.affine(1.0 / (h * w) as f64, 0.0)
+    /// The blocks from `from` and the head: -> [n, features], the averages of the pooled blocks and of the head.
+    pub fn tail(&self, weights: &Weights<T>, midway: Midway<T>, from: usize) -> Result<T> {
+        let midway = self.blocks(weights, midway, from, self.blocks.len())?;
+        let x = self.head_norm.after(weights, &format!("{}_conv_head", self.prefix), &midway.x, RELU6)?;
+        Ok(midway.and(average(&x)?)?.averages.expect("just added"))
     }
 
-    fn blocks(&self, weights: &Weights<T>, mut x: T, from: usize, until: usize) -> Result<T> {
+    fn blocks(&self, weights: &Weights<T>, mut midway: Midway<T>, from: usize, until: usize) -> Result<Midway<T>> {
         for i in from..until {
-            let block = &self.blocks[i];
-            let name = |module: &str| format!("{}_blocks.{i}.{module}", self.prefix);
-            let mut y = x.clone();
-            if let Some(norm) = &block.expand_norm {
-                y = norm.after(weights, &name("_expand_conv"), &y, RELU6)?;
+            midway.x = self.block(weights, &midway.x, i)?;
+            if self.pooled.contains(&i) {
+                let pooled = average(&midway.x)?;
+                midway = midway.and(pooled)?;
             }
-            let [_, h, w, _] = shape4(&y);
-            let window = Window::same(h, w, block.config.kernel, block.config.stride);
-            let Norm { scale, shift } = &block.depthwise_norm;
-            y = y.depthwise_scale_shift(&block.depthwise, window, scale, shift, RELU6.0, RELU6.1)?;
-            y = block.project_norm.after(weights, &name("_project_conv"), &y, NO_CLAMP)?;
-            let residual = block.config.stride == 1 && block.config.input == block.config.output;
-            x = if residual { x.add(&y)? } else { y };
         }
-        Ok(x)
+        Ok(midway)
+    }
+
+    fn block(&self, weights: &Weights<T>, x: &T, i: usize) -> Result<T> {
+        let block = &self.blocks[i];
+        let name = |module: &str| format!("{}_blocks.{i}.{module}", self.prefix);
+        let mut y = x.clone();
+        if let Some(norm) = &block.expand_norm {
+            y = norm.after(weights, &name("_expand_conv"), &y, RELU6)?;
+        }
+        let [_, h, w, _] = shape4(&y);
+        let window = Window::same(h, w, block.config.kernel, block.config.stride);
+        let Norm { scale, shift } = &block.depthwise_norm;
+        y = y.depthwise_scale_shift(&block.depthwise, window, scale, shift, RELU6.0, RELU6.1)?;
+        y = block.project_norm.after(weights, &name("_project_conv"), &y, NO_CLAMP)?;
+        let residual = block.config.stride == 1 && block.config.input == block.config.output;
+        if residual { x.add(&y) } else { Ok(y) }
+    }
+}
+
+/// Pictures on their way through a network.
+#[derive(Clone, Debug)]
+pub struct Midway<T> {
+    /// Activations [n, h, w, channels].
+    pub x: T,
+    /// Averages of the pooled blocks passed so far: [n, their channels].
+    pub averages: Option<T>,
+}
+
+impl<T: Tensor> Midway<T> {
+    fn and(self, pooled: T) -> Result<Self> {
+        let averages = match self.averages {
+            Some(before) => T::concat(&[before, pooled], 1)?,
+            None => pooled,
+        };
+        Ok(Self { averages: Some(averages), ..self })
     }
 }
 
@@ -169,6 +201,12 @@ impl<T: Tensor> Norm<T> {
     fn after(&self, weights: &Weights<T>, name: &str, x: &T, (low, high): (f32, f32)) -> Result<T> {
         weights.linear_scale_shift(name, x, (&self.scale, &self.shift), low, high)
     }
+}
+
+/// [n, h, w, c] -> [n, c]
+fn average<T: Tensor>(x: &T) -> Result<T> {
+    let [n, h, w, c] = shape4(x);
+    x.reshape(&[n, h * w, c])?.sum(1)?.reshape(&[n, c])?.affine(1.0 / (h * w) as f64, 0.0)
 }
 
 fn last_axis_first<T: Tensor>(weight: &T, flat: [usize; 2], shape: &[usize]) -> Result<T> {

@@ -178,7 +178,7 @@ impl<T: Tensor> Model<T> {
     /// One batch of prepared pictures [n, size, size, 3] -> [n, d].
     pub fn picture_batch(&self, pictures: &T) -> Result<T, Failure> {
         let network = self.network.as_ref().ok_or_else(|| Failure::target("a text model sees no pictures"))?;
-        let pooled = network.tail(&self.weights, &network.prefix(&self.weights, pictures, 0)?, 0)?;
+        let pooled = network.tail(&self.weights, network.prefix(&self.weights, pictures, 0)?, 0)?;
         Ok(match self.config {
             Config::DualEncoder { .. } => head::vision(&self.weights, &pooled, None)?,
             _ => pooled,

@@ -255,6 +255,7 @@ impl Loader<'_> {
                 }
             }
         }
+        self.nested_labels(&first_of);
         self.profiles.sort();
         self.profiles.dedup();
         if !self.mistakes.is_empty() {
@@ -272,6 +273,23 @@ impl Loader<'_> {
             sources: self.sources,
             profiles: self.profiles,
         })
+    }
+
+    /// A label that is a directory of another's: their outputs would lie in one another.
+    fn nested_labels(&mut self, spans: &BTreeMap<Label, Span>) {
+        for (inner, span) in spans {
+            let above = inner.as_str().match_indices('/').map(|(at, _)| Label::new(&inner.as_str()[..at]));
+            for outer in above.filter(|outer| spans.contains_key(outer)) {
+                let message = format!("`{inner}` would lie inside the output of `{outer}`");
+                let mistake = Mistake::new("recipe::nested_label", message)
+                    .mark(&self.sources, *span, "inside")
+                    .mark(&self.sources, spans[&outer], "of this one")
+                    .help(format!("outputs are out/LABEL/: give one another label, such as \"{outer}-{}\"", {
+                        &inner.as_str()[outer.as_str().len() + 1..]
+                    }));
+                self.mistakes.push(mistake);
+            }
+        }
     }
 
     fn decl(&mut self, kind: &'static dyn kind::Kind, node: &Node) -> Option<Decl> {

@@ -41,10 +41,12 @@ pub fn info_nce<T: Tensor>(
 pub struct Concept {
     /// Numbers of the rows that show it.
     pub rows: Vec<usize>,
-    /// What it is called: the caption first, then its other names, then the caption with its tags.
+    /// What it can be trained with: the caption first, then its other names, then the caption with all its tags.
     pub texts: Vec<String>,
-    /// How many of the texts are names: all but the tags, which are several times as long.
+    /// How many of the texts are names.
     pub names: usize,
+    /// Its tags, one by one.
+    pub tags: Vec<String>,
 }
 
 /// The concepts of some rows: rows with the same caption show the same thing. In the order of the captions.
@@ -55,7 +57,7 @@ pub fn concepts(rows: &[Row]) -> Vec<Concept> {
     }
     let concept = |of: Vec<usize>| {
         let row = &rows[of[0]];
-        Concept { texts: texts_of(row), names: 1 + row.captions.len(), rows: of }
+        Concept { texts: texts_of(row), names: 1 + row.captions.len(), tags: row.tags.clone(), rows: of }
     };
     by_caption.into_values().map(concept).collect()
 }

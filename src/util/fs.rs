@@ -120,5 +120,10 @@ pub fn copy(from: &Path, to: &Path) -> Result<u64, FsError> {
     if let Some(parent) = to.parent() {
         create_dir_all(parent)?;
     }
-    at("copy", from, fs::copy(from, to))
+    fs::copy(from, to).map_err(|source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+            FsError { attempt: "write a copy to", path: to.to_owned(), source }
+        }
+        _ => FsError { attempt: "copy", path: from.to_owned(), source },
+    })
 }

@@ -1,5 +1,7 @@
 //! Each mistake gives one error with its line, exit code 2, and nothing half-made.
 
+mod failures;
+
 use crate::support::Project;
 
 fn check(recipe: &str, expected: &[&str]) {
@@ -66,5 +68,13 @@ fn a_rank_of_zero() {
     check(
         &ADAPTER.replace("RANK", "0"),
         &["`rank` is a whole number from 1 to 1024, not the number 0", "out of range"],
+    );
+}
+
+#[test]
+fn a_label_inside_another() {
+    check(
+        "command \"a/b\" { run \"true\"; output \"x\"; }\ncommand \"a\" { run \"true\"; output \"x\"; }\n",
+        &["`a/b` would lie inside the output of `a`", "such as \"a-b\""],
     );
 }

@@ -51,11 +51,21 @@ def mean_pooled(model, ids):
 class Tower(EfficientNet):
     """The published network, with padding by the input's own size; pooled features instead of classes."""
 
+    pooled_blocks = ()
+
     def forward(self, x):
-        return self.extract_features(x).mean((2, 3))
+        averages = []
+        hooks = [
+            self._blocks[number].register_forward_hook(lambda _, __, y: averages.append(y.mean((2, 3))))
+            for number in self.pooled_blocks
+        ]
+        averages.append(self.extract_features(x).mean((2, 3)))
+        for hook in hooks:
+            hook.remove()
+        return torch.cat(averages, 1)
 
 
-def efficientnet():
+def efficientnet(config):
     tower = Tower.from_name("efficientnet-lite0").eval()
     for parent in list(tower.modules()):
         for name, module in list(parent.named_children()):
@@ -66,6 +76,7 @@ def efficientnet():
                 setattr(parent, name, nn.Conv2d(module.in_channels, module.out_channels, 1, bias=False))
             else:
                 module.static_padding = SamePadding(module)
+    tower.pooled_blocks = config.get("pooled_blocks", ())
     return tower
 
 
@@ -106,9 +117,11 @@ class DualEncoder(nn.Module):
         super().__init__()
         config = json.loads((directory / "config.json").read_text())
         self.text = bert(config["text"])
-        self.vision = efficientnet()
+        self.vision = efficientnet(config["vision"])
         self.text_projection = Head(config["text"]["hidden_size"], config["projection"])
-        self.vision_projection = Head(config["vision"]["head_channels"], config["projection"])
+        blocks = config["vision"]["blocks"]
+        width = sum(blocks[n]["output"] for n in self.vision.pooled_blocks) + config["vision"]["head_channels"]
+        self.vision_projection = Head(width, config["projection"])
         self.logit_scale = nn.Parameter(torch.zeros(1))
         load(self, directory)
 

@@ -10,8 +10,9 @@ import torch
 from torch_models import OUT, bert, compare, efficientnet, load, load_file, mean_pooled, pictures, texts
 
 with torch.inference_mode():
-    tower = efficientnet()
-    load(tower, OUT / "models/efficientnet-lite0")
+    directory = OUT / "models/efficientnet-lite0"
+    tower = efficientnet(json.loads((directory / "config.json").read_text()))
+    load(tower, directory)
     ours = load_file(OUT / "features/image-tower/images-test.safetensors")["image"][:, 0]
     fits = compare("picture tower", ours, tower(pictures()))
 

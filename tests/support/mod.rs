@@ -1,5 +1,6 @@
 //! A temporary project, and the program run in it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,25 @@ impl Project {
         std::fs::write(path, text).expect("written");
     }
 
+    /// A zip archive of these files.
+    pub(crate) fn archive(&self, name: &str, files: &[(&str, &[u8])]) {
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(self.path(name)).expect("created"));
+        for (name, bytes) in files {
+            zip.start_file(*name, zip::write::SimpleFileOptions::default()).expect("started");
+            zip.write_all(bytes).expect("written");
+        }
+        zip.finish().expect("finished");
+    }
+
+    /// A program of this name in the directory `bin`, which is returned.
+    pub(crate) fn program(&self, name: &str, script: &str) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+        let path = self.path(&format!("bin/{name}"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        self.path("bin").to_str().expect("text").to_owned()
+    }
+
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(name)).expect("read")
     }
@@ -54,11 +74,17 @@ impl Project {
     }
 
     pub(crate) fn effai_with(&self, args: &[&str], cache: &Path) -> Run {
+        self.effai_in(args, cache, &std::env::var("PATH").expect("a search path"))
+    }
+
+    /// With these directories as the whole search path.
+    pub(crate) fn effai_in(&self, args: &[&str], cache: &Path, path: &str) -> Run {
         let output = Command::new(env!("CARGO_BIN_EXE_effai"))
             .args(args)
             .current_dir(self.path("."))
             .env("EFFAI_CACHE_DIR", cache)
             .env("HOME", self.dir.path())
+            .env("PATH", path)
             .output()
             .expect("the program starts");
         Run {
