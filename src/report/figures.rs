@@ -56,9 +56,14 @@ fn recall(numbers: &Numbers) -> String {
                 .collect(),
         })
         .collect();
+    let share = "share of captions whose picture is among the first ten";
+    let x_name = match &numbers.subjects[..] {
+        [first, _, ..] => format!("{share}; a triangle at the right: differs from {} beyond noise", first.name),
+        _ => share.to_owned(),
+    };
     plot::dots(&Dots {
         title: "R@10, text to picture, with 95 % intervals",
-        x_name: "share of captions whose picture is among the first ten",
+        x_name: &x_name,
         line_name: "chance",
         groups: &groups,
     })

@@ -88,8 +88,11 @@ impl Table {
 
 /// A column of numbers, its best marked.
 fn plain(values: &[f64], decimals: usize, larger: bool) -> Vec<Cell> {
-    let cell = |(value, best): (&f64, bool)| Cell { text: format!("{value:.decimals$}"), best, ..Cell::default() };
-    values.iter().zip(best(values, larger)).map(cell).collect()
+    // By what is shown: of two that look the same, none is better.
+    let texts: Vec<String> = values.iter().map(|value| format!("{value:.decimals$}")).collect();
+    let shown: Vec<f64> = texts.iter().map(|text| text.parse().unwrap_or(0.0)).collect();
+    let cell = |(text, best)| Cell { text, best, ..Cell::default() };
+    texts.into_iter().zip(best(&shown, larger)).map(cell).collect()
 }
 
 /// A column of estimates, its best marked, and which differ from the first model's.
@@ -163,12 +166,12 @@ fn retrieval(test: &Test, first: &str) -> Table {
     Table::of(columns, test.rows.len()).under(&[("text to picture", 4), (&from, several), ("picture to text", 2)])
 }
 
-fn zero_shot(zero: &ZeroShot) -> Table {
+fn zero_shot(zero: &ZeroShot, first: &str) -> Table {
     let accuracy: Vec<_> = zero.rows.iter().map(|row| (row.accuracy, row.difference)).collect();
     let mut columns = vec![("accuracy".to_owned(), estimates(&accuracy, true))];
     if zero.rows.len() > 1 {
         let apart: Vec<_> = zero.rows.iter().map(|row| row.difference).collect();
-        columns.push(("difference".into(), differences(&apart)));
+        columns.push((format!("difference from {first}"), differences(&apart)));
     }
     Table::of(columns, zero.rows.len())
 }
@@ -219,7 +222,7 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             resamples => RESAMPLES,
             summary => summary(numbers),
             retrieval => numbers.tests.iter().map(|test| retrieval(test, first)).collect::<Vec<_>>(),
-            zero_shot => numbers.zero_shot.iter().map(zero_shot).collect::<Vec<_>>(),
+            zero_shot => numbers.zero_shot.iter().map(|zero| zero_shot(zero, first)).collect::<Vec<_>>(),
             speed => speed(numbers),
         })
         .map_err(bad)

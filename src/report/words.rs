@@ -7,7 +7,7 @@ use crate::report::retrieval::Difference;
 pub fn headline(numbers: &Numbers) -> Vec<String> {
     let mut said = Vec::new();
     if let Some(test) = numbers.tests.first() {
-        said.extend(best(numbers, test));
+        said.extend(best(numbers, test).into_iter().flatten());
     }
     said.extend(apart(numbers));
     said.extend(quantized(numbers));
@@ -46,25 +46,13 @@ fn list(words: &[String]) -> String {
     }
 }
 
-fn best(numbers: &Numbers, test: &Test) -> Option<String> {
+fn best(numbers: &Numbers, test: &Test) -> Option<[String; 2]> {
     let best = test.rows.iter().reduce(|best, row| if r10(row) > r10(best) { row } else { best })?;
     let e = best.t2i["recall@10"];
-    let mut said = format!(
-        "On \u{201c}{}\u{201d} {} does best: for {:.1} % of the captions the right picture is among the first ten of {} \
-         (R@10 {:.3}, {:.3} to {:.3}; chance {:.3}).",
-        test.name,
-        name(numbers, &best.subject),
-        100.0 * e.value,
-        test.n,
-        e.value,
-        e.low,
-        e.high,
-        test.chance
-    );
     let first = name(numbers, &numbers.subjects.first()?.label);
-    if let Some(d) = best.difference("recall@10") {
-        let verdict = if d.stands_out { "beyond noise" } else { "within noise" };
-        said += &format!(" Its lead over {first}, the first model, is {verdict} ({}).", difference(&d));
+    let verdict = if let Some(d) = best.difference("recall@10") {
+        let (joint, verdict) = if d.stands_out { ("and", "beyond") } else { ("but", "within") };
+        format!(", {joint} its lead over {first}, the first model, is {verdict} noise ({})", difference(&d))
     } else if test.rows.len() > 1 {
         let below: Vec<String> = test
             .rows
@@ -72,12 +60,29 @@ fn best(numbers: &Numbers, test: &Test) -> Option<String> {
             .filter(|row| row.difference("recall@10").is_some_and(|d| d.sign() < 0))
             .map(|row| name(numbers, &row.subject).to_owned())
             .collect();
-        said += &match &below[..] {
-            [] => " No other model is below it beyond noise.".to_owned(),
-            some => format!(" Below it beyond noise: {}.", list(some)),
-        };
-    }
-    Some(said)
+        match &below[..] {
+            [] => ", but no other model is below it beyond noise".to_owned(),
+            some => format!("; below it beyond noise: {}", list(some)),
+        }
+    } else {
+        String::new()
+    };
+    let headline = format!(
+        "On \u{201c}{}\u{201d} {} has the highest R@10, {:.3}{verdict}.",
+        test.name,
+        name(numbers, &best.subject),
+        e.value
+    );
+    let meaning = format!(
+        "So for {:.1} % of its captions the right picture is among the first ten of {} (95 % interval {:.1} to {:.1} %; \
+         by chance {:.1} %).",
+        100.0 * e.value,
+        test.n,
+        100.0 * e.low,
+        100.0 * e.high,
+        100.0 * test.chance
+    );
+    Some([headline, meaning])
 }
 
 /// Which differences from the first model stand out, over all tests.
@@ -195,11 +200,12 @@ mod tests {
     #[test]
     fn the_headline_names_the_best_and_what_is_beyond_noise() {
         let said = headline(&sample());
-        assert!(said[0].contains("\u{201c}unseen\u{201d} a does best: for 70.0 %"), "{said:?}");
-        assert!(said[0].ends_with("Below it beyond noise: b-q4."), "{said:?}");
-        assert!(said[1].contains("2 of 4 differences") && said[1].ends_with("b-q4 is lower in 2."), "{said:?}");
-        assert!(said[2].contains("110.0 MB saved") && said[2].contains("differs by \u{2212}0.480"), "{said:?}");
-        assert!(said[3].contains("not shown to beat"), "{said:?}");
+        assert!(said[0].contains("\u{201c}unseen\u{201d} a has the highest R@10, 0.700"), "{said:?}");
+        assert!(said[0].ends_with("below it beyond noise: b-q4."), "{said:?}");
+        assert!(said[1].starts_with("So for 70.0 % of its captions"), "{said:?}");
+        assert!(said[2].contains("2 of 4 differences") && said[2].ends_with("b-q4 is lower in 2."), "{said:?}");
+        assert!(said[3].contains("110.0 MB saved") && said[3].contains("differs by \u{2212}0.480"), "{said:?}");
+        assert!(said[4].contains("not shown to beat"), "{said:?}");
     }
 
     #[test]
@@ -209,7 +215,7 @@ mod tests {
             row.difference.iter_mut().flat_map(|d| d.values_mut()).for_each(|d| d.stands_out = false);
         }
         let said = headline(&numbers);
-        assert!(said[0].ends_with("No other model is below it beyond noise."), "{said:?}");
-        assert!(said[1].starts_with("Nothing stands out: over the test none of 4"), "{said:?}");
+        assert!(said[0].ends_with("but no other model is below it beyond noise."), "{said:?}");
+        assert!(said[2].starts_with("Nothing stands out: over the test none of 4"), "{said:?}");
     }
 }
