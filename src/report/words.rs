@@ -74,7 +74,7 @@ fn best(numbers: &Numbers, test: &Test) -> Option<[String; 2]> {
         e.value
     );
     let meaning = format!(
-        "So for {:.1} % of its captions the right picture is among the first ten of {} (95 % interval {:.1} to {:.1} %; \
+        "So for {:.1} % of the captions it finds the right picture among the first ten of {} (95 % interval {:.1} to {:.1} %; \
          by chance {:.1} %).",
         100.0 * e.value,
         test.n,
@@ -202,7 +202,7 @@ mod tests {
         let said = headline(&sample());
         assert!(said[0].contains("\u{201c}unseen\u{201d} a has the highest R@10, 0.700"), "{said:?}");
         assert!(said[0].ends_with("below it beyond noise: b-q4."), "{said:?}");
-        assert!(said[1].starts_with("So for 70.0 % of its captions"), "{said:?}");
+        assert!(said[1].starts_with("So for 70.0 % of the captions"), "{said:?}");
         assert!(said[2].contains("2 of 4 differences") && said[2].ends_with("b-q4 is lower in 2."), "{said:?}");
         assert!(said[3].contains("110.0 MB saved") && said[3].contains("differs by \u{2212}0.480"), "{said:?}");
         assert!(said[4].contains("not shown to beat"), "{said:?}");
