@@ -37,7 +37,9 @@ impl Canvas {
     fn new(title: &str, width: f64, height: f64) -> Self {
         let title = escape(title);
         let svg = format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width:.0} {height:.0}" class="fx" role="img" aria-label="{title}"><style>{}</style><text x="8" y="20" class="h">{title}</text>"#,
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width:.0} {height:.0}""#
+        ) + &format!(
+            r#" class="fx" role="img" aria-label="{title}"><style>{}</style><text x="8" y="20" class="h">{title}</text>"#,
             style()
         );
         Self { svg }

@@ -61,14 +61,16 @@ pub fn markdown(numbers: &Numbers) -> String {
     if let [first, _, ..] = &numbers.subjects[..] {
         let _ = writeln!(
             md,
-            "\nBold is the best of a column; \u{25b2} and \u{25bc} are above and below {} beyond noise (paired 95 % interval).",
+            "\nBold is the best of a column; \u{25b2} and \u{25bc} are above and below {} beyond noise \
+             (paired 95 % interval).",
             first.name
         );
     }
     for test in &numbers.tests {
         let _ = writeln!(
             md,
-            "\n## {} (n = {})\n\n| model | R@1 | R@5 | R@10 | median rank | R@1 from the first | R@10 from the first |\n|---|--:|--:|--:|--:|--:|--:|",
+            "\n## {} (n = {})\n\n| model | R@1 | R@5 | R@10 | median rank | R@1 from the first \
+             | R@10 from the first |\n|---|--:|--:|--:|--:|--:|--:|",
             test.name, test.n
         );
         let column = |pick: &dyn Fn(&Metrics) -> f64, larger| {
@@ -94,7 +96,8 @@ pub fn markdown(numbers: &Numbers) -> String {
     for zero in &numbers.zero_shot {
         let _ = writeln!(
             md,
-            "\n## Zero-shot: {} (n = {}, {} classes, chance {:.3}, largest class {:.3})\n\n| model | accuracy | from the first |\n|---|--:|--:|",
+            "\n## Zero-shot: {} (n = {}, {} classes, chance {:.3}, largest class {:.3})\n\n\
+             | model | accuracy | from the first |\n|---|--:|--:|",
             zero.column,
             zero.n,
             zero.classes.len(),

@@ -74,8 +74,8 @@ fn best(numbers: &Numbers, test: &Test) -> Option<[String; 2]> {
         e.value
     );
     let meaning = format!(
-        "So for {:.1} % of the captions it finds the right picture among the first ten of {} (95 % interval {:.1} to {:.1} %; \
-         by chance {:.1} %).",
+        "So for {:.1} % of the captions it finds the right picture among the first ten of {} (95 % interval {:.1} to \
+         {:.1} %; by chance {:.1} %).",
         100.0 * e.value,
         test.n,
         100.0 * e.low,
