@@ -13,8 +13,12 @@ use crate::fingerprint::Digest;
 use crate::format::dataset::{Dataset, Row};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
-use crate::report::retrieval::{Estimate, mean, median_rank, products, ranks, recall};
-use crate::report::{page, plot};
+use crate::report::figures::{self, Figure, Training};
+use crate::report::numbers::{self, Class, Numbers, Subject, ZeroShot, ZeroShotRow};
+use crate::report::numbers::{by_class, differences, metrics, short_names};
+use crate::report::page::{self, Examples, Picture, Query};
+use crate::report::retrieval::{mean, paired, products, ranks};
+use crate::report::{plot, tables, words};
 use crate::util::fs;
 
 /// The kind.
@@ -52,7 +56,7 @@ static SCHEMA: Schema =
 struct Fields {
     compare: Vec<String>,
     test: Vec<Test>,
-    zero_shot: Vec<ZeroShot>,
+    zero_shot: Vec<ByNames>,
     seed: u64,
 }
 
@@ -66,7 +70,7 @@ struct Test {
 }
 
 #[derive(Deserialize)]
-struct ZeroShot {
+struct ByNames {
     column: String,
     on: String,
     split: String,
@@ -108,9 +112,9 @@ impl Kind for Report {
         &SCHEMA
     }
 
-    /// 1: first.
+    /// 1: first. 2: paired differences, accuracy by class, what quantization costs, and another page.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn parts(&self, decl: &Decl) -> Vec<Part> {
@@ -131,9 +135,10 @@ impl Kind for Report {
 
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
+        let names = short_names(&fields.compare);
         let mut left_out = Vec::new();
-        let (mut tests, mut strips) = (Vec::new(), json!({"queries": []}));
-        let mut heat = None;
+        let (mut tests, mut all_ranks) = (Vec::new(), Vec::new());
+        let (mut examples, mut similarity) = (Examples::default(), None);
         for test in &fields.test {
             let data = Dataset::open(cx.input(&test.on))?;
             if let Some(reason) = data.left_out() {
@@ -148,6 +153,8 @@ impl Kind for Report {
             }
             let n = chosen.len();
             let mut lines = Vec::new();
+            let mut ranked: Vec<Vec<usize>> = Vec::new();
+            let mut shown: Option<Shown> = None;
             for (i, subject) in fields.compare.iter().enumerate() {
                 let dir = cx.part(&part_name(i, &test.on)).to_owned();
                 let (images, views) = read_images(&dir, &test.split)?;
@@ -161,36 +168,48 @@ impl Kind for Report {
                 let t2i = metrics(&forward, fields.seed);
                 let i2t = metrics(&ranks(&back, n, &right), fields.seed);
                 cx.metric(&format!("{}.{subject}.recall@10", test.name), t2i["recall@10"].value);
-                lines.push(json!({"subject": subject, "t2i": t2i, "i2t": i2t}));
-                if i == 1.min(fields.compare.len() - 1) && strips["subject"].is_null() {
-                    strips = json!({"subject": subject, "test": test.name, "queries": strip(&rows, &chosen, &scores, &forward)});
-                    let m = n.min(24);
-                    let names: Vec<String> =
-                        chosen[..m].iter().map(|r| rows[*r].caption.chars().take(26).collect()).collect();
-                    let cells = (0..m).flat_map(|q| scores[q * n..q * n + m].to_vec()).collect::<Vec<f32>>();
-                    heat =
-                        Some((format!("Similarity of captions (down) and pictures (across): {subject}"), names, cells));
+                if tests.is_empty() {
+                    shown.get_or_insert_with(|| Shown::of(&test.name, &rows, &chosen, &forward)).add(&scores, &forward);
+                    if i == 0 {
+                        let m = n.min(24);
+                        let captions: Vec<String> = chosen[..m].iter().map(|r| cut(&rows[*r].caption, 30)).collect();
+                        let cells = (0..m).flat_map(|q| scores[q * n..q * n + m].to_vec()).collect::<Vec<f32>>();
+                        similarity = Some(figures::similarity(&names[0], 0, &test.name, &captions, &cells));
+                    }
                 }
+                let difference = ranked.first().map(|first| differences(&forward, first, fields.seed));
+                lines.push(numbers::Row { subject: subject.clone(), t2i, i2t, difference });
+                ranked.push(forward);
             }
-            tests.push(json!({"name": test.name, "n": n, "chance": 10.0 / n as f64, "rows": lines}));
+            if let Some(shown) = shown {
+                examples = shown.examples;
+            }
+            tests.push(numbers::Test {
+                name: test.name.clone(),
+                n,
+                chance: 10f64.min(n as f64) / n as f64,
+                rows: lines,
+            });
+            all_ranks.push(ranked);
         }
         let zero_shot = zero_shots(cx, &fields, &mut left_out)?;
-        let mut subjects = Vec::new();
-        for (i, label) in fields.compare.iter().enumerate() {
-            let speed: Value =
-                serde_json::from_str(&fs::read_text(&cx.part(&format!("speed-{i}")).join("speed.json"))?)
-                    .map_err(|e| Failure::target(format!("speed.json: {e}")))?;
-            subjects.push(json!({"label": label, "bytes": speed["bytes"], "speed": speed}));
-        }
-        let report = json!({
-            "version": 1, "label": cx.decl.label, "machine": subjects[0]["speed"]["machine"], "subjects": subjects,
-            "tests": tests, "zero_shot": zero_shot, "left_out": left_out,
-        });
-        let mut plots = plots(cx, &fields, &report)?;
-        if let Some((title, names, cells)) = heat {
-            plots.push(("similarity".into(), plot::heat(&title, &names, &cells)));
-        }
-        write(cx, &report, &plots, &strips)
+        let subjects = subjects(cx, &fields, names)?;
+        let mut numbers = Numbers {
+            version: 2,
+            label: cx.decl.label.to_string(),
+            headline: Vec::new(),
+            machine: subjects[0].speed["machine"].as_str().unwrap_or("").to_owned(),
+            seed: fields.seed,
+            quantized: numbers::quantized(&subjects, &all_ranks, fields.seed),
+            subjects,
+            tests,
+            zero_shot,
+            left_out,
+        };
+        numbers.headline = words::headline(&numbers);
+        let mut plots = figures::all(&numbers, &training(cx, &fields));
+        plots.extend(similarity);
+        write(cx, &numbers, &plots, &examples)
     }
 }
 
@@ -211,45 +230,106 @@ fn gallery(rows: &[Row], filter: Option<&str>, sample: Option<usize>, seed: u64)
     chosen
 }
 
-fn metrics(ranks: &[usize], seed: u64) -> BTreeMap<&'static str, Estimate> {
-    BTreeMap::from([
-        ("recall@1", recall(ranks, 1, seed)),
-        ("recall@5", recall(ranks, 5, seed)),
-        ("recall@10", recall(ranks, 10, seed)),
-        ("median-rank", median_rank(ranks, seed)),
-    ])
+/// A caption that fits its place.
+fn cut(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    text.chars().take(length - 1).chain(['\u{2026}']).collect()
 }
 
-/// Four queries answered well and four not, evenly over the gallery, with the pictures found.
-fn strip(rows: &[Row], chosen: &[usize], scores: &[f32], ranks: &[usize]) -> Value {
-    let n = chosen.len();
-    let pick = |wanted: &dyn Fn(usize) -> bool| -> Vec<usize> {
-        let all: Vec<usize> = (0..n).filter(|q| wanted(ranks[*q])).collect();
-        all.iter().step_by((all.len() / 4).max(1)).take(4).copied().collect()
-    };
-    let queries = [pick(&|r| r == 1), pick(&|r| r > 5)].concat();
-    let strips: Vec<Value> = queries
-        .into_iter()
-        .map(|q| {
+/// The examples of a test under way, one model after the other.
+struct Shown<'a> {
+    rows: &'a [Row],
+    chosen: &'a [usize],
+    queries: Vec<usize>,
+    /// Where a gallery's picture is among those shown.
+    places: BTreeMap<usize, usize>,
+    examples: Examples,
+}
+
+impl<'a> Shown<'a> {
+    /// Four captions that the first model answers at once and four that it does not, evenly over the gallery.
+    fn of(test: &str, rows: &'a [Row], chosen: &'a [usize], ranks: &[usize]) -> Self {
+        let pick = |wanted: &dyn Fn(usize) -> bool| -> Vec<usize> {
+            let all: Vec<usize> = (0..chosen.len()).filter(|q| wanted(ranks[*q])).collect();
+            all.iter().step_by((all.len() / 4).max(1)).take(4).copied().collect()
+        };
+        let queries = [pick(&|r| r == 1), pick(&|r| r > 5)].concat();
+        let examples = Examples { test: test.to_owned(), n: chosen.len(), ..Examples::default() };
+        Self { rows, chosen, queries, places: BTreeMap::new(), examples }
+    }
+
+    /// Adds what a model finds.
+    fn add(&mut self, scores: &[f32], ranks: &[usize]) {
+        let n = self.chosen.len();
+        let mut queries = Vec::new();
+        for q in self.queries.clone() {
             let mut order: Vec<usize> = (0..n).collect();
             order.sort_by(|a, b| scores[q * n + b].total_cmp(&scores[q * n + a]).then(a.cmp(b)));
-            let found: Vec<Value> = order[..5.min(n)]
-                .iter()
-                .map(|g| {
-                    let row = &rows[chosen[*g]];
-                    let bytes = row.image.as_deref().unwrap_or_default();
-                    let mime = if bytes.starts_with(b"RIFF") { "image/webp" } else { "image/png" };
-                    let data = base64::engine::general_purpose::STANDARD.encode(bytes);
-                    json!({"caption": row.caption, "right": *g == q, "mime": mime, "data": data})
-                })
-                .collect();
-            json!({"query": rows[chosen[q]].caption, "found": found})
+            let found = order.iter().take(5).map(|g| (self.place(*g), *g == q)).collect();
+            queries.push(Query { caption: self.rows[self.chosen[q]].caption.clone(), rank: ranks[q], found });
+        }
+        self.examples.models.push(queries);
+    }
+
+    fn place(&mut self, picture: usize) -> usize {
+        *self.places.entry(picture).or_insert_with(|| {
+            let row = &self.rows[self.chosen[picture]];
+            let bytes = row.image.as_deref().unwrap_or_default();
+            let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+            self.examples.pictures.push(Picture { caption: row.caption.clone(), mime: mime(bytes), data });
+            self.examples.pictures.len() - 1
         })
-        .collect();
-    json!(strips)
+    }
 }
 
-fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>) -> Result<Vec<Value>, Failure> {
+/// A picture's media type, by how it begins.
+fn mime(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [b'R', b'I', b'F', b'F', ..] => "image/webp",
+        [0xff, 0xd8, ..] => "image/jpeg",
+        [b'G', b'I', b'F', ..] => "image/gif",
+        [b'B', b'M', ..] => "image/bmp",
+        _ => "image/png",
+    }
+}
+
+/// The models, with their sizes and speeds.
+fn subjects(cx: &ActionCx<'_>, fields: &Fields, names: Vec<String>) -> Result<Vec<Subject>, Failure> {
+    let read = |path: &std::path::Path| -> Result<Value, Failure> {
+        serde_json::from_str(&fs::read_text(path)?).map_err(|e| Failure::target(format!("{}: {e}", path.display())))
+    };
+    let mut all = Vec::new();
+    for (i, (label, name)) in fields.compare.iter().zip(names).enumerate() {
+        let speed = read(&cx.part(&format!("speed-{i}")).join("speed.json"))?;
+        let config = cx.input(label).join("config.json");
+        let bits = if config.exists() { read(&config)?["quantization"]["bits"].as_u64() } else { None };
+        let bytes = speed["bytes"].as_u64().unwrap_or(0);
+        all.push(Subject { label: label.clone(), name, bits, bytes, speed });
+    }
+    Ok(all)
+}
+
+/// The losses of the models that were trained.
+fn training(cx: &ActionCx<'_>, fields: &Fields) -> Vec<Training> {
+    let mut all = Vec::new();
+    for (subject, label) in fields.compare.iter().enumerate() {
+        let Ok(text) = fs::read_text(&cx.input(label).join("training.json")) else { continue };
+        let curves: Value = serde_json::from_str(&text).unwrap_or_default();
+        let points = |name: &str| -> Vec<(f64, f64)> {
+            let points = curves[name].as_array().into_iter().flatten();
+            points.filter_map(|p| Some((p[0].as_f64()?, p[1].as_f64()?))).collect()
+        };
+        let (train, validation) = (points("train"), points("validation"));
+        if !train.is_empty() || !validation.is_empty() {
+            all.push(Training { subject, train, validation });
+        }
+    }
+    all
+}
+
+fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>) -> Result<Vec<ZeroShot>, Failure> {
     let mut all = Vec::new();
     for zero in &fields.zero_shot {
         let data = Dataset::open(cx.input(&zero.on))?;
@@ -268,6 +348,7 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
             .into_iter()
             .collect();
         let mut lines = Vec::new();
+        let mut reference: Option<Vec<f64>> = None;
         for (i, subject) in fields.compare.iter().enumerate() {
             let dir = cx.part(&part_name(i, &zero.on)).to_owned();
             let (images, views) = read_images(&dir, &zero.split)?;
@@ -282,10 +363,26 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
                     f64::from(u8::from(classes[best] == class(*r)))
                 })
                 .collect();
-            lines.push(json!({"subject": subject, "accuracy": mean(&hits, fields.seed)}));
+            lines.push(ZeroShotRow {
+                subject: subject.clone(),
+                accuracy: mean(&hits, fields.seed),
+                classes: by_class(chosen.iter().map(|r| class(*r)).zip(hits.iter().copied())),
+                difference: reference.as_ref().map(|first| paired(&hits, first, fields.seed)),
+            });
+            reference.get_or_insert(hits);
         }
-        let chance = 1.0 / classes.len().max(1) as f64;
-        all.push(json!({"column": zero.column, "n": chosen.len(), "classes": classes.len(), "chance": chance, "prompts": zero.prompt, "rows": lines}));
+        let count = |name: &str| chosen.iter().filter(|r| class(**r) == name).count();
+        let classes: Vec<Class> = classes.iter().map(|c| Class { name: (*c).to_owned(), n: count(c) }).collect();
+        let largest = classes.iter().map(|c| c.n).max().unwrap_or(0);
+        all.push(ZeroShot {
+            column: zero.column.clone(),
+            n: chosen.len(),
+            chance: 1.0 / classes.len().max(1) as f64,
+            majority: largest as f64 / chosen.len().max(1) as f64,
+            classes,
+            prompts: zero.prompt.clone(),
+            rows: lines,
+        });
     }
     Ok(all)
 }
@@ -301,98 +398,12 @@ fn class_vector(class: &str, prompts: &[String], texts: &Vectors, index: &BTreeM
     sum.iter().map(|v| v / norm).collect()
 }
 
-fn plots(cx: &ActionCx<'_>, fields: &Fields, report: &Value) -> Result<Vec<(String, String)>, Failure> {
-    let estimate = |e: &Value| Estimate {
-        value: e["value"].as_f64().unwrap_or(0.0),
-        low: e["low"].as_f64().unwrap_or(0.0),
-        high: e["high"].as_f64().unwrap_or(0.0),
-    };
-    let tests = report["tests"].as_array().cloned().unwrap_or_default();
-    let groups: Vec<plot::Group> = tests
-        .iter()
-        .map(|t| {
-            let rows = t["rows"].as_array().into_iter().flatten();
-            let points = rows
-                .map(|r| (r["subject"].as_str().unwrap_or("").to_owned(), estimate(&r["t2i"]["recall@10"])))
-                .collect();
-            (t["name"].as_str().unwrap_or("").to_owned(), t["chance"].as_f64().unwrap_or(0.0), points)
-        })
-        .collect();
-    let mut all = vec![("recall".to_owned(), plot::dots("Recall@10, text to picture", &groups))];
-    if let Some((name, _, points)) = groups.first() {
-        let sizes: Vec<(String, f64, f64)> = points
-            .iter()
-            .enumerate()
-            .map(|(i, (label, e))| {
-                (label.clone(), report["subjects"][i]["bytes"].as_f64().unwrap_or(0.0) / 1e6, e.value)
-            })
-            .collect();
-        all.push(("size".into(), plot::scatter(&format!("Size against recall: {name}"), "MB on disk", "R@10", &sizes)));
-    }
-    let mut series = Vec::new();
-    for label in &fields.compare {
-        let Ok(text) = fs::read_text(&cx.input(label).join("training.json")) else { continue };
-        let curves: Value = serde_json::from_str(&text).unwrap_or_default();
-        for name in ["train", "validation"] {
-            let points: Vec<(f64, f64)> = curves[name]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|p| Some((p[0].as_f64()?, p[1].as_f64()?)))
-                .collect();
-            if !points.is_empty() {
-                series.push((format!("{} {name}", label.rsplit('/').next().unwrap_or(label)), points));
-            }
-        }
-    }
-    if !series.is_empty() {
-        all.push(("training".into(), plot::lines("Training", "step", "loss", &series)));
-    }
-    Ok(all)
-}
-
-fn write(cx: &ActionCx<'_>, report: &Value, plots: &[(String, String)], strips: &Value) -> Result<(), Failure> {
+fn write(cx: &ActionCx<'_>, numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<(), Failure> {
     let out = cx.out();
-    fs::write(&out.join("report.json"), serde_json::to_string_pretty(report).expect("plain data").as_bytes())?;
-    let mut csv = String::from("subject,test,direction,metric,value,low,high,n\n");
-    let mut md = format!("# {}\n", report["label"].as_str().unwrap_or(""));
-    for test in report["tests"].as_array().into_iter().flatten() {
-        md.push_str(&format!(
-            "\n## {} (n = {})\n\n| model | R@1 | R@5 | R@10 | median rank |\n|---|---|---|---|---|\n",
-            test["name"].as_str().unwrap_or(""),
-            test["n"]
-        ));
-        for row in test["rows"].as_array().into_iter().flatten() {
-            for direction in ["t2i", "i2t"] {
-                for (metric, e) in row[direction].as_object().into_iter().flatten() {
-                    csv.push_str(&format!(
-                        "{},{},{direction},{metric},{},{},{},{}\n",
-                        row["subject"].as_str().unwrap_or(""),
-                        quote(test["name"].as_str().unwrap_or("")),
-                        e["value"],
-                        e["low"],
-                        e["high"],
-                        test["n"]
-                    ));
-                }
-            }
-            let cell = |m: &str| format!("{:.3}", row["t2i"][m]["value"].as_f64().unwrap_or(0.0));
-            md.push_str(&format!(
-                "| {} | {} | {} | {} | {} |\n",
-                row["subject"].as_str().unwrap_or(""),
-                cell("recall@1"),
-                cell("recall@5"),
-                cell("recall@10"),
-                row["t2i"]["median-rank"]["value"]
-            ));
-        }
-    }
-    for reason in report["left_out"].as_array().into_iter().flatten() {
-        md.push_str(&format!("\nLeft out: {}\n", reason.as_str().unwrap_or("")));
-    }
-    fs::write(&out.join("report.csv"), csv.as_bytes())?;
-    fs::write(&out.join("report.md"), md.as_bytes())?;
-    fs::write(&out.join("report.html"), page::html(report, plots, strips)?.as_bytes())?;
+    fs::write(&out.join("report.json"), serde_json::to_string_pretty(numbers).expect("plain data").as_bytes())?;
+    fs::write(&out.join("report.csv"), tables::csv(numbers).as_bytes())?;
+    fs::write(&out.join("report.md"), tables::markdown(numbers).as_bytes())?;
+    fs::write(&out.join("report.html"), page::html(numbers, plots, examples)?.as_bytes())?;
     for (name, svg) in plots {
         fs::write(&out.join(format!("plots/{name}.svg")), svg.as_bytes())?;
         fs::write(&out.join(format!("plots/{name}.png")), &plot::png(svg)?)?;
@@ -400,6 +411,46 @@ fn write(cx: &ActionCx<'_>, report: &Value, plots: &[(String, String)], strips: 
     Ok(())
 }
 
-fn quote(text: &str) -> String {
-    if text.contains([',', '"']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captions_are_cut_by_characters() {
+        assert_eq!(cut("caf\u{e9}", 4), "caf\u{e9}");
+        assert_eq!(cut("caf\u{e9}s", 4), "caf\u{2026}");
+    }
+
+    #[test]
+    fn pictures_are_known_by_how_they_begin() {
+        assert_eq!(
+            [mime(b"RIFFxxxxWEBP"), mime(b"\x89PNG"), mime(b"\xff\xd8\xff")],
+            ["image/webp", "image/png", "image/jpeg"]
+        );
+    }
+
+    #[test]
+    fn every_model_is_shown_the_same_captions_and_each_picture_is_kept_once() {
+        let row = |i: usize| Row {
+            id: i.to_string(),
+            image: Some(vec![i as u8]),
+            caption: format!("c{i}"),
+            ..Row::default()
+        };
+        let rows: Vec<Row> = (0..3).map(row).collect();
+        let scores = [0.9, 0.5, 0.1, 0.9, 0.5, 0.1, 0.9, 0.5, 0.1];
+        let ranks = [1, 9, 9];
+        let mut shown = Shown::of("t", &rows, &[0, 1, 2], &ranks);
+        shown.add(&scores, &ranks);
+        shown.add(&scores.map(|s| 1.0 - s), &[3, 2, 1]);
+        let Examples { pictures, models, n, .. } = shown.examples;
+        assert_eq!((pictures.len(), models.len(), n), (3, 2, 3));
+        let captions = |m: usize| models[m].iter().map(|q| q.caption.clone()).collect::<Vec<_>>();
+        assert_eq!(captions(0), captions(1));
+        let found = &models[1][0].found;
+        assert_eq!(
+            found.iter().map(|(p, right)| (pictures[*p].caption.as_str(), *right)).collect::<Vec<_>>(),
+            [("c2", false), ("c1", false), ("c0", true)]
+        );
+    }
 }

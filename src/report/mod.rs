@@ -1,5 +1,12 @@
 //! Measurements to numbers with intervals, tables, pictures and pages; never measures.
+//!
+//! [`numbers`] is what a report holds; [`retrieval`] makes its estimates; [`words`], [`tables`], [`figures`] and
+//! [`page`] are four readings of it.
 
+pub mod figures;
+pub mod numbers;
 pub mod page;
 pub mod plot;
 pub mod retrieval;
+pub mod tables;
+pub mod words;

@@ -1,173 +1,469 @@
-//! Plots as SVG, and their PNG. A small layer of our own: points with intervals on a shared scale, and lines,
-//! directly labelled; a general plotting library draws these with legends and fixed colours, and cannot
-//! follow the reader's dark mode.
+//! Plots as SVG, and their PNG. A small layer of our own: points with intervals on a shared scale, lines in panels,
+//! a matrix of shades, all directly labelled; a general plotting library draws these with legends and fixed
+//! colours, and cannot follow the reader's dark mode.
+//!
+//! Every colour is a class. A file alone carries [`style`] and is right on white; the page carries it once and
+//! has its own colours for dark mode after it.
 
 use std::fmt::Write;
 
 use crate::failure::Failure;
 use crate::report::retrieval::Estimate;
 
-/// Okabe and Ito's colour-blind-safe colours.
+/// Okabe and Ito's colour-blind-safe colours but for yellow, which is lost on white.
 pub const COLOURS: [&str; 6] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
 
-/// A test: its name, its chance level, and a labelled estimate a subject.
-pub type Group = (String, f64, Vec<(String, Estimate)>);
-
-/// Rows of points with intervals, one group of rows a test.
-pub fn dots(title: &str, groups: &[Group]) -> String {
-    let rows: usize = groups.iter().map(|g| g.2.len() + 1).sum();
-    let (left, width, row_height) = (230.0, 760.0, 21.0);
-    let height = 56.0 + rows as f64 * row_height;
-    let top = groups.iter().flat_map(|g| &g.2).map(|(_, e)| e.high).fold(0.05, f64::max);
-    let x = |v: f64| left + v / top * (width - left - 70.0);
-    let mut svg = head(title, width, height);
-    let mut y = 44.0;
-    for (name, chance, points) in groups {
-        let _ = write!(svg, r#"<text x="8" y="{:.1}" class="t">{}</text>"#, y + 4.0, escape(name));
-        let bottom = y + (points.len() as f64 + 0.3) * row_height;
-        let _ = write!(
-            svg,
-            r#"<line x1="{c:.1}" x2="{c:.1}" y1="{:.1}" y2="{bottom:.1}" class="c"/><text x="{c:.1}" y="{:.1}" class="s" text-anchor="middle">chance</text>"#,
-            y + 6.0,
-            y + 3.0,
-            c = x(*chance)
-        );
-        y += row_height;
-        for (i, (label, e)) in points.iter().enumerate() {
-            let colour = COLOURS[i % COLOURS.len()];
-            let _ = write!(
-                svg,
-                r#"<text x="{:.1}" y="{:.1}" text-anchor="end" class="l">{}</text><line x1="{:.1}" x2="{:.1}" y1="{y:.1}" y2="{y:.1}" stroke="{colour}" stroke-width="2"/><circle cx="{:.1}" cy="{y:.1}" r="4.5" fill="{colour}"/><text x="{:.1}" y="{:.1}" class="l">{:.3}</text>"#,
-                left - 12.0,
-                y + 4.0,
-                escape(label),
-                x(e.low),
-                x(e.high),
-                x(e.value),
-                x(e.high) + 7.0,
-                y + 4.0,
-                e.value
-            );
-            y += row_height;
-        }
-    }
-    svg + "</svg>"
-}
-
-/// One series of a line plot: its name and its points.
-pub type Series = (String, Vec<(f64, f64)>);
-
-/// Lines, each labelled at its end.
-pub fn lines(title: &str, x_name: &str, y_name: &str, series: &[Series]) -> String {
-    let (width, height, left, bottom) = (760.0, 300.0, 56.0, 40.0);
-    let all = || series.iter().flat_map(|s| &s.1);
-    let x_top = all().map(|p| p.0).fold(1e-9, f64::max);
-    let y_top = all().map(|p| p.1).fold(1e-9, f64::max);
-    let x = |v: f64| left + v / x_top * (width - left - 170.0);
-    let y = |v: f64| height - bottom - v / y_top * (height - bottom - 50.0);
-    let mut svg = head(title, width, height);
-    for i in 0..=4 {
-        let v = y_top * f64::from(i) / 4.0;
-        let _ = write!(
-            svg,
-            r#"<line x1="{left}" x2="{:.1}" y1="{yy:.1}" y2="{yy:.1}" class="g"/><text x="{:.1}" y="{:.1}" text-anchor="end" class="s">{v:.2}</text>"#,
-            width - 170.0,
-            left - 6.0,
-            y(v) + 4.0,
-            yy = y(v)
-        );
-    }
-    let _ = write!(
-        svg,
-        r#"<text x="{:.1}" y="{:.1}" class="s" text-anchor="middle">{} (to {x_top:.0})</text><text x="{left}" y="40" class="s">{}</text>"#,
-        (left + width - 170.0) / 2.0,
-        height - 12.0,
-        escape(x_name),
-        escape(y_name)
+/// The rules of the plots' classes, on white.
+pub fn style() -> String {
+    let mut css = String::from(
+        ".fx text{font-family:system-ui,Ubuntu,sans-serif;font-size:12px;fill:#333}.fx .h{font-size:15px;\
+         font-weight:600}.fx .t{font-size:13px;font-weight:600}.fx .s{font-size:11px;fill:#666}.fx .g{stroke:#e2e2e2}\
+         .fx .a{stroke:#999}.fx .c{stroke:#777;stroke-dasharray:4 3}",
     );
-    for (i, (name, points)) in series.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
-        let path: Vec<String> = points.iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-        let _ =
-            write!(svg, r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="1.6"/>"#, path.join(" "));
-        if let Some(last) = points.last() {
-            let at = y(last.1) + 4.0 + if i % 2 == 1 { 9.0 } else { -3.0 };
-            let _ = write!(
-                svg,
-                r#"<text x="{:.1}" y="{at:.1}" fill="{colour}" class="e">{}</text>"#,
-                x(last.0) + 6.0,
-                escape(name)
-            );
+    for (i, colour) in COLOURS.iter().enumerate() {
+        let _ = write!(css, ".fx .k{i}{{stroke:{colour};fill:{colour}}}");
+    }
+    css + ".fx .n{fill:none}.fx .o{fill:#fff}.fx .z{stroke:none}.fx .d{fill:none;stroke:#333;stroke-width:1.5}\
+           .fx .p{fill:#fff;stroke:#333}.fx .i{fill:#333;stroke:none}.fx .w{stroke-width:2}\
+           .fx .r{stroke-width:.8;stroke-opacity:.4}.fx .v{stroke-dasharray:6 3}"
+}
+
+/// A drawing under construction.
+struct Canvas {
+    svg: String,
+}
+
+impl Canvas {
+    fn new(title: &str, width: f64, height: f64) -> Self {
+        let title = escape(title);
+        let svg = format!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0}" height="{height:.0}" viewBox="0 0 {width:.0} {height:.0}""#
+        ) + &format!(
+            r#" class="fx" role="img" aria-label="{title}"><style>{}</style><text x="8" y="20" class="h">{title}</text>"#,
+            style()
+        );
+        Self { svg }
+    }
+
+    fn text(&mut self, x: f64, y: f64, anchor: &str, class: &str, text: &str) {
+        let text = escape(text);
+        let _ = write!(self.svg, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" class="{class}">{text}</text>"#);
+    }
+
+    fn line(&mut self, from: (f64, f64), to: (f64, f64), class: &str) {
+        let ((x1, y1), (x2, y2)) = (from, to);
+        let _ = write!(self.svg, r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" class="{class}"/>"#);
+    }
+
+    fn path(&mut self, points: &[(f64, f64)], class: &str) {
+        let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = write!(self.svg, r#"<polyline points="{}" class="{class}"/>"#, points.join(" "));
+    }
+
+    fn marker(&mut self, x: f64, y: f64, colour: usize, class: &str) {
+        let _ = write!(self.svg, "{}", marker(x, y, colour, class));
+    }
+
+    /// A small triangle, up for above and down for below beyond noise.
+    fn sign(&mut self, x: f64, y: f64, sign: i8) {
+        if sign != 0 {
+            let s = -4.0 * f64::from(sign);
+            let (l, r, foot, tip) = (x - 4.0, x + 4.0, y - s, y + s);
+            let _ =
+                write!(self.svg, r#"<polygon points="{l:.1},{foot:.1} {r:.1},{foot:.1} {x:.1},{tip:.1}" class="i"/>"#);
         }
     }
-    svg + "</svg>"
-}
 
-/// Points by two measures, each labelled.
-pub fn scatter(title: &str, x_name: &str, y_name: &str, points: &[(String, f64, f64)]) -> String {
-    let (width, height, left, bottom) = (760.0, 280.0, 56.0, 44.0);
-    let x_top = points.iter().map(|p| p.1).fold(1e-9, f64::max) * 1.1;
-    let y_top = points.iter().map(|p| p.2).fold(1e-9, f64::max) * 1.15;
-    let x = |v: f64| left + v / x_top * (width - left - 150.0);
-    let y = |v: f64| height - bottom - v / y_top * (height - bottom - 44.0);
-    let mut svg = head(title, width, height);
-    let _ = write!(
-        svg,
-        r#"<line x1="{left}" x2="{:.1}" y1="{b:.1}" y2="{b:.1}" class="g"/><line x1="{left}" x2="{left}" y1="44" y2="{b:.1}" class="g"/><text x="{left}" y="{:.1}" class="s">0 to {x_top:.0} {}</text><text x="{left}" y="40" class="s">{} (0 to {y_top:.2})</text>"#,
-        width - 150.0,
-        height - 14.0,
-        escape(x_name),
-        escape(y_name),
-        b = height - bottom
-    );
-    for (i, (name, px, py)) in points.iter().enumerate() {
+    fn rect(&mut self, x: f64, y: f64, size: (f64, f64), class: &str, opacity: f64) {
+        let opacity = if opacity < 1.0 { format!(r#" fill-opacity="{opacity:.3}""#) } else { String::new() };
+        let (w, h) = size;
         let _ = write!(
-            svg,
-            r#"<circle cx="{:.1}" cy="{:.1}" r="6" fill="{}"/><text x="{:.1}" y="{:.1}" class="l">{}</text>"#,
-            x(*px),
-            y(*py),
-            COLOURS[i % COLOURS.len()],
-            x(*px) + 10.0,
-            y(*py) + if i % 2 == 0 { -6.0 } else { 14.0 },
-            escape(name)
+            self.svg,
+            r#"<rect x="{x:.1}" y="{y:.1}" width="{w:.1}" height="{h:.1}" class="{class}"{opacity}/>"#
         );
     }
-    svg + "</svg>"
+
+    fn end(self) -> String {
+        self.svg + "</svg>"
+    }
 }
 
-/// A matrix of similarities as shades.
-pub fn heat(title: &str, names: &[String], values: &[f32]) -> String {
-    let n = names.len();
-    let (cell, left, top) = (16.0, 190.0, 44.0);
-    let (width, height) = (left + cell * n as f64 + 20.0, top + cell * n as f64 + 16.0);
-    let (low, high) = values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
-    let mut svg = head(title, width.max(420.0), height);
-    for (i, name) in names.iter().enumerate() {
-        let y = top + cell * i as f64;
-        let _ = write!(
-            svg,
-            r#"<text x="{:.1}" y="{:.1}" text-anchor="end" class="s">{}</text>"#,
-            left - 6.0,
-            y + 12.0,
-            escape(name)
-        );
-        for j in 0..n {
-            let share = (values[i * n + j] - low) / (high - low).max(1e-9);
-            let _ = write!(
-                svg,
-                r##"<rect x="{:.1}" y="{y:.1}" width="{cell}" height="{cell}" fill="#0072B2" fill-opacity="{share:.3}"/>"##,
-                left + cell * j as f64
-            );
+/// A model's sign: each has its colour and its shape, so that colour alone never tells.
+fn marker(x: f64, y: f64, colour: usize, class: &str) -> String {
+    let k = colour % COLOURS.len();
+    let corners = |c: &[(f64, f64)]| {
+        let points: Vec<String> = c.iter().map(|(dx, dy)| format!("{:.1},{:.1}", x + dx, y + dy)).collect();
+        format!(r#"<polygon points="{}" class="k{k} {class}"/>"#, points.join(" "))
+    };
+    match colour % 4 {
+        0 => format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="4.5" class="k{k} {class}"/>"#),
+        1 => corners(&[(-4.0, -4.0), (4.0, -4.0), (4.0, 4.0), (-4.0, 4.0)]),
+        2 => corners(&[(0.0, -5.5), (5.5, 0.0), (0.0, 5.5), (-5.5, 0.0)]),
+        _ => corners(&[(0.0, -5.2), (5.0, 4.0), (-5.0, 4.0)]),
+    }
+}
+
+/// A model's sign by itself, for a table.
+pub fn swatch(colour: usize) -> String {
+    let marker = marker(6.0, 6.0, colour, "");
+    format!(r#"<svg class="fx swatch" width="12" height="12" viewBox="0 0 12 12" aria-hidden="true">{marker}</svg>"#)
+}
+
+/// A scale between round numbers.
+#[derive(Debug)]
+struct Axis {
+    low: f64,
+    step: f64,
+    steps: usize,
+}
+
+impl Axis {
+    /// Round numbers around these, in about so many steps of 1, 2 or 5 times a power of ten.
+    fn around(low: f64, high: f64, about: f64) -> Self {
+        let span = if high - low > 1e-9 { high - low } else { 1e-3 };
+        let power = 10f64.powf((span / about).log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| span / s <= about).unwrap_or(span);
+        let low = (low / step + 1e-9).floor() * step;
+        let steps = (((high - low) / step - 1e-9).ceil() as usize).max(1);
+        Self { low, step, steps }
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = (f64, String)> + '_ {
+        let decimals = (-self.step.log10().floor()).max(0.0) as usize;
+        (0..=self.steps).map(move |i| {
+            let value = self.low + i as f64 * self.step;
+            let digits = format!("{:.decimals$}", value.abs());
+            let negative = value < -self.step / 2.0;
+            (value, if negative { format!("\u{2212}{digits}") } else { digits })
+        })
+    }
+
+    /// Where a value is between two ends.
+    fn place(&self, value: f64, from: f64, to: f64) -> f64 {
+        from + (value - self.low) / (self.step * self.steps as f64) * (to - from)
+    }
+}
+
+/// Rows of points with intervals.
+#[derive(Debug)]
+pub struct Dots<'a> {
+    /// Above.
+    pub title: &'a str,
+    /// Below the scale.
+    pub x_name: &'a str,
+    /// What the dashed line of each group is.
+    pub line_name: &'a str,
+    /// The rows.
+    pub groups: &'a [Group],
+}
+
+/// The rows of a test.
+#[derive(Debug)]
+pub struct Group {
+    /// The test.
+    pub name: String,
+    /// Where its dashed line is: chance, or no difference.
+    pub line: f64,
+    /// One a model.
+    pub marks: Vec<Mark>,
+}
+
+/// A point with its interval.
+#[derive(Debug)]
+pub struct Mark {
+    /// The model.
+    pub label: String,
+    /// Its place among the models.
+    pub colour: usize,
+    /// Where.
+    pub estimate: Estimate,
+    /// Written at the end of its row.
+    pub text: String,
+    /// 1 for a triangle up, -1 for one down.
+    pub sign: i8,
+    /// Not filled.
+    pub hollow: bool,
+}
+
+/// Draws rows of points with intervals, one group of rows a test, over one scale.
+pub fn dots(plot: &Dots<'_>) -> String {
+    let marks = || plot.groups.iter().flat_map(|g| &g.marks);
+    let (width, row, gap) = (960.0, 21.0, 12.0);
+    let widest = marks().map(|m| text_width(&m.label)).fold(60.0, f64::max);
+    let (left, right) = (widest + 32.0, width - 84.0);
+    let top = 48.0;
+    let rows: f64 = plot.groups.iter().map(|g| (g.marks.len() + 1) as f64 * row + gap).sum();
+    let bottom = top + rows;
+    let low = marks().map(|m| m.estimate.low).chain(plot.groups.iter().map(|g| g.line)).fold(0.0, f64::min);
+    let high = marks().map(|m| m.estimate.high).chain(plot.groups.iter().map(|g| g.line)).fold(0.0, f64::max);
+    let axis = Axis::around(low, high, 9.0);
+    let x = |v: f64| axis.place(v, left, right);
+    let mut c = Canvas::new(plot.title, width, bottom + 44.0);
+    for (value, name) in axis.ticks() {
+        c.line((x(value), top - 6.0), (x(value), bottom), "g");
+        c.text(x(value), bottom + 16.0, "middle", "s", &name);
+    }
+    c.line((left, bottom), (right, bottom), "a");
+    c.text((left + right) / 2.0, bottom + 34.0, "middle", "s", plot.x_name);
+    let legend = right - text_width(plot.line_name);
+    c.line((legend - 30.0, 29.0), (legend - 6.0, 29.0), "c");
+    c.text(legend, 33.0, "start", "s", plot.line_name);
+    let mut y = top;
+    for group in plot.groups {
+        c.text(8.0, y + 13.0, "start", "t", &group.name);
+        let end = y + (group.marks.len() + 1) as f64 * row;
+        y += row;
+        c.line((x(group.line), y), (x(group.line), end), "c");
+        for mark in &group.marks {
+            let (m, e) = (y + row / 2.0, mark.estimate);
+            c.text(left - 14.0, m + 4.0, "end", "", &mark.label);
+            c.line((x(e.low), m), (x(e.high), m), &format!("k{} w", mark.colour % COLOURS.len()));
+            c.marker(x(e.value), m, mark.colour, if mark.hollow { "o w" } else { "" });
+            c.text(width - 30.0, m + 4.0, "end", "", &mark.text);
+            c.sign(width - 16.0, m, mark.sign);
+            y += row;
+        }
+        y += gap;
+    }
+    c.end()
+}
+
+/// A panel of curves: one model's.
+#[derive(Debug)]
+pub struct Panel {
+    /// The model.
+    pub name: String,
+    /// Its place among the models.
+    pub colour: usize,
+    /// Its curves.
+    pub curves: Vec<Curve>,
+}
+
+/// A curve.
+#[derive(Debug)]
+pub struct Curve {
+    /// Written at its end.
+    pub name: String,
+    /// In order.
+    pub points: Vec<(f64, f64)>,
+    /// Drawn thin with its moving mean over it; else as it is, dashed.
+    pub smooth: bool,
+}
+
+/// Draws panels of curves, two in a row, each with its own scales: losses of other batch sizes do not compare.
+pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
+    let (width, panel_height, columns) = (960.0, 270.0, panels.len().clamp(1, 2));
+    let panel_width = width / columns as f64;
+    let mut c = Canvas::new(title, width, 36.0 + panel_height * panels.len().div_ceil(columns) as f64);
+    for (i, panel) in panels.iter().enumerate() {
+        let (x0, y0) = ((i % columns) as f64 * panel_width, 36.0 + (i / columns) as f64 * panel_height);
+        let (left, right, top, bottom) = (x0 + 50.0, x0 + panel_width - 76.0, y0 + 32.0, y0 + panel_height - 46.0);
+        let all = || panel.curves.iter().flat_map(|k| &k.points);
+        let (low, high) = all().fold((f64::INFINITY, 0f64), |(l, h), p| (l.min(p.1), h.max(p.1)));
+        let axis_y = Axis::around(if low.is_finite() { low } else { 0.0 }, high, 5.0);
+        let axis_x = Axis::around(0.0, all().map(|p| p.0).fold(1.0, f64::max), 6.0);
+        let at = |p: &(f64, f64)| (axis_x.place(p.0, left, right), axis_y.place(p.1, bottom, top));
+        c.marker(x0 + 14.0, y0 + 11.0, panel.colour, "");
+        c.text(x0 + 26.0, y0 + 15.0, "start", "t", &panel.name);
+        for (value, name) in axis_y.ticks() {
+            let y = axis_y.place(value, bottom, top);
+            c.line((left, y), (right, y), "g");
+            c.text(left - 8.0, y + 4.0, "end", "s", &name);
+        }
+        for (value, name) in axis_x.ticks() {
+            let x = axis_x.place(value, left, right);
+            c.line((x, bottom), (x, bottom + 4.0), "a");
+            c.text(x, bottom + 17.0, "middle", "s", &name);
+        }
+        c.line((left, bottom), (right, bottom), "a");
+        c.text((left + right) / 2.0, bottom + 34.0, "middle", "s", x_name);
+        let k = panel.colour % COLOURS.len();
+        let mut ends = Vec::new();
+        for curve in &panel.curves {
+            let smooth = if curve.smooth { moving_mean(&curve.points) } else { curve.points.clone() };
+            let path = |points: &[(f64, f64)]| points.iter().map(at).collect::<Vec<_>>();
+            if curve.smooth {
+                c.path(&path(&curve.points), &format!("k{k} n r"));
+            }
+            c.path(&path(&smooth), &format!("k{k} n w{}", if curve.smooth { "" } else { " v" }));
+            ends.push(smooth.last().map_or((left, bottom), at));
+        }
+        let heights = spread(&ends.iter().map(|e| e.1).collect::<Vec<_>>(), 14.0);
+        for ((end, y), curve) in ends.iter().zip(heights).zip(&panel.curves) {
+            c.text(end.0.max(left) + 6.0, y + 4.0, "start", "", &curve.name);
         }
     }
-    svg + "</svg>"
+    c.end()
 }
 
-fn head(title: &str, width: f64, height: f64) -> String {
-    format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0} {height:.0}" role="img" aria-label="{t}"><style>text{{font-family:system-ui,Ubuntu-Light,sans-serif;fill:#444}}.t{{font-size:13px;font-weight:600}}.l{{font-size:12px}}.s{{font-size:11px;fill:#888}}.e{{font-size:11px}}.c{{stroke:#999;stroke-dasharray:3 3}}.g{{stroke:#ccc;stroke-width:.7}}</style><text x="8" y="20" style="font-size:15px;font-weight:600">{t}</text>"#,
-        t = escape(title)
-    )
+/// The mean of each point and its neighbours, a fortieth of all to each side.
+fn moving_mean(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = points.len() / 40;
+    (0..points.len())
+        .map(|i| {
+            let near = &points[i.saturating_sub(reach)..(i + reach + 1).min(points.len())];
+            (points[i].0, near.iter().map(|p| p.1).sum::<f64>() / near.len() as f64)
+        })
+        .collect()
+}
+
+/// Heights at least so far apart, in the order they were, moved as little as going down once allows.
+fn spread(heights: &[f64], apart: f64) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..heights.len()).collect();
+    order.sort_by(|a, b| heights[*a].total_cmp(&heights[*b]));
+    let mut placed = heights.to_vec();
+    for pair in order.windows(2) {
+        placed[pair[1]] = placed[pair[1]].max(placed[pair[0]] + apart);
+    }
+    placed
+}
+
+/// A point by two measures, with an interval up and down.
+#[derive(Debug)]
+pub struct Spot {
+    /// The model.
+    pub label: String,
+    /// Its place among the models.
+    pub colour: usize,
+    /// Across.
+    pub x: f64,
+    /// Up.
+    pub y: Estimate,
+}
+
+/// Draws points by two measures, each labelled beside it where there is room.
+pub fn scatter(title: &str, x_name: &str, y_name: &str, spots: &[Spot]) -> String {
+    let (width, height, left, top) = (960.0, 360.0, 58.0, 56.0);
+    let (right, bottom) = (width - 24.0, height - 48.0);
+    let axis_x = Axis::around(0.0, spots.iter().map(|s| s.x).fold(1e-3, f64::max) * 1.05, 9.0);
+    let low = spots.iter().map(|s| s.y.low).fold(f64::INFINITY, f64::min);
+    let high = spots.iter().map(|s| s.y.high).fold(f64::NEG_INFINITY, f64::max);
+    let axis_y = if low.is_finite() { Axis::around(low, high, 6.0) } else { Axis::around(0.0, 1.0, 6.0) };
+    let (x, y) = (|v: f64| axis_x.place(v, left, right), |v: f64| axis_y.place(v, bottom, top));
+    let mut c = Canvas::new(title, width, height);
+    for (value, name) in axis_y.ticks() {
+        c.line((left, y(value)), (right, y(value)), "g");
+        c.text(left - 8.0, y(value) + 4.0, "end", "s", &name);
+    }
+    for (value, name) in axis_x.ticks() {
+        c.line((x(value), bottom), (x(value), bottom + 4.0), "a");
+        c.text(x(value), bottom + 17.0, "middle", "s", &name);
+    }
+    c.line((left, bottom), (right, bottom), "a");
+    c.text((left + right) / 2.0, bottom + 36.0, "middle", "s", x_name);
+    c.text(8.0, top - 14.0, "start", "s", &format!("{y_name}, with 95 % intervals"));
+    // What labels must not cover: points and their intervals first, then the labels placed before.
+    let mut taken: Vec<Rect> = spots
+        .iter()
+        .flat_map(|s| {
+            let (px, py) = (x(s.x), y(s.y.value));
+            [Rect { x: px - 3.0, y: y(s.y.high), w: 6.0, h: y(s.y.low) - y(s.y.high) }, Rect::around(px, py, 7.0)]
+        })
+        .collect();
+    for spot in spots {
+        let (px, py, k) = (x(spot.x), y(spot.y.value), spot.colour % COLOURS.len());
+        let (high, low) = (y(spot.y.high), y(spot.y.low));
+        c.line((px, high), (px, low), &format!("k{k} w"));
+        for end in [high, low] {
+            c.line((px - 4.0, end), (px + 4.0, end), &format!("k{k} w"));
+        }
+        c.marker(px, py, spot.colour, "");
+        let w = text_width(&spot.label);
+        let beside =
+            [(10.0, 0.0), (-w - 10.0, 0.0), (10.0, 16.0), (-w - 10.0, 16.0), (10.0, -16.0), (-w - 10.0, -16.0)];
+        let above = [(-w / 2.0, high - py - 10.0), (-w / 2.0, low - py + 10.0)];
+        let places = beside.iter().chain(&above).map(|(dx, dy)| Rect { x: px + dx, y: py + dy - 7.0, w, h: 14.0 });
+        let fits = |r: &Rect| r.x >= left && r.x + r.w <= width && taken.iter().all(|t| !t.meets(r));
+        let place = places.clone().find(fits).or_else(|| places.clone().next()).expect("there are places");
+        c.text(place.x, place.y + 11.0, "start", "", &spot.label);
+        taken.push(place);
+    }
+    c.end()
+}
+
+#[derive(Clone, Debug)]
+struct Rect {
+    x: f64,
+    y: f64,
+    w: f64,
+    h: f64,
+}
+
+impl Rect {
+    fn around(x: f64, y: f64, reach: f64) -> Self {
+        Self { x: x - reach, y: y - reach, w: 2.0 * reach, h: 2.0 * reach }
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.x < other.x + other.w
+            && other.x < self.x + self.w
+            && self.y < other.y + other.h
+            && other.y < self.y + self.h
+    }
+}
+
+/// A square of similarities.
+#[derive(Debug)]
+pub struct Heat<'a> {
+    /// Above.
+    pub title: &'a str,
+    /// Under the title, small.
+    pub note: &'a str,
+    /// Of the rows.
+    pub names: &'a [String],
+    /// Row by row.
+    pub values: &'a [f32],
+    /// The model's place among the models.
+    pub colour: usize,
+}
+
+/// Draws a square of similarities as shades, with its scale; the diagonal is framed.
+pub fn heat(plot: &Heat<'_>) -> String {
+    let n = plot.names.len();
+    let (cell, left, top) = (20.0, 232.0, 72.0);
+    let side = cell * n as f64;
+    let (low, high) = plot.values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), v| (l.min(*v), h.max(*v)));
+    let width =
+        (left + side + 110.0).max(64.0 + 8.0 * plot.title.chars().count().max(plot.note.chars().count()) as f64);
+    let k = format!("k{} z", plot.colour % COLOURS.len());
+    let mut c = Canvas::new(plot.title, width.max(480.0), top + side + 16.0);
+    c.text(8.0, 38.0, "start", "s", plot.note);
+    for (i, name) in plot.names.iter().enumerate() {
+        let (y, row) = (top + cell * i as f64, &plot.values[i * n..(i + 1) * n]);
+        c.text(left - 30.0, y + 14.0, "end", "s", name);
+        c.text(left - 8.0, y + 14.0, "end", "s", &(i + 1).to_string());
+        c.text(left + cell * (i as f64 + 0.5), top - 6.0, "middle", "s", &(i + 1).to_string());
+        let nearest = (0..n).fold(0, |best, j| if row[j] > row[best] { j } else { best });
+        for (j, value) in row.iter().enumerate() {
+            let share = f64::from((value - low) / (high - low).max(1e-9));
+            let x = left + cell * j as f64;
+            c.rect(x, y, (cell, cell), &k, share.min(0.999));
+            if j == nearest {
+                let _ =
+                    write!(c.svg, r#"<circle cx="{:.1}" cy="{:.1}" r="3" class="p"/>"#, x + cell / 2.0, y + cell / 2.0);
+            }
+        }
+    }
+    for i in 0..n {
+        let at = cell * i as f64;
+        c.rect(left + at + 0.75, top + at + 0.75, (cell - 1.5, cell - 1.5), "d", 1.0);
+    }
+    let (x, length, parts) = (left + side + 28.0, side.min(200.0), 40);
+    for i in 0..parts {
+        let share = 1.0 - (f64::from(i) + 0.5) / f64::from(parts);
+        let step = length / f64::from(parts);
+        c.rect(x, top + step * f64::from(i), (14.0, step), &k, share);
+    }
+    c.rect(x, top, (14.0, length), "n a", 1.0);
+    for (value, y) in [(high, top + 9.0), ((low + high) / 2.0, top + length / 2.0 + 4.0), (low, top + length)] {
+        c.text(x + 20.0, y, "start", "s", &format!("{value:.2}").replace('-', "\u{2212}"));
+    }
+    c.end()
+}
+
+/// About how wide a label is.
+fn text_width(text: &str) -> f64 {
+    text.chars().count() as f64 * 6.6
 }
 
 /// For XML.
@@ -192,4 +488,68 @@ pub fn png(svg: &str) -> Result<Vec<u8>, Failure> {
     canvas.fill(tiny_skia::Color::WHITE);
     resvg::render(&tree, tiny_skia::Transform::from_scale(2.0, 2.0), &mut canvas.as_mut());
     canvas.encode_png().map_err(|e| failed(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(low: f64, high: f64, about: f64) -> Vec<String> {
+        Axis::around(low, high, about).ticks().map(|t| t.1).collect()
+    }
+
+    #[test]
+    fn scales_go_between_round_numbers() {
+        assert_eq!(names(0.0, 0.87, 5.0), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(names(0.0, 132.5, 8.0), ["0", "20", "40", "60", "80", "100", "120", "140"]);
+        assert_eq!(
+            names(-0.07, 0.021, 5.0),
+            ["\u{2212}0.08", "\u{2212}0.06", "\u{2212}0.04", "\u{2212}0.02", "0.00", "0.02", "0.04"][..]
+        );
+        let flat = Axis::around(0.5, 0.5, 5.0);
+        assert!(flat.place(0.5, 0.0, 100.0).is_finite() && flat.steps >= 1, "{flat:?}");
+    }
+
+    #[test]
+    fn a_moving_mean_keeps_a_line_and_smooths_a_saw() {
+        let line: Vec<(f64, f64)> = (0..200).map(|i| (f64::from(i), f64::from(i))).collect();
+        assert_eq!(moving_mean(&line)[100], (100.0, 100.0));
+        let saw: Vec<(f64, f64)> = (0..200).map(|i| (f64::from(i), f64::from(i % 2))).collect();
+        assert!((moving_mean(&saw)[100].1 - 0.5).abs() < 0.05);
+        assert_eq!(moving_mean(&saw[..10]), saw[..10], "too few to smooth");
+    }
+
+    #[test]
+    fn labels_are_spread_and_keep_their_order() {
+        assert_eq!(spread(&[10.0, 100.0, 12.0], 14.0), [10.0, 100.0, 24.0]);
+    }
+
+    #[test]
+    fn labels_of_near_points_do_not_meet() {
+        let spot = |label: &str, colour, x| Spot {
+            label: label.into(),
+            colour,
+            x,
+            y: Estimate { value: 0.5, low: 0.4, high: 0.6 },
+        };
+        let svg = scatter("t", "x", "y", &[spot("emoji-clip", 0, 120.0), spot("emoji-clip-lora", 1, 132.0)]);
+        let place = |label: &str| {
+            let before = svg[..svg.find(&format!(">{label}<")).unwrap()].rsplit("<text ").next().unwrap().to_owned();
+            let number = |key: &str| {
+                let from = before.find(key).unwrap() + key.len();
+                before[from..].split('"').next().unwrap().parse::<f64>().unwrap()
+            };
+            Rect { x: number("x=\""), y: number("y=\""), w: text_width(label), h: 14.0 }
+        };
+        assert!(!place("emoji-clip").meets(&place("emoji-clip-lora")), "{svg}");
+    }
+
+    #[test]
+    fn names_are_escaped() {
+        let names = ["<b>".to_owned(), "\"c\" & d".to_owned()];
+        let heat = Heat { title: "a < b", note: "n", names: &names, values: &[0.0, 1.0, 1.0, 0.0], colour: 9 };
+        let svg = super::heat(&heat);
+        assert!(svg.contains("&lt;b&gt;") && svg.contains("&quot;c&quot; &amp; d") && !svg.contains("<b>"));
+        assert!(png(&svg).is_ok());
+    }
 }
