@@ -147,3 +147,20 @@ fn the_shelf_of_recipes_has_no_mistakes() {
     let run = project.effai(&["-C", root, "check", "--profile", "quick"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
 }
+
+#[test]
+fn ctrl_c_ends_the_actions_and_breaks_nothing() {
+    let project = Project::new(
+        r#"
+command "quick" { run "sh" "-c" "echo quick > q.txt"; output "q.txt"; }
+command "slow" { run "sh" "slow.sh"; input "slow.sh"; needs "quick"; output "s.txt"; }
+"#,
+    );
+    project.write("slow.sh", "echo half > s.txt\nsleep 600\n");
+    let run = project.interrupted(&["build"], "run     slow");
+    assert_eq!(run.code, 130, "{}", run.stderr);
+    assert!(!project.path("out/slow").exists(), "half an artifact in out/");
+    project.write("slow.sh", "echo whole > s.txt\n");
+    assert_eq!(project.builds(&[]), ["slow"], "what was finished before is kept");
+    assert_eq!(project.read("out/slow/s.txt"), "whole\n");
+}

@@ -1,6 +1,6 @@
 //! A temporary project, and the program run in it.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -92,6 +92,30 @@ impl Project {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// Starts the program, waits until it says a line that begins so, interrupts it, and waits for its end.
+    pub(crate) fn interrupted(&self, args: &[&str], at: &str) -> Run {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_effai"))
+            .args(args)
+            .current_dir(self.path("."))
+            .env("EFFAI_CACHE_DIR", self.cache())
+            .env("HOME", self.dir.path())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let pid = rustix::process::Pid::from_child(&child);
+        let mut stderr = String::new();
+        for line in BufReader::new(child.stderr.take().expect("piped")).lines() {
+            let line = line.expect("text");
+            if line.starts_with(at) {
+                rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it still runs");
+            }
+            stderr.push_str(&line);
+            stderr.push('\n');
+        }
+        let code = child.wait().expect("it ends").code().unwrap_or(-1);
+        Run { code, stdout: String::new(), stderr }
     }
 
     /// The labels that ran, in order.
