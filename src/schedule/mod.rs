@@ -172,6 +172,14 @@ impl Build<'_> {
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
             }
         }
+        let stuck = closure.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
+        if let Some(stuck) = stuck
+            && self.summary.failed == 0
+            && !self.cancel.is_asked()
+        {
+            let label = self.engine.label(*stuck);
+            return Err(Failure::target(format!("a bug in effai: `{label}` never came to its turn")));
+        }
         self.skip_the_rest(closure);
         self.summary.wall_ms = self.begin.elapsed().as_millis() as u64;
         (self.tell)(&Event::Ended(self.summary.clone()));
@@ -291,6 +299,14 @@ impl Build<'_> {
     }
 
     fn start_what_can(&mut self, closure: &[Index]) -> Result<(), Failure> {
+        // Inputs come before what stands on them: where some must run again, another pass starts them.
+        while self.start_pass(closure)? {}
+        Ok(())
+    }
+
+    /// Starts what can in one pass; says whether inputs that were thought known have become ready.
+    fn start_pass(&mut self, closure: &[Index]) -> Result<bool, Failure> {
+        let mut again = false;
         for &index in closure {
             if self.states[index] != State::Ready || (self.summary.failed > 0 && !self.options.keep_going) {
                 continue;
@@ -312,14 +328,22 @@ impl Build<'_> {
                 self.states[index] = State::Waiting;
                 for other in gone {
                     if self.states[other] == State::Known {
+                        // It was counted as what it seemed to be.
+                        let counted = match self.judged[&other].verdict {
+                            Verdict::Fresh => &mut self.summary.fresh,
+                            Verdict::Cached => &mut self.summary.restored,
+                            _ => &mut self.summary.built,
+                        };
+                        *counted = counted.saturating_sub(1);
                         self.run_again(other)?;
+                        again = true;
                     }
                 }
                 continue;
             }
             self.start(index)?;
         }
-        Ok(())
+        Ok(again)
     }
 
     fn start(&mut self, index: Index) -> Result<(), Failure> {

@@ -90,6 +90,17 @@ fn a_blob_that_was_damaged_is_made_again() {
 }
 
 #[test]
+fn another_store_gets_what_it_lacks() {
+    let project = chain();
+    project.builds(&["c"]);
+    project.edit("effai.kdl", "cat b/b.txt b/b.txt", "cat b/b.txt b/b.txt b/b.txt");
+    let run = project.effai_with(&["build", "c"], &project.path("../empty"));
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(project.read("out/c/c.txt"), "HHH", "{}", run.stderr);
+    assert!(run.stderr.contains("3 built in"), "{}", run.stderr);
+}
+
+#[test]
 fn what_a_user_edited_is_kept() {
     let project = chain();
     project.builds(&["c"]);
