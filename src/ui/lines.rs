@@ -38,8 +38,38 @@ pub struct Lines {
 struct Running {
     since: Instant,
     bar: Option<ProgressBar>,
-    /// The phase, and when it began: speed is of the phase.
-    what: String,
+    phase: Option<Phase>,
+}
+
+/// A stretch of progress with one unit and one total: speed and time left are of it.
+struct Phase {
+    unit: String,
+    total: Option<u64>,
+    since: Instant,
+    /// What was done already when it was first heard of.
+    from: u64,
+    last: u64,
+}
+
+/// `, 12.5/s, 40 s left`; nothing before there is something to go by.
+fn pace(phase: &Phase, elapsed: Duration) -> String {
+    let done = phase.last - phase.from;
+    if done == 0 || elapsed < Duration::from_millis(500) {
+        return String::new();
+    }
+    let rate = done as f64 / elapsed.as_secs_f64();
+    let speed = match phase.unit.as_str() {
+        "bytes" => format!(", {}/s", bytes(rate as u64)),
+        _ if rate < 10.0 => format!(", {rate:.1}/s"),
+        _ => format!(", {rate:.0}/s"),
+    };
+    let left = phase.total.map(|total| (total.saturating_sub(phase.last) as f64 / rate).ceil() as u64);
+    let left = match left {
+        Some(0) | None => String::new(),
+        Some(seconds @ 1..60) => format!(", {seconds} s left"),
+        Some(seconds) => format!(", {} left", duration(seconds * 1000)),
+    };
+    format!("{speed}{left}")
 }
 
 impl Lines {
@@ -76,17 +106,18 @@ impl Lines {
 
     fn progress(&mut self, label: &Label, what: &str, done: u64, total: Option<u64>, unit: &str) {
         let Some(running) = self.running.get_mut(label) else { return };
+        let phase = Phase { unit: unit.to_owned(), total, since: Instant::now(), from: done, last: done };
+        match &mut running.phase {
+            Some(now) if now.unit == unit && now.total == total && now.last <= done => now.last = done,
+            now => *now = Some(phase),
+        }
         if self.settings.quiet || running.since.elapsed() < PATIENCE {
             return;
         }
         let bar = running.bar.get_or_insert_with(|| self.bars.add(ProgressBar::no_length()));
-        if running.what != what {
-            running.what = what.to_owned();
-            bar.reset();
-        }
         let template = match total {
-            Some(_) => "        {prefix} {bar:24.green/dim} {msg} {per_sec} {eta} left",
-            None => "        {prefix} {msg} {per_sec}",
+            Some(_) => "        {prefix} {bar:16.green/dim} {wide_msg}",
+            None => "        {prefix} {wide_msg}",
         };
         if let Ok(bar_style) = ProgressStyle::with_template(template) {
             bar.set_style(bar_style.progress_chars("━━─"));
@@ -96,13 +127,11 @@ impl Lines {
             bar.set_length(total);
         }
         bar.set_position(done);
-        let of = match (unit, total) {
-            ("bytes", Some(total)) => format!("{} / {}", bytes(done), bytes(total)),
-            ("bytes", None) => bytes(done),
-            (_, Some(total)) => format!("{}/{} {unit}", HumanCount(done), HumanCount(total)),
-            (_, None) => format!("{} {unit}", HumanCount(done)),
-        };
-        bar.set_message(format!("{what} {of}"));
+        let amount = |n: u64| if unit == "bytes" { bytes(n) } else { HumanCount(n).to_string() };
+        let of = total.map(|total| format!("/{}", amount(total))).unwrap_or_default();
+        let noun = if unit == "bytes" { String::new() } else { format!(" {unit}") };
+        let pace = running.phase.as_ref().map(|p| pace(p, p.since.elapsed())).unwrap_or_default();
+        bar.set_message(format!("{}{of}{noun}{pace}  {what}", amount(done)));
     }
 
     fn finished(&mut self, label: &Label, outcome: &Outcome) {
@@ -181,7 +210,7 @@ impl Watcher for Lines {
                 }
             }
             Event::Started { label } => {
-                let running = Running { since: Instant::now(), bar: None, what: String::new() };
+                let running = Running { since: Instant::now(), bar: None, phase: None };
                 self.running.insert(label.clone(), running);
                 if !self.settings.quiet {
                     self.say(&format!("{}     {label}", style::cyan("run")));
@@ -208,5 +237,22 @@ impl Watcher for Lines {
     fn worst(&self) -> Option<Class> {
         let classes: Vec<Class> = self.failures.iter().map(|(_, f, ..)| f.class).collect();
         [Class::Target, Class::User, Class::Environment].into_iter().find(|c| classes.contains(c))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speed_and_time_left_are_of_the_phase() {
+        let phase =
+            |unit: &str, total, from, last| Phase { unit: unit.into(), total, since: Instant::now(), from, last };
+        let at = |phase: Phase, ms| pace(&phase, Duration::from_millis(ms));
+        assert_eq!(at(phase("steps", Some(100), 10, 30), 4_000), ", 5.0/s, 14 s left");
+        assert_eq!(at(phase("pictures", Some(10_000), 0, 2_000), 20_000), ", 100/s, 1 min 20 s left");
+        assert_eq!(at(phase("bytes", None, 0, 4 << 20), 2_000), ", 2.0 MiB/s");
+        assert_eq!(at(phase("steps", Some(4), 0, 4), 2_000), ", 2.0/s");
+        assert_eq!(at(phase("steps", Some(4), 1, 1), 2_000) + &at(phase("steps", Some(4), 0, 2), 20), "");
     }
 }
