@@ -73,7 +73,8 @@ impl Kind for Adapter {
         &SCHEMA
     }
 
-    /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: texts of two tags at most, pooled blocks.
+    /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: texts of two tags at most, pooled
+    /// blocks, AdamW's steps in 32 bits.
     fn version(&self) -> u32 {
         3
     }

@@ -152,9 +152,9 @@ impl Kind for Model {
         &SCHEMA
     }
 
-    /// 1: first. 2: matrix products by our own kernels, whose last bits differ.
+    /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: AdamW's steps in 32 bits.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
