@@ -3,40 +3,58 @@
 //! A verdict needs the artifacts of everything below a target, so targets are judged in topological order:
 //! one whose dependencies are known has a manifest and a key; a known key has an artifact and nothing
 //! runs. `Fresh` is never given on missing evidence.
+//!
+//! Where nothing changed nothing is judged: a target keeps its key while the files it reads and the artifacts it
+//! stands on are what they were (see `sight` and `kept`), so a build costs by what changed and not by what exists.
 
 mod deliver;
-mod outside;
+mod kept;
+mod sight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::event::Verdict;
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason, facts};
-use crate::plan::{Index, Label, Plan, Target, UnknownTarget};
-use crate::recipe::load::{self, LoadError, Recipes};
+use crate::plan::{Index, Label, Plan, UnknownTarget};
+use crate::recipe::decl::Decl;
+use crate::recipe::load::{self, LoadError, Settings};
 use crate::recipe::mistake::Mistakes;
+use crate::recipe::source::Sources;
 use crate::record::{Record, TargetState};
 use crate::store::Store;
 use crate::util::fs;
 use crate::util::sqlite::DbError;
 
-pub use deliver::Delivery;
+use kept::{Kept, KeptPlan, KeptState, Known};
+use sight::Sight;
+
+pub use deliver::{Delivered, Delivery};
 
 /// A project, opened.
 pub struct Engine {
     /// The directory of `effai.kdl`.
     pub root: PathBuf,
-    /// What its recipes say.
-    pub recipes: Recipes,
-    /// The graph of its targets.
-    pub plan: Plan,
     /// Where artifacts live.
     pub store: Store,
     /// What happened here before.
     pub record: Record,
-    states: BTreeMap<Label, TargetState>,
-    digests_read: BTreeMap<PathBuf, Digest>,
+    kept: Kept,
+    graph: KeptPlan,
+    graph_digest: Digest,
+    sight: Sight,
+    /// As the last build left it: each agrees with the others and with what `sight` held then.
+    known: HashMap<Index, Known>,
+    /// What this build found out. Apart from `known`, so that nothing is compared with half of each.
+    news: HashMap<Index, Known>,
+    /// Artifacts this build could not use, of targets that run again.
+    remade: HashMap<Index, Digest>,
+    outputs: HashMap<Index, (Digest, Vec<crate::store::Placed>)>,
+    /// The kept state does not say any more what is known.
+    outdated: bool,
+    /// The record is being changed.
+    changing: bool,
 }
 
 /// How to open a project.
@@ -82,88 +100,197 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Its key, once its dependencies are known.
     pub key: Option<Digest>,
-    /// Its facts, likewise.
+    /// Its facts, likewise; none where nothing under it changed and nobody had to look.
     pub manifest: Option<Manifest>,
     /// Its artifact, if nothing has to run for it.
     pub artifact: Option<Digest>,
     /// Why it must run.
     pub reasons: Vec<Reason>,
+    /// Its artifact when it was last built here.
+    pub before: Option<Digest>,
+}
+
+impl Judged {
+    fn waiting(reasons: Vec<Reason>) -> Self {
+        Self { verdict: Verdict::Waits, key: None, manifest: None, artifact: None, reasons, before: None }
+    }
 }
 
 impl Engine {
     /// Opens the project that `dir` lies in.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, EngineError> {
         let root = load::find_root(dir)?;
-        let mut recipes = load::load(&root, options.profile.as_deref())?;
-        let plan = Plan::new(std::mem::take(&mut recipes.decls), &recipes.sources)?;
-        let ignore = root.join(".effai/.gitignore");
-        if !ignore.exists() {
-            fs::write_atomic(&ignore, b"*\n")?;
+        let kept = Kept::new(&root, options.profile.as_deref());
+        let (graph, graph_digest) = match kept.plan() {
+            Some(graph) => graph,
+            None => {
+                let ignore = root.join(".effai/.gitignore");
+                if !ignore.exists() {
+                    fs::write_atomic(&ignore, b"*\n")?;
+                }
+                read_recipes(&root, &kept, options)?
+            }
+        };
+        let store = Store::at(&cache_dir(&graph.settings, &root)?);
+        let record = Record::at(&root.join(".effai/effai.db"));
+        let mut engine = Self {
+            root,
+            store,
+            record,
+            kept,
+            graph,
+            graph_digest,
+            sight: Sight::default(),
+            known: HashMap::new(),
+            news: HashMap::new(),
+            remade: HashMap::new(),
+            outputs: HashMap::new(),
+            outdated: false,
+            changing: false,
+        };
+        match engine.kept.state(&graph_digest) {
+            Some(state) => engine.go_on_from(state),
+            None => engine.recollect()?,
         }
-        let store = Store::open(&cache_dir(&recipes, &root)?)?;
-        let record = Record::open(&root.join(".effai/effai.db"))?;
-        let states = record.targets()?;
-        Ok(Self { root, recipes, plan, store, record, states, digests_read: BTreeMap::new() })
+        Ok(engine)
     }
 
-    /// The target at a place of the plan.
-    pub fn target(&self, index: Index) -> &Target {
-        &self.plan.targets[index]
+    fn go_on_from(&mut self, state: KeptState) {
+        self.sight = state.sight;
+        self.known = state.known.into_iter().map(|k| (k.index as Index, k)).collect();
+        self.outputs =
+            state.outputs.into_iter().map(|(i, artifact, placed)| (i as Index, (artifact, placed))).collect();
+    }
+
+    /// Takes up what the record holds, where no state was kept. No target is taken for known by this alone: its key
+    /// is stated anew.
+    fn recollect(&mut self) -> Result<(), DbError> {
+        self.sight = Sight::new(&self.graph.plan, self.record.files()?);
+        self.outdated = true;
+        Ok(())
+    }
+
+    /// The graph of its targets.
+    pub fn plan(&self) -> &Plan {
+        &self.graph.plan
+    }
+
+    /// What `effai.kdl` says besides targets.
+    pub fn settings(&self) -> &Settings {
+        &self.graph.settings
+    }
+
+    /// The recipes that were read, by their path from the root.
+    pub fn recipes(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.graph.read.recipes()
     }
 
     /// The label of a target.
-    pub fn label(&self, index: Index) -> &Label {
-        &self.plan.targets[index].decl.label
+    pub fn label(&self, index: Index) -> Label {
+        self.graph.plan.label(index)
+    }
+
+    /// A target's declaration.
+    pub fn decl(&self, index: Index) -> Result<Decl, Failure> {
+        self.graph.plan.decl(index, || {
+            self.kept.decls(&self.graph).ok_or_else(|| {
+                self.kept.drop_plan();
+                Failure::environment("the project's own files in .effai/plan were changed while they were read")
+                    .help("run the command again: they are made anew from the recipes")
+            })
+        })
+    }
+
+    /// Where a target is declared: `recipes/clip.kdl:12`.
+    pub fn place(&self, index: Index) -> String {
+        let span = self.graph.plan.place(index);
+        let mut sources = Sources::default();
+        for path in self.recipes() {
+            sources.add(path.to_owned(), fs::read_text(&self.root.join(path)).unwrap_or_default());
+        }
+        sources.place(span)
     }
 
     /// The last known state of a target.
-    pub fn state(&self, label: &Label) -> Option<&TargetState> {
-        self.states.get(label)
+    pub fn state(&self, label: &Label) -> Result<Option<TargetState>, DbError> {
+        self.record.target(label)
     }
 
-    /// Judges one target whose dependencies all have artifacts.
+    /// Why an optional source is not in a target's artifact, as far as that is remembered.
+    pub fn left_out(&self, index: Index) -> Result<Option<String>, DbError> {
+        match self.news.get(&index).or_else(|| self.known.get(&index)) {
+            Some(Known { left_out: false, .. }) => Ok(None),
+            _ => Ok(self.record.target(&self.label(index))?.and_then(|s| s.left_out)),
+        }
+    }
+
+    /// Looks at all that these targets read, once, on all threads. To be asked before they are judged.
+    pub fn look(&mut self, closure: &[Index]) -> Result<(), Failure> {
+        let plan = &self.graph.plan;
+        let questions: Vec<u32> = closure.iter().flat_map(|i| plan.reads(*i)).copied().collect();
+        self.sight.look(&self.root, plan, &questions)
+    }
+
+    /// The key and artifact of a target of which nothing changed: neither what it reads nor what it stands on.
+    pub fn unchanged(&self, index: Index, artifacts: &[Option<Digest>]) -> Option<(Digest, Digest)> {
+        let known = self.known.get(&index)?;
+        let plan = &self.graph.plan;
+        let same = |i: Index| self.known.get(&i).is_some_and(|k| artifacts[i] == Some(k.artifact));
+        let holds = self.sight.unchanged(plan.reads(index)) && plan.dependencies(index).all(|d| same(d.index));
+        holds.then_some((known.key, known.artifact))
+    }
+
+    /// A target's facts, once everything under it has an artifact and was looked at.
     ///
     /// # Panics
     /// If one of them has none: the caller asks in topological order.
-    pub fn judge(&mut self, index: Index, artifacts: &[Option<Digest>]) -> Result<Judged, Failure> {
+    pub fn manifest(&self, index: Index, artifacts: &[Option<Digest>]) -> Result<Manifest, Failure> {
+        let plan = &self.graph.plan;
         let artifact = |i: Index| artifacts[i].expect("dependencies are judged first");
-        let mut outside = outside::Project { root: &self.root, record: &self.record, read: &mut self.digests_read };
-        let target = &self.plan.targets[index];
-        let manifest =
-            facts::manifest(&self.plan, target, &artifact, &mut outside).map_err(|f| f.within(&target.decl.label))?;
+        let mut outside = self.sight.outside(plan, plan.reads(index));
+        facts::manifest(plan, index, &self.decl(index)?, &artifact, &mut outside)
+            .map_err(|f| f.within(plan.name(index)))
+    }
+
+    /// Judges one target whose dependencies all have artifacts and whose files were looked at.
+    ///
+    /// # Panics
+    /// If one of them has none: the caller asks in topological order.
+    pub fn judge(&self, index: Index, artifacts: &[Option<Digest>]) -> Result<Judged, Failure> {
+        if let Some((key, artifact)) = self.unchanged(index, artifacts) {
+            let (key, artifact) = (Some(key), Some(artifact));
+            let before = artifact;
+            return Ok(Judged { verdict: Verdict::Fresh, key, manifest: None, artifact, reasons: vec![], before });
+        }
+        let manifest = self.manifest(index, artifacts)?;
         let key = manifest.key();
-        let state = self.states.get(&target.decl.label);
-        let known = match state {
+        let state = self.record.target(&self.label(index))?;
+        let known = match &state {
             Some(state) if state.key == key => Some((Verdict::Fresh, state.artifact)),
             _ => self.store.index.artifact(&key)?.map(|artifact| (Verdict::Cached, artifact)),
         };
-        Ok(match known {
-            Some((verdict, artifact)) => {
-                Judged { verdict, key: Some(key), manifest: Some(manifest), artifact: Some(artifact), reasons: vec![] }
-            }
-            None => {
-                let reasons = match state {
-                    Some(state) => manifest.reasons(&state.manifest),
-                    None => vec![Reason::NeverBuilt],
-                };
-                Judged { verdict: Verdict::Stale, key: Some(key), manifest: Some(manifest), artifact: None, reasons }
-            }
-        })
+        let before = state.as_ref().map(|s| s.artifact);
+        let (verdict, artifact, reasons) = match (known, state) {
+            (Some((verdict, artifact)), _) => (verdict, Some(artifact), vec![]),
+            (None, Some(state)) => (Verdict::Stale, None, manifest.reasons(&state.manifest)),
+            (None, None) => (Verdict::Stale, None, vec![Reason::NeverBuilt]),
+        };
+        Ok(Judged { verdict, key: Some(key), manifest: Some(manifest), artifact, reasons, before })
     }
 
     /// Judges targets given in topological order; those on stale ones wait for them.
     pub fn judge_all(&mut self, closure: &[Index]) -> Result<BTreeMap<Index, Judged>, Failure> {
-        let mut artifacts = vec![None; self.plan.targets.len()];
+        self.look(closure)?;
+        let mut artifacts = vec![None; self.plan().len()];
         let mut all = BTreeMap::new();
         for &index in closure {
-            let first_unknown =
-                self.target(index).dependencies.iter().map(|d| d.index).find(|i| artifacts[*i].is_none());
+            let first_unknown = self.plan().dependencies(index).map(|d| d.index).find(|i| artifacts[*i].is_none());
             let judged = match first_unknown {
                 None => self.judge(index, &artifacts)?,
                 Some(other) => {
                     let label = self.label(other).to_string();
                     let reasons = vec![Reason::Dependency { label }];
-                    Judged { verdict: Verdict::Waits, key: None, manifest: None, artifact: None, reasons }
+                    Judged::waiting(reasons)
                 }
             };
             artifacts[index] = judged.artifact;
@@ -172,20 +299,93 @@ impl Engine {
         Ok(all)
     }
 
-    /// Remembers a target's new state, here and in the database.
-    pub fn remember(&mut self, index: Index, state: TargetState) -> Result<(), Failure> {
-        let label = self.label(index).clone();
-        if self.states.get(&label) != Some(&state) {
-            self.record.put_target(&label, &state)?;
-            self.states.insert(label, state);
+    /// Holds a target's key and artifact for known from here on; the caller writes the record.
+    pub fn know(&mut self, index: Index, key: Digest, artifact: Digest, left_out: bool) {
+        let known = Known { index: index as u32, key, artifact, left_out };
+        if self.known.get(&index) != Some(&known) {
+            self.outdated = true;
         }
+        self.news.insert(index, known);
+    }
+
+    /// A target's artifact is not to be had: it runs again, perhaps to other bytes.
+    pub fn forget(&mut self, index: Index) {
+        self.outdated = true;
+        let known = self.known.remove(&index);
+        if let Some(known) = self.news.remove(&index).or(known) {
+            self.remade.insert(index, known.artifact);
+        }
+    }
+
+    /// Takes what this build found out into what is known, and drops what no longer agrees with it: targets that were
+    /// not asked for, but read or stand on something that changed.
+    fn settle_known(&mut self) {
+        let plan = &self.graph.plan;
+        let mut moved = vec![false; plan.len()];
+        for index in 0..plan.len() {
+            let under = |moved: &[bool]| plan.dependencies(index).any(|d| moved[d.index]);
+            let before = self.known.get(&index).map(|k| k.artifact);
+            match self.news.remove(&index) {
+                Some(new) => {
+                    moved[index] = before.is_some_and(|b| b != new.artifact);
+                    self.known.insert(index, new);
+                }
+                None if before.is_some() && (under(&moved) || self.sight.has_changed(plan.reads(index))) => {
+                    self.known.remove(&index);
+                    moved[index] = true;
+                }
+                None => {}
+            }
+        }
+        for (remade, old) in std::mem::take(&mut self.remade) {
+            if self.known.get(&remade).is_none_or(|k| k.artifact != old) {
+                // Some may have been judged before it was made again: all are, next time.
+                self.known.retain(|index, _| plan.dependencies(*index).all(|d| d.index != remade));
+            }
+        }
+    }
+
+    /// To be called before the record changes: a build that is killed from here on leaves no state, not an old one.
+    pub fn begin_changes(&mut self) {
+        if !std::mem::replace(&mut self.changing, true) {
+            self.kept.drop_state();
+            // A store that cannot be marked says so when it is written to.
+            let _ = self.store.mark();
+        }
+        self.outdated = true;
+    }
+
+    /// Keeps what is known for the next build. A disk that cannot take it costs that build time, and nothing else.
+    pub fn keep(&mut self) -> Result<(), DbError> {
+        if !self.outdated && !self.sight.is_renewed() {
+            return Ok(());
+        }
+        self.kept.drop_state();
+        self.settle_known();
+        let renewed = self.sight.renewed();
+        self.record.put_files(&renewed)?;
+        let mut known: Vec<Known> = self.known.values().copied().collect();
+        known.sort_unstable_by_key(|k| k.index);
+        let mut outputs: Vec<_> = self.outputs.iter().map(|(i, (a, placed))| (*i as u32, *a, placed.clone())).collect();
+        outputs.sort_unstable_by_key(|(i, ..)| *i);
+        let state = KeptState::new(std::mem::take(&mut self.sight), known, outputs);
+        self.sight = self.kept.put_state(&self.graph_digest, state);
+        self.sight.settle();
+        self.outdated = false;
+        self.changing = false;
         Ok(())
     }
 }
 
+fn read_recipes(root: &Path, kept: &Kept, options: &Options) -> Result<(KeptPlan, Digest), EngineError> {
+    let recipes = load::load(root, options.profile.as_deref())?;
+    let plan = Plan::new(recipes.decls, &recipes.sources)?;
+    Ok(kept.put_plan(plan, recipes.read, recipes.settings))
+}
+
 /// Where the store is: the project's word, else the user's, else the usual place.
-pub fn cache_dir(recipes: &Recipes, root: &Path) -> Result<PathBuf, Failure> {
-    if let Some(dir) = &recipes.settings.cache_dir {
+pub fn cache_dir(settings: &Settings, root: &Path) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &settings.cache_dir {
         return Ok(root.join(dir));
     }
     crate::env::cache_dir().ok_or_else(|| {

@@ -42,8 +42,8 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let words = if args.targets.is_empty() { engine.recipes.settings.default.clone() } else { args.targets.clone() };
-    let chosen = engine.plan.select(&words)?;
+    let words = if args.targets.is_empty() { engine.settings().default.clone() } else { args.targets.clone() };
+    let chosen = engine.plan().select(&words)?;
     if args.dry_run {
         return dry_run(&mut engine, &chosen, args, output);
     }
@@ -55,6 +55,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         force: args.force.is_some(),
         force_all: args.force.as_deref() == Some("all"),
         no_cache: args.no_cache,
+        tell_fresh: output.json || output.verbose,
     };
     let mut watcher: Box<dyn Watcher> = if output.json {
         Box::new(ui::Json)
@@ -76,7 +77,7 @@ fn dry_run(
     args: &Args,
     output: &Output,
 ) -> Result<u8, EngineError> {
-    let closure = engine.plan.closure(chosen);
+    let closure = engine.plan().closure(chosen);
     let judged = engine.judge_all(&closure)?;
     let mut runs = 0;
     for (index, judged) in &judged {

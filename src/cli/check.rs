@@ -10,8 +10,8 @@ pub(super) struct Args {}
 
 pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, EngineError> {
     let engine = open(global)?;
-    let declared = engine.plan.targets.iter().filter(|t| !t.decl.label.is_part()).count();
-    let files = engine.recipes.sources.files().len();
+    let declared = engine.plan().declared().count();
+    let files = engine.recipes().len();
     output.note(&format!("{} in {}, no mistakes", count(declared, "target"), count(files, "recipe")));
     Ok(0)
 }

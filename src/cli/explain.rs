@@ -13,8 +13,8 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.plan.select(std::slice::from_ref(&args.target))?;
-    let closure = engine.plan.closure(&chosen);
+    let chosen = engine.plan().select(std::slice::from_ref(&args.target))?;
+    let closure = engine.plan().closure(&chosen);
     let judged = engine.judge_all(&closure)?;
     for index in chosen {
         let label = engine.label(index).clone();
@@ -26,7 +26,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             }));
             continue;
         }
-        let place = engine.recipes.sources.place(engine.target(index).decl.span(""));
+        let place = engine.place(index);
         let verdict = match judged.verdict {
             Verdict::Fresh => "is fresh",
             Verdict::Cached => "is not built here, but the store has it",

@@ -30,18 +30,17 @@ enum Format {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let engine = open(global)?;
-    let plan = &engine.plan;
+    let plan = engine.plan();
     let chosen = plan.select(&args.targets)?;
     let shown: Vec<usize> =
         plan.closure(&chosen).into_iter().filter(|i| args.parts || !engine.label(*i).is_part()).collect();
-    let under = |index: usize| {
-        plan.targets[index].dependencies.iter().map(|d| d.index).filter(|i| shown.contains(i)).collect::<Vec<_>>()
-    };
+    let under =
+        |index: usize| plan.dependencies(index).map(|d| d.index).filter(|i| shown.contains(i)).collect::<Vec<_>>();
     let format = if output.json { Format::Json } else { args.format };
     match format {
         Format::Tree => {
             for &index in shown.iter().rev() {
-                output.line(&format!("{}  ({})", engine.label(index), engine.target(index).decl.kind));
+                output.line(&format!("{}  ({})", engine.label(index), plan.kind(index).schema().name));
                 for other in under(index) {
                     output.line(&format!("  <- {}", engine.label(other)));
                 }
@@ -50,7 +49,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         Format::Dot => {
             output.line("digraph effai {\n  rankdir=LR;\n  node [shape=box, style=rounded];");
             for &index in &shown {
-                let (label, kind) = (engine.label(index), &engine.target(index).decl.kind);
+                let (label, kind) = (engine.label(index), plan.kind(index).schema().name);
                 output.line(&format!("  \"{label}\" [label=\"{label}\\n{kind}\"];"));
                 for other in under(index) {
                     output.line(&format!("  \"{}\" -> \"{label}\";", engine.label(other)));
@@ -71,7 +70,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             for &index in &shown {
                 let names: Vec<_> = under(index).into_iter().map(|i| engine.label(i)).collect();
                 output.object(&serde_json::json!({
-                    "version": 1, "label": engine.label(index), "kind": engine.target(index).decl.kind,
+                    "version": 1, "label": engine.label(index), "kind": plan.kind(index).schema().name,
                     "stands-on": names,
                 }));
             }

@@ -17,8 +17,8 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.plan.select(&args.targets)?;
-    let closure = engine.plan.closure(&chosen);
+    let chosen = engine.plan().select(&args.targets)?;
+    let closure = engine.plan().closure(&chosen);
     let judged = engine.judge_all(&closure)?;
     let mut stale = false;
     for (index, judged) in &judged {
@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             Verdict::Waits => style::yellow("waits "),
         };
         let mut reasons: Vec<String> = judged.reasons.iter().map(ToString::to_string).collect();
-        if let Some(reason) = engine.state(label).and_then(|s| s.left_out.as_ref()) {
+        if let Some(reason) = engine.left_out(*index)? {
             reasons.push(format!("left out: {reason}"));
         }
         output.line(format!("{word}  {label:<36} {}", reasons.join("; ")).trim_end());

@@ -27,16 +27,30 @@ pub enum Delivery {
     PlacedAside(PathBuf),
 }
 
+/// What was done, and the files that were placed.
+pub type Delivered = (Delivery, Vec<Placed>);
+
 impl Engine {
     /// Where a target's artifact is put when it is asked for.
     pub fn output_dir(&self, label: &Label) -> PathBuf {
         self.root.join("out").join(label.as_str())
     }
 
-    /// Makes `out/LABEL/` hold an artifact. The inner result is a store that lacks bytes.
-    pub fn deliver(&mut self, index: Index, artifact: &Digest) -> Result<Result<Delivery, StoreError>, Failure> {
-        let label = self.label(index).clone();
+    /// Whether `out/LABEL/` holds an artifact, as it was placed.
+    pub fn lies_in_out(&self, index: Index, artifact: &Digest) -> bool {
+        let dir = self.output_dir(&self.label(index));
+        let holds = |placed: &[Placed]| placed.iter().all(|p| matches!(look(&dir, p), Look::AsPlaced));
+        self.outputs.get(&index).is_some_and(|(lies, placed)| lies == artifact && holds(placed))
+    }
+
+    /// Makes `out/LABEL/` hold an artifact. The inner result is a store that lacks bytes. What was placed is in the
+    /// list, which the caller records.
+    pub fn deliver(&mut self, index: Index, artifact: &Digest) -> Result<Result<Delivered, StoreError>, Failure> {
+        let label = self.label(index);
         let dir = self.output_dir(&label);
+        if self.lies_in_out(index, artifact) {
+            return Ok(Ok((Delivery::There, Vec::new())));
+        }
         let before = self.record.outputs(&label)?;
         let same = !before.is_empty() && before.iter().all(|(a, _)| a == artifact);
         let mut edited = Vec::new();
@@ -49,8 +63,15 @@ impl Engine {
             }
         }
         if same && !missing {
-            return Ok(Ok(if edited.is_empty() { Delivery::There } else { Delivery::Edited(edited) }));
+            if edited.is_empty() {
+                self.outdated = true;
+                self.outputs.insert(index, (*artifact, before.into_iter().map(|(_, p)| p).collect()));
+                return Ok(Ok((Delivery::There, Vec::new())));
+            }
+            return Ok(Ok((Delivery::Edited(edited), Vec::new())));
         }
+        self.begin_changes();
+        self.outputs.remove(&index);
         let staging = self.root.join(".effai/scratch").join(format!("deliver-{}", std::process::id()));
         fs::remove_dir_all(&staging)?;
         let mut placed = match self.store.blobs.materialise(&self.store.index, artifact, &staging, Purpose::Output) {
@@ -64,8 +85,8 @@ impl Engine {
         }
         fs::rename(&staging, &dir)?;
         placed.sort_by(|a, b| a.path.cmp(&b.path));
-        self.record.put_outputs(&label, artifact, &placed)?;
-        Ok(Ok(aside.map_or(Delivery::Placed, Delivery::PlacedAside)))
+        self.outputs.insert(index, (*artifact, placed.clone()));
+        Ok(Ok((aside.map_or(Delivery::Placed, Delivery::PlacedAside), placed)))
     }
 
     /// Takes the old files away; what is not as it was placed is moved aside and kept.
@@ -80,6 +101,11 @@ impl Engine {
             let relative = entry.path().strip_prefix(dir).expect("walked from there");
             let ours = before.iter().find(|p| p.path == relative);
             if ours.is_some_and(|placed| matches!(look(dir, placed), Look::AsPlaced)) {
+                continue;
+            }
+            // Placed by a build that was killed before it could say so: the store has the bytes.
+            let digest = Digest::of_file(entry.path()).ok().filter(|_| entry.file_type().is_file());
+            if ours.is_none() && digest.is_some_and(|(digest, _)| self.store.blobs.has(&digest)) {
                 continue;
             }
             let to = aside.join(relative);

@@ -6,13 +6,18 @@
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Fact;
 
 /// How close to the reading a write may be and go unnoticed, in ns. Coarse kernel clocks tick every 4 to
 /// 10 ms; some network file systems keep two-second stamps.
 const GRAIN_NS: i64 = 20_000_000;
 
 /// What the file system says of a file, cheap to ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
     /// Size in bytes.
     pub size: i64,
@@ -35,9 +40,38 @@ impl Stat {
         }
     }
 
+    /// What is at a path, following links; none where nothing can be seen.
+    pub fn at(path: &Path) -> Option<Self> {
+        path.metadata().ok().map(|m| Self::of(&m))
+    }
+
     /// Whether a digest read at `read_at_ns`, when the file looked like `then`, is still its digest.
     pub fn proves(&self, then: &Stat, read_at_ns: i64) -> bool {
         self == then && self.mtime_ns.max(self.ctime_ns) + GRAIN_NS < read_at_ns
+    }
+}
+
+/// One file as it was last read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeenFile {
+    /// From the project's root.
+    pub path: PathBuf,
+    /// How it looked; none where nothing was there.
+    pub stat: Option<Stat>,
+    /// When it was read, ns since the epoch.
+    pub at_ns: i64,
+    /// What it is to a manifest.
+    pub fact: Fact,
+}
+
+impl SeenFile {
+    /// Whether this is still what the file is.
+    pub fn holds(&self, now: Option<Stat>) -> bool {
+        match (&self.stat, now) {
+            (Some(then), Some(now)) => now.proves(then, self.at_ns),
+            (None, None) => true,
+            _ => false,
+        }
     }
 }
 

@@ -4,17 +4,20 @@ use std::path::{Path, PathBuf};
 
 use super::{Digest, Fact, Manifest};
 use crate::failure::Failure;
-use crate::plan::{Plan, Role, Target};
+use crate::plan::{Index, Plan, Role};
+use crate::recipe::decl::Decl;
 use crate::recipe::glob;
 use crate::recipe::schema::Type;
 use crate::recipe::walk::walk;
+use crate::util::text::escape;
 
 /// What the manifest must know from outside; the engine answers, so that this module stays pure.
 pub trait Outside {
-    /// The digest of a project file, by its path from the root; none if it is not there.
-    fn file(&mut self, path: &Path) -> Result<Option<Digest>, Failure>;
-    /// The project's files a glob stands for.
-    fn files(&mut self, glob: &str) -> Result<Vec<PathBuf>, Failure>;
+    /// What a project file is, by its path from the root: [`Fact::File`], [`Fact::Executable`], [`Fact::Link`] or
+    /// [`Fact::Missing`].
+    fn file(&mut self, path: &Path) -> Result<Fact, Failure>;
+    /// The project's files a glob stands for, and what each is.
+    fn files(&mut self, glob: &str) -> Result<Vec<(PathBuf, Fact)>, Failure>;
     /// Whether a program is on this machine.
     fn has_tool(&mut self, name: &str) -> bool;
     /// Who this machine is, for kinds that measure it.
@@ -28,13 +31,13 @@ pub trait Outside {
 /// measures. Not in it: times, absolute paths, host or user names, the number of threads, effai's release.
 pub fn manifest(
     plan: &Plan,
-    target: &Target,
-    artifact: &dyn Fn(usize) -> Digest,
+    index: Index,
+    decl: &Decl,
+    artifact: &dyn Fn(Index) -> Digest,
     outside: &mut dyn Outside,
 ) -> Result<Manifest, Failure> {
     let mut manifest = Manifest::default();
-    let decl = &target.decl;
-    let kind = target.kind();
+    let kind = plan.kind(index);
     let name = |fact: &str| format!("{}.{fact}", decl.kind);
     manifest.state("kind", Fact::Text(decl.kind.clone()));
     manifest.state("kind.version", Fact::Int(kind.version().into()));
@@ -65,45 +68,43 @@ pub fn manifest(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    for dependency in &target.dependencies {
-        match &dependency.role {
+    for dependency in plan.dependencies(index) {
+        let label = plan.name(dependency.index);
+        match dependency.role {
             Role::Named => {}
-            Role::Part(part) => {
+            Role::Part => {
+                let part = label.strip_prefix(decl.label.as_str()).unwrap_or(label).trim_start_matches(':');
                 manifest.state(name(&format!("part.{part}")), Fact::Artifact(artifact(dependency.index)));
             }
             Role::Alongside => {
-                let label = &plan.targets[dependency.index].decl.label;
                 manifest.state(format!("alongside.{label}"), Fact::Artifact(artifact(dependency.index)));
             }
         }
     }
-    if target.needs.measures {
+    if plan.needs(index).measures {
         manifest.state("machine", Fact::Text(outside.machine()));
     }
     Ok(manifest)
 }
 
 fn state_files(manifest: &mut Manifest, text: &str, ty: Type, outside: &mut dyn Outside) -> Result<(), Failure> {
-    let paths = match ty {
+    let files = match ty {
         Type::Glob => outside.files(text)?,
-        _ => vec![PathBuf::from(text)],
+        _ => vec![(PathBuf::from(text), outside.file(Path::new(text))?)],
     };
-    if paths.is_empty() && !glob::is_glob(text) {
+    if files.is_empty() && !glob::is_glob(text) {
         return Err(Failure::user(format!("there is no file `{text}`")).help("check the path in the recipe"));
     }
-    for path in paths {
-        let name = format!("file.{}", path.display());
-        if manifest.facts().any(|(n, _)| n == name) {
+    for (path, fact) in files {
+        let name = format!("file.{}", escape(&path));
+        if manifest.has(&name) {
             continue;
         }
-        let fact = match outside.file(&path)? {
-            Some(digest) => Fact::File(digest),
-            None if ty == Type::File => {
-                return Err(Failure::user(format!("there is no file `{}`", path.display()))
-                    .help("check the path in the recipe"));
-            }
-            None => Fact::Missing,
-        };
+        if fact == Fact::Missing && ty == Type::File {
+            return Err(
+                Failure::user(format!("there is no file `{}`", path.display())).help("check the path in the recipe")
+            );
+        }
         manifest.state(name, fact);
     }
     Ok(())

@@ -36,6 +36,10 @@ pub enum Fact {
     Artifact(Digest),
     /// A file's content.
     File(Digest),
+    /// The content of a file with the executable bit.
+    Executable(Digest),
+    /// A symbolic link that does not lead to a file; its target, with bytes outside printable ASCII as `%XX`.
+    Link(String),
     /// A file that is not there.
     Missing,
 }
@@ -49,6 +53,11 @@ impl Manifest {
         let name = name.into();
         let before = self.facts.insert(name.clone(), fact);
         assert!(before.is_none(), "the fact `{name}` is stated twice");
+    }
+
+    /// Whether a fact of that name is stated.
+    pub fn has(&self, name: &str) -> bool {
+        self.facts.contains_key(name)
     }
 
     /// The facts, by name.
@@ -82,6 +91,14 @@ impl Manifest {
                 Fact::File(digest) => {
                     hasher.update(b"c");
                     hasher.update(digest.bytes());
+                }
+                Fact::Executable(digest) => {
+                    hasher.update(b"x");
+                    hasher.update(digest.bytes());
+                }
+                Fact::Link(target) => {
+                    hasher.update(b"l");
+                    hasher.part(target.as_bytes());
                 }
                 Fact::Missing => hasher.update(b"m"),
             }
@@ -176,6 +193,8 @@ impl fmt::Display for Fact {
             Fact::Bool(b) => write!(f, "#{b}"),
             Fact::Artifact(digest) => write!(f, "artifact {}", digest.short()),
             Fact::File(digest) => write!(f, "content {}", digest.short()),
+            Fact::Executable(digest) => write!(f, "executable, content {}", digest.short()),
+            Fact::Link(target) => write!(f, "link to {target}"),
             Fact::Missing => f.write_str("missing"),
         }
     }

@@ -64,7 +64,7 @@ impl Kind for Command {
         fs::create_dir_all(&dir)?;
         for glob in &fields.input {
             for path in cx.project_files(glob)? {
-                fs::copy(&cx.project_file(&path.to_string_lossy()), &dir.join(&path))?;
+                copy_input(&cx.project_file(&path), &dir.join(&path))?;
             }
         }
         for label in &fields.needs {
@@ -86,6 +86,17 @@ impl Kind for Command {
         }
         Ok(())
     }
+}
+
+/// A file, followed through links; a link that leads to no file stays one.
+fn copy_input(from: &Path, to: &Path) -> Result<(), Failure> {
+    if from.is_file() {
+        fs::copy(from, to)?;
+        return Ok(());
+    }
+    let target = fs::at("read the link", from, from.read_link())?;
+    fs::create_dir_all(to.parent().unwrap_or(to))?;
+    Ok(fs::at("link", to, std::os::unix::fs::symlink(target, to))?)
 }
 
 fn keep(dir: &Path, path: &str, out: &Path) -> Result<(), Failure> {

@@ -155,7 +155,7 @@ impl ActionCx<'_> {
     }
 
     /// A file of the project, named by a `File` field.
-    pub fn project_file(&self, path: &str) -> PathBuf {
+    pub fn project_file(&self, path: impl AsRef<Path>) -> PathBuf {
         self.project.join(path)
     }
 

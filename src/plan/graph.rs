@@ -1,41 +1,64 @@
 //! Declarations to a checked graph: parts added, references resolved, cycles refused. Pure.
+//!
+//! A plan is a handful of flat tables, so that one of a hundred thousand targets is read back in milliseconds
+//! where the recipes have not changed. Declarations lie beside it as bytes; only what must be judged is decoded.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
 
 use super::Label;
-use crate::kind::{self, Kind, Needs};
+use super::table::{Lists, Texts};
+use crate::kind::{self, Kind, Needs, Pool};
 use crate::recipe::check::fill_defaults;
 use crate::recipe::decl::Decl;
 use crate::recipe::glob;
 use crate::recipe::mistake::{Mistake, Mistakes, nearest};
+use crate::recipe::node::Span;
 use crate::recipe::schema::Type;
 use crate::recipe::source::Sources;
 use crate::recipe::walk::walk;
 
-/// A target's place in [`Plan::targets`].
+/// A target's place in a [`Plan`].
 pub type Index = usize;
 
-/// Every target of a project, each after all that it stands on.
-#[derive(Debug)]
+/// Every target of a project, each after all that it stands on; among equals in the order of the text.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// In topological order; among equals in the order of the text.
-    pub targets: Vec<Target>,
-    by_label: BTreeMap<Label, Index>,
+    labels: Texts,
+    /// Targets in the order of their labels.
+    by_label: Vec<u32>,
+    /// Places in [`kind::KINDS`].
+    kinds: Vec<u8>,
+    needs: Vec<u8>,
+    places: Vec<Span>,
+    dependencies: Lists,
+    roles: Vec<Role>,
+    /// What each target asks of files and machine: places in `questions`.
+    reads: Lists,
+    question_sorts: Vec<Sort>,
+    question_texts: Texts,
+    /// Where each declaration ends in `decls`.
+    decl_ends: Vec<u64>,
+    #[serde(skip)]
+    decls: OnceLock<Vec<u8>>,
 }
 
-/// One target and what it stands on.
-#[derive(Debug)]
-pub struct Target {
-    /// Its declaration.
-    pub decl: Decl,
-    /// What it stands on, without repetition.
-    pub dependencies: Vec<Dependency>,
-    /// What its action needs.
-    pub needs: Needs,
+/// Why a target stands on another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// The declaration names it; the artifact's facts are stated by field.
+    Named,
+    /// A part of it.
+    Part,
+    /// A named one is of no use without it.
+    Alongside,
 }
 
 /// One thing a target stands on.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dependency {
     /// The other target.
     pub index: Index,
@@ -43,27 +66,30 @@ pub struct Dependency {
     pub role: Role,
 }
 
-/// Why a target stands on another.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Role {
-    /// The declaration names it; the artifact's facts are stated by field.
-    Named,
-    /// A part of it; the part's name.
-    Part(String),
-    /// A named one is of no use without it.
-    Alongside,
+/// What a target asks of the project's files and the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question<'a> {
+    /// A file's content.
+    File(&'a str),
+    /// The files a glob stands for, and their content.
+    Glob(&'a str),
+    /// Whether a program is there.
+    Tool(&'a str),
+    /// Who the machine is.
+    Machine,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+enum Sort {
+    File,
+    Glob,
+    Tool,
+    Machine,
 }
 
 impl std::fmt::Debug for dyn Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.schema().name)
-    }
-}
-
-impl Target {
-    /// Its kind.
-    pub fn kind(&self) -> &'static dyn Kind {
-        kind_of(&self.decl)
     }
 }
 
@@ -86,7 +112,7 @@ impl Plan {
     pub fn new(decls: Vec<Decl>, sources: &Sources) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
         let decls = with_parts(decls);
-        let by_label: BTreeMap<Label, Index> = decls.iter().enumerate().map(|(i, d)| (d.label.clone(), i)).collect();
+        let by_label: HashMap<&str, Index> = decls.iter().enumerate().map(|(i, d)| (d.label.as_str(), i)).collect();
         let mut edges: Vec<Vec<Dependency>> = Vec::with_capacity(decls.len());
         for decl in &decls {
             edges.push(dependencies(decl, &decls, &by_label, sources, &mut mistakes));
@@ -94,49 +120,170 @@ impl Plan {
         if !mistakes.is_empty() {
             return Err(Mistakes { mistakes });
         }
-        let order = match topological(&edges) {
-            Ok(order) => order,
-            Err(cycle) => return Err(Mistakes { mistakes: vec![cycle_mistake(&cycle, &decls, sources)] }),
-        };
-        Ok(Self::in_order(decls, edges, &order))
+        match topological(&edges) {
+            Ok(order) => Ok(Self::in_order(&decls, &edges, &order)),
+            Err(cycle) => Err(Mistakes { mistakes: vec![cycle_mistake(&cycle, &decls, sources)] }),
+        }
     }
 
-    fn in_order(decls: Vec<Decl>, edges: Vec<Vec<Dependency>>, order: &[Index]) -> Self {
+    fn in_order(decls: &[Decl], edges: &[Vec<Dependency>], order: &[Index]) -> Self {
         let mut place = vec![0; order.len()];
         for (new, old) in order.iter().enumerate() {
             place[*old] = new;
         }
-        let mut slots: Vec<Option<(Decl, Vec<Dependency>)>> = decls.into_iter().zip(edges).map(Some).collect();
-        let targets: Vec<Target> = order
-            .iter()
-            .map(|old| {
-                let (decl, mut dependencies) = slots[*old].take().expect("each place is taken once");
-                dependencies.iter_mut().for_each(|d| d.index = place[d.index]);
-                let needs = kind_of(&decl).needs(&decl);
-                Target { decl, dependencies, needs }
-            })
-            .collect();
-        let by_label = targets.iter().enumerate().map(|(i, t)| (t.decl.label.clone(), i)).collect();
-        Self { targets, by_label }
+        let mut plan = Self {
+            labels: Texts::default(),
+            by_label: Vec::new(),
+            kinds: Vec::with_capacity(order.len()),
+            needs: Vec::with_capacity(order.len()),
+            places: Vec::with_capacity(order.len()),
+            dependencies: Lists::default(),
+            roles: Vec::new(),
+            reads: Lists::default(),
+            question_sorts: Vec::new(),
+            question_texts: Texts::default(),
+            decl_ends: Vec::with_capacity(order.len()),
+            decls: OnceLock::new(),
+        };
+        let mut questions = Questions::default();
+        let mut bytes = Vec::new();
+        for old in order {
+            let decl = &decls[*old];
+            let kind = kind::KINDS.iter().position(|k| k.schema().name == decl.kind).expect("a known kind");
+            let needs = kind_of(decl).needs(decl);
+            plan.labels.push(decl.label.as_str());
+            plan.kinds.push(u8::try_from(kind).expect("fewer than 256 kinds"));
+            plan.needs.push(pack(&needs));
+            plan.places.push(decl.span(""));
+            plan.dependencies.push(edges[*old].iter().map(|d| place[d.index] as u32));
+            plan.roles.extend(edges[*old].iter().map(|d| d.role));
+            let asked = questions.of(&mut plan, decl, &needs);
+            plan.reads.push(asked);
+            serde_json::to_writer(&mut bytes, &decl.fields).expect("fields are plain");
+            plan.decl_ends.push(bytes.len() as u64);
+        }
+        plan.by_label = (0..order.len() as u32).collect();
+        let mut by_label = std::mem::take(&mut plan.by_label);
+        by_label.sort_unstable_by(|a, b| plan.name(*a as usize).cmp(plan.name(*b as usize)));
+        plan.by_label = by_label;
+        plan.decls = OnceLock::from(bytes);
+        plan
+    }
+
+    /// How many targets there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// A target's label as text.
+    pub fn name(&self, index: Index) -> &str {
+        self.labels.get(index)
+    }
+
+    /// A target's label.
+    pub fn label(&self, index: Index) -> Label {
+        Label::new(self.name(index))
+    }
+
+    /// Whether a target is a part of another.
+    pub fn is_part(&self, index: Index) -> bool {
+        self.name(index).contains(':')
+    }
+
+    /// A target's kind.
+    pub fn kind(&self, index: Index) -> &'static dyn Kind {
+        kind::KINDS[usize::from(self.kinds[index])]
+    }
+
+    /// What a target's action needs.
+    pub fn needs(&self, index: Index) -> Needs {
+        unpack(self.needs[index])
+    }
+
+    /// Where a target's label stands in a recipe.
+    pub fn place(&self, index: Index) -> Span {
+        self.places[index]
+    }
+
+    /// What a target stands on, without repetition.
+    pub fn dependencies(&self, index: Index) -> impl ExactSizeIterator<Item = Dependency> + Clone {
+        let range = self.dependencies.range(index);
+        let others = self.dependencies.get(index).iter();
+        others.zip(&self.roles[range]).map(|(index, role)| Dependency { index: *index as Index, role: *role })
+    }
+
+    /// What a target asks of files and machine: places among the plan's questions.
+    pub fn reads(&self, index: Index) -> &[u32] {
+        self.reads.get(index)
+    }
+
+    /// How many different questions the plan's targets ask.
+    pub fn questions(&self) -> usize {
+        self.question_sorts.len()
+    }
+
+    /// A question by its place.
+    pub fn question(&self, place: usize) -> Question<'_> {
+        let text = self.question_texts.get(place);
+        match self.question_sorts[place] {
+            Sort::File => Question::File(text),
+            Sort::Glob => Question::Glob(text),
+            Sort::Tool => Question::Tool(text),
+            Sort::Machine => Question::Machine,
+        }
+    }
+
+    /// The bytes of all declarations, to be kept beside the plan.
+    pub fn decl_bytes(&self) -> &[u8] {
+        self.decls.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// A target's declaration; `load` gives the bytes of all where the plan was read back without them.
+    pub fn decl<E>(&self, index: Index, load: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Decl, E> {
+        let bytes = match self.decls.get() {
+            Some(bytes) => bytes,
+            None => {
+                let loaded = load()?;
+                self.decls.get_or_init(|| loaded)
+            }
+        };
+        let start = if index == 0 { 0 } else { self.decl_ends[index - 1] };
+        let text = &bytes[start as usize..self.decl_ends[index] as usize];
+        Ok(Decl {
+            kind: self.kind(index).schema().name.to_owned(),
+            label: self.label(index),
+            fields: serde_json::from_slice(text).expect("the plan wrote it"),
+            spans: BTreeMap::from([(String::new(), self.place(index))]),
+        })
     }
 
     /// The target of this label.
     pub fn find(&self, label: &str) -> Option<Index> {
-        self.by_label.get(&Label::new(label)).copied()
+        let at = self.by_label.binary_search_by(|i| self.name(*i as usize).cmp(label)).ok()?;
+        Some(self.by_label[at] as Index)
+    }
+
+    /// All labels but those of parts, sorted.
+    pub fn declared(&self) -> impl Iterator<Item = &str> {
+        self.by_label.iter().map(|i| self.name(*i as usize)).filter(|l| !l.contains(':'))
     }
 
     /// The targets that words of the command line name: labels, globs over labels, or paths below `out/`.
     /// Without words, every declared target (not parts).
     pub fn select(&self, words: &[String]) -> Result<Vec<Index>, UnknownTarget> {
         if words.is_empty() {
-            return Ok((0..self.targets.len()).filter(|i| !self.targets[*i].decl.label.is_part()).collect());
+            return Ok((0..self.len()).filter(|i| !self.is_part(*i)).collect());
         }
         let mut chosen = Vec::new();
         for word in words {
             let found = self.matching(word);
             if found.is_empty() {
-                let labels = self.by_label.keys().map(Label::as_str).filter(|l| !l.contains(':'));
-                let near = nearest(word, labels).map(str::to_owned);
+                let near = nearest(word, self.declared()).map(str::to_owned);
                 return Err(UnknownTarget { found: word.clone(), near });
             }
             chosen.extend(found);
@@ -159,20 +306,73 @@ impl Plan {
             return Vec::new();
         }
         let Ok(matcher) = glob::compile(word) else { return Vec::new() };
-        self.by_label.iter().filter(|(l, _)| !l.is_part() && matcher.is_match(l.as_str())).map(|(_, i)| *i).collect()
+        (0..self.len()).filter(|i| !self.is_part(*i) && matcher.is_match(self.name(*i))).collect()
     }
 
     /// The chosen targets and all they stand on, in topological order.
     pub fn closure(&self, chosen: &[Index]) -> Vec<Index> {
-        let mut wanted = vec![false; self.targets.len()];
+        let mut wanted = vec![false; self.len()];
         chosen.iter().for_each(|i| wanted[*i] = true);
-        for i in (0..self.targets.len()).rev() {
+        for i in (0..self.len()).rev() {
             if wanted[i] {
-                self.targets[i].dependencies.iter().for_each(|d| wanted[d.index] = true);
+                self.dependencies.get(i).iter().for_each(|d| wanted[*d as Index] = true);
             }
         }
         (0..wanted.len()).filter(|i| wanted[*i]).collect()
     }
+}
+
+/// The plan's questions while they are gathered: each is asked once, however many targets ask it.
+#[derive(Default)]
+struct Questions {
+    places: HashMap<(Sort, String), u32>,
+}
+
+impl Questions {
+    fn of(&mut self, plan: &mut Plan, decl: &Decl, needs: &Needs) -> Vec<u32> {
+        let mut asked = Vec::new();
+        let mut ask = |sort, text: Cow<'_, str>| {
+            let place = *self.places.entry((sort, text.into_owned())).or_insert_with_key(|(sort, text)| {
+                plan.question_sorts.push(*sort);
+                plan.question_texts.push(text);
+                plan.question_sorts.len() as u32 - 1
+            });
+            if !asked.contains(&place) {
+                asked.push(place);
+            }
+        };
+        walk(kind_of(decl).schema(), &decl.fields, &mut |visit| {
+            let sort = match visit.ty {
+                Type::File => Sort::File,
+                Type::Glob => Sort::Glob,
+                Type::Tool => Sort::Tool,
+                _ => return,
+            };
+            ask(sort, Cow::Borrowed(visit.value.as_str().unwrap_or_default()));
+        });
+        if needs.measures {
+            ask(Sort::Machine, Cow::Borrowed(""));
+        }
+        asked
+    }
+}
+
+fn pack(needs: &Needs) -> u8 {
+    let pool = match needs.pool {
+        Pool::Cpu => 0,
+        Pool::Machine => 1,
+        Pool::Network => 2,
+    };
+    pool | u8::from(needs.repeatable) << 4 | u8::from(needs.measures) << 5
+}
+
+fn unpack(packed: u8) -> Needs {
+    let pool = match packed & 15 {
+        1 => Pool::Machine,
+        2 => Pool::Network,
+        _ => Pool::Cpu,
+    };
+    Needs { pool, repeatable: packed & 16 != 0, measures: packed & 32 != 0 }
 }
 
 /// The declarations, each preceded by its parts, and theirs.
@@ -195,18 +395,19 @@ fn with_parts(decls: Vec<Decl>) -> Vec<Decl> {
 fn dependencies(
     decl: &Decl,
     decls: &[Decl],
-    by_label: &BTreeMap<Label, Index>,
+    by_label: &HashMap<&str, Index>,
     sources: &Sources,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Dependency> {
     let mut found: Vec<Dependency> = Vec::new();
+    let mut seen = HashSet::new();
     let mut add = |index: Index, role: Role| {
-        if !found.iter().any(|d| d.index == index) {
+        if seen.insert(index) {
             found.push(Dependency { index, role });
         }
     };
     for part in kind_of(decl).parts(decl) {
-        add(by_label[&decl.label.part(&part.name)], Role::Part(part.name));
+        add(by_label[decl.label.part(&part.name).as_str()], Role::Part);
     }
     let mut named = Vec::new();
     walk(kind_of(decl).schema(), &decl.fields, &mut |visit| {
@@ -214,13 +415,13 @@ fn dependencies(
             return;
         }
         let text = visit.value.as_str().unwrap_or_default();
-        match by_label.get(&Label::new(text)) {
+        match by_label.get(text) {
             Some(index) => named.push(*index),
             None if decl.label.is_part() => {
                 // The target this is a part of names the same label and reports it.
             }
             None => {
-                let help = match nearest(text, by_label.keys().map(Label::as_str).filter(|l| !l.contains(':'))) {
+                let help = match nearest(text, decls.iter().map(|d| d.label.as_str()).filter(|l| !l.contains(':'))) {
                     Some(near) => format!("did you mean \"{near}\"?"),
                     None => "`effai graph` shows the targets there are".into(),
                 };
@@ -238,7 +439,7 @@ fn dependencies(
     for index in named {
         let other = &decls[index];
         for label in kind_of(other).alongside(other) {
-            if let Some(beside) = by_label.get(&Label::new(&label)) {
+            if let Some(beside) = by_label.get(label.as_str()) {
                 add(*beside, Role::Alongside);
             }
         }

@@ -2,6 +2,8 @@
 
 mod graph;
 mod label;
+mod table;
 
-pub use graph::{Dependency, Index, Plan, Role, Target, UnknownTarget};
+pub use graph::{Dependency, Index, Plan, Question, Role, UnknownTarget};
 pub use label::Label;
+pub use table::{Lists, Texts};

@@ -1,9 +1,12 @@
-//! Globs over the project's files.
+//! Globs over the project's files, and the evidence that a listing still holds.
 
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
+
+use crate::fingerprint::evidence::Stat;
 
 /// A glob that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +19,31 @@ pub enum GlobError {
     Walk(#[from] walkdir::Error),
 }
 
+/// The files a glob stood for, and how what was walked looked then.
+///
+/// A directory's times change when a name in it appears or goes, so a listing holds for as long as every directory
+/// that was walked looks the same and had not been written to just before it was read (see [`Stat::proves`]).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Relative to the root, sorted.
+    pub files: Vec<PathBuf>,
+    /// Every directory that was walked, or the path that was not there, relative to the root.
+    pub walked: Vec<(PathBuf, Option<Stat>)>,
+    /// When the walk began, ns since the epoch.
+    pub at_ns: i64,
+}
+
+impl Listing {
+    /// Whether a walk now would find the same names.
+    pub fn holds(&self, root: &Path) -> bool {
+        self.walked.iter().all(|(path, then)| match (then, Stat::at(&root.join(path))) {
+            (Some(then), Some(now)) => now.proves(then, self.at_ns),
+            (None, None) => true,
+            _ => false,
+        })
+    }
+}
+
 /// Whether a text has glob characters at all.
 pub fn is_glob(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
@@ -26,35 +54,107 @@ pub fn compile(glob: &str) -> Result<GlobMatcher, GlobError> {
     Ok(GlobBuilder::new(glob).literal_separator(true).build()?.compile_matcher())
 }
 
-/// The files below `root` that a glob matches, relative to it and sorted. A directory's path means all
-/// files below it. effai's own directories and `.git` are passed over.
-pub fn expand(root: &Path, glob: &str) -> Result<Vec<PathBuf>, GlobError> {
+/// The files below `root` that a glob matches. A directory's path means all files below it.
+///
+/// Passed over: `.git`, the project's own `.effai` and `out`, and directories that say by a `CACHEDIR.TAG` that they
+/// are caches. A symbolic link is listed and not walked into.
+pub fn list(root: &Path, glob: &str) -> Result<Listing, GlobError> {
+    let at_ns = now_ns();
     let glob = glob.trim_start_matches("./").trim_end_matches('/');
-    if !is_glob(glob) && root.join(glob).is_file() {
-        return Ok(vec![PathBuf::from(glob)]);
-    }
+    let whole = !is_glob(glob);
     let matcher = compile(glob)?;
     let fixed: PathBuf =
         Path::new(glob).components().take_while(|c| !is_glob(&c.as_os_str().to_string_lossy())).collect();
     let start = root.join(&fixed);
-    if !start.exists() {
-        return Ok(Vec::new());
+    let Ok(metadata) = start.metadata() else {
+        let dangling = start.is_symlink().then(|| fixed.clone());
+        return Ok(Listing { files: dangling.into_iter().collect(), walked: vec![(fixed, None)], at_ns });
+    };
+    if !metadata.is_dir() {
+        let files = if whole { vec![fixed.clone()] } else { Vec::new() };
+        return Ok(Listing { files, walked: vec![(fixed, Some(Stat::of(&metadata)))], at_ns });
     }
-    let whole_directory = !is_glob(glob);
-    let mut found = Vec::new();
-    let walk = WalkDir::new(&start).sort_by_file_name().into_iter().filter_entry(|e| {
-        e.depth() == 0 || !matches!(e.file_name().to_str(), Some(".git" | ".effai" | "out" | "target"))
-    });
-    for entry in walk {
+    let depth_max = match whole || glob.contains("**") {
+        true => usize::MAX,
+        false => Path::new(glob).components().count() - fixed.components().count(),
+    };
+    let walk = WalkDir::new(&start).sort_by_file_name().max_depth(depth_max);
+    let mut listing = Listing { at_ns, ..Listing::default() };
+    let mut entries = walk.into_iter();
+    while let Some(entry) = entries.next() {
         let entry = entry?;
-        if entry.file_type().is_dir() {
+        let Ok(relative) = entry.path().strip_prefix(root) else { continue };
+        if entry.file_type().is_dir() || entry.depth() == 0 {
+            let ours = entry.depth() > 0 && [".effai", "out"].iter().any(|name| relative == Path::new(name));
+            if ours || entry.file_name() == ".git" && entry.depth() > 0 {
+                entries.skip_current_dir();
+                continue;
+            }
+            if entry.depth() >= depth_max {
+                continue;
+            }
+            listing.walked.push((relative.to_owned(), Stat::at(entry.path())));
+            if entry.depth() > 0 && entry.path().join("CACHEDIR.TAG").exists() {
+                entries.skip_current_dir();
+            }
             continue;
         }
-        let Ok(relative) = entry.path().strip_prefix(root) else { continue };
-        if whole_directory || matcher.is_match(relative) {
-            found.push(relative.to_owned());
+        if whole || matcher.is_match(relative) {
+            listing.files.push(relative.to_owned());
         }
     }
-    found.sort();
-    Ok(found)
+    listing.files.sort();
+    Ok(listing)
+}
+
+/// The files below `root` that a glob matches, relative to it and sorted; see [`list`].
+pub fn expand(root: &Path, glob: &str) -> Result<Vec<PathBuf>, GlobError> {
+    Ok(list(root, glob)?.files)
+}
+
+fn now_ns() -> i64 {
+    jiff::Timestamp::now().as_nanosecond() as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(root: &Path, glob: &str) -> Vec<String> {
+        expand(root, glob).expect("listed").iter().map(|p| p.display().to_string()).collect()
+    }
+
+    #[test]
+    fn a_directory_is_all_below_it_but_caches_and_our_own() {
+        let dir = tempfile::tempdir().expect("made");
+        for file in ["a/x.txt", "a/out/y.txt", "a/.git/z", "out/o", ".effai/e", "t/CACHEDIR.TAG", "t/u", "a/b/w.md"] {
+            crate::util::fs::write(&dir.path().join(file), b"").expect("written");
+        }
+        assert_eq!(names(dir.path(), "a"), ["a/b/w.md", "a/out/y.txt", "a/x.txt"]);
+        assert_eq!(names(dir.path(), "a/*.txt"), ["a/x.txt"]);
+        assert_eq!(names(dir.path(), "**/*.txt"), ["a/out/y.txt", "a/x.txt"]);
+        assert_eq!(names(dir.path(), "**"), ["a/b/w.md", "a/out/y.txt", "a/x.txt"]);
+        assert_eq!(names(dir.path(), "nothing/*.txt"), [""; 0]);
+    }
+
+    #[test]
+    fn a_listing_holds_until_a_name_appears_or_goes() {
+        let dir = tempfile::tempdir().expect("made");
+        let root = dir.path();
+        crate::util::fs::write(&root.join("a/b/x"), b"").expect("written");
+        let later = |mut listing: Listing| {
+            listing.at_ns += 1_000_000_000;
+            listing
+        };
+        let listing = later(list(root, "a/**").expect("listed"));
+        assert!(listing.holds(root));
+        crate::util::fs::write(&root.join("a/b/x"), b"other content").expect("written");
+        assert!(listing.holds(root), "content is not the listing's business");
+        crate::util::fs::write(&root.join("a/b/y"), b"").expect("written");
+        assert!(!listing.holds(root));
+        let none = later(list(root, "z").expect("listed"));
+        assert!(none.holds(root));
+        crate::util::fs::write(&root.join("z"), b"").expect("written");
+        assert!(!none.holds(root));
+    }
 }

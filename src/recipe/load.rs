@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::check;
 use super::decl::{Decl, Problems};
 use super::expand;
-use super::glob;
+use super::glob::{self, Listing};
 use super::mistake::{Mistake, Mistakes, nearest};
 use super::node::{Node, Scalar, Span};
 use super::parse;
 use super::source::Sources;
 use crate::fingerprint::Digest;
+use crate::fingerprint::evidence::Stat;
 use crate::kind;
 use crate::plan::Label;
 use crate::util::fs::{self, FsError};
@@ -35,10 +38,36 @@ pub struct Recipes {
     pub sources: Sources,
     /// Every profile any declaration knows.
     pub profiles: Vec<String>,
+    /// What was read.
+    pub read: Read,
+}
+
+/// What a load read, and how it looked: while it looks so still, another load gives the same.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Read {
+    /// Recipes, by their path from the root, and when each was read, ns since the epoch.
+    files: Vec<(PathBuf, Stat, i64)>,
+    /// Globs over recipes.
+    listings: Vec<Listing>,
+}
+
+impl Read {
+    /// Whether a load now would read the same.
+    pub fn holds(&self, root: &Path) -> bool {
+        let same = |(path, then, at_ns): &(PathBuf, Stat, i64)| {
+            Stat::at(&root.join(path)).is_some_and(|now| now.proves(then, *at_ns))
+        };
+        self.files.iter().all(same) && self.listings.iter().all(|l| l.holds(root))
+    }
+
+    /// The recipes that were read.
+    pub fn recipes(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.files.iter().map(|(path, ..)| path.as_path())
+    }
 }
 
 /// What `effai.kdl` says besides targets.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// The project's name.
     pub name: String,
@@ -91,6 +120,7 @@ pub fn load(root: &Path, profile: Option<&str>) -> Result<Recipes, LoadError> {
         settings: Settings::default(),
         targets: Vec::new(),
         profiles: Vec::new(),
+        read: Read::default(),
         parsed_dir: root.join(".effai/parsed"),
     };
     let mut queue = vec![PathBuf::from(PROJECT_FILE)];
@@ -115,13 +145,18 @@ struct Loader<'a> {
     settings: Settings,
     targets: Vec<Node>,
     profiles: Vec<String>,
+    read: Read,
     parsed_dir: PathBuf,
 }
 
 impl Loader<'_> {
     /// Reads one recipe; returns the recipes it includes.
     fn file(&mut self, path: &Path) -> Result<Vec<PathBuf>, LoadError> {
-        let text = fs::read_text(&self.root.join(path))?;
+        let full = self.root.join(path);
+        let at_ns = jiff::Timestamp::now().as_nanosecond() as i64;
+        let stat = Stat::at(&full).unwrap_or_default();
+        let text = fs::read_text(&full)?;
+        self.read.files.push((path.to_owned(), stat, at_ns));
         let digest = Digest::of(text.as_bytes());
         let file = self.sources.add(path.to_owned(), text.clone());
         let nodes = match self.parsed(&digest, file) {
@@ -160,7 +195,11 @@ impl Loader<'_> {
     }
 
     fn included(&mut self, pattern: &str, span: Span) -> Vec<PathBuf> {
-        match glob::expand(self.root, pattern) {
+        let listed = glob::list(self.root, pattern).map(|listing| {
+            self.read.listings.push(listing.clone());
+            listing.files
+        });
+        match listed {
             Ok(found) if found.is_empty() && !glob::is_glob(pattern) => {
                 let mistake = Mistake::new("recipe::include", format!("there is no recipe `{pattern}`")).mark(
                     &self.sources,
@@ -272,6 +311,7 @@ impl Loader<'_> {
             decls,
             sources: self.sources,
             profiles: self.profiles,
+            read: self.read,
         })
     }
 

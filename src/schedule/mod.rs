@@ -1,7 +1,7 @@
 //! Runs what is stale, in order, as much at once as the pools allow.
 //!
-//! One loop on one thread owns all state. Worker threads each watch one action and send messages. A
-//! target's state changes in `Build::settle` and `Build::start` and nowhere else:
+//! One loop on one thread owns all state. Worker threads each lay out, watch and take in one action and send messages.
+//! A target's state changes in `Build::settle` and `Build::start` and nowhere else:
 //!
 //! ```text
 //! Waiting -> Known                 its key has an artifact
@@ -10,9 +10,16 @@
 //! Known -> Ready                   its bytes are needed and no longer in the store
 //! ```
 
+//!
+//! What can run waits in line: those with the longest way to the end before the others, by the durations of earlier
+//! runs. What ended is written down in batches, its blobs synced first; a batch holds its keys' locks, so another
+//! process that waits for one finds the key in the index and does not run it again.
+
+mod batch;
+mod line;
 mod pools;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -23,10 +30,12 @@ use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
-use crate::record::{ActionRow, TargetState};
-use crate::store::{Ingested, KeyLock, KeyRow, Purpose};
+use crate::record::{ActionRow, Past, TargetState};
+use crate::store::{Ingested, KeyLock, KeyRow, Purpose, Store};
 use crate::util::fs;
 
+use batch::Batch;
+use line::Line;
 use pools::Pools;
 
 /// How often a key that another process builds is looked at again.
@@ -45,6 +54,8 @@ pub struct BuildOptions {
     pub force_all: bool,
     /// Do not look for artifacts of other runs, here or elsewhere.
     pub no_cache: bool,
+    /// Tell of each target that is fresh; otherwise they are only counted.
+    pub tell_fresh: bool,
 }
 
 /// Builds the chosen targets; tells everything that happens. The result counts failures; an `Err` is
@@ -57,19 +68,21 @@ pub fn build(
     tell: &mut dyn FnMut(&Event),
 ) -> Result<Summary, Failure> {
     let (sender, messages) = mpsc::channel();
-    let closure = engine.plan.closure(chosen);
-    let count = engine.plan.targets.len();
+    let closure = engine.plan().closure(chosen);
+    let count = engine.plan().len();
     let mut build = Build {
         chosen: chosen.iter().copied().collect(),
-        dependents: dependents(engine, &closure),
+        dependents: HashMap::new(),
         states: vec![State::Outside; count],
         artifacts: vec![None; count],
-        judged: BTreeMap::new(),
+        judged: HashMap::new(),
         running: BTreeMap::new(),
         locked_out: BTreeMap::new(),
         said_waiting: BTreeSet::new(),
         bytes_missing: BTreeSet::new(),
         pools: Pools::new(options.jobs),
+        line: Line::default(),
+        batch: Batch::default(),
         summary: Summary::default(),
         begin: Instant::now(),
         engine,
@@ -79,16 +92,6 @@ pub fn build(
         sender,
     };
     build.run(&closure, &messages)
-}
-
-fn dependents(engine: &Engine, closure: &[Index]) -> BTreeMap<Index, Vec<Index>> {
-    let mut map: BTreeMap<Index, Vec<Index>> = BTreeMap::new();
-    for &index in closure {
-        for dependency in &engine.target(index).dependencies {
-            map.entry(dependency.index).or_default().push(index);
-        }
-    }
-    map
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,8 +115,16 @@ enum Message {
 }
 
 struct Done {
-    ended: Result<Ingested, Option<Failure>>,
+    ended: Result<Ingested, Problem>,
     cost: Cost,
+}
+
+/// Why an action has no artifact.
+enum Problem {
+    Failed(Failure),
+    Cancelled,
+    /// The store lacks bytes of this input.
+    InputGone(Index),
 }
 
 struct Running {
@@ -125,7 +136,7 @@ struct Running {
     left_out: Option<String>,
     scratch: PathBuf,
     log: PathBuf,
-    _lock: KeyLock,
+    lock: KeyLock,
 }
 
 struct Build<'a> {
@@ -134,16 +145,19 @@ struct Build<'a> {
     cancel: &'a Cancel,
     tell: &'a mut dyn FnMut(&Event),
     chosen: BTreeSet<Index>,
-    dependents: BTreeMap<Index, Vec<Index>>,
+    /// Of targets that were not known at once: who stands on them.
+    dependents: HashMap<Index, Vec<Index>>,
     states: Vec<State>,
     artifacts: Vec<Option<Digest>>,
-    judged: BTreeMap<Index, Judged>,
+    judged: HashMap<Index, Judged>,
     running: BTreeMap<Index, Running>,
     /// Keys another process has, and when to look again.
     locked_out: BTreeMap<Index, Instant>,
     said_waiting: BTreeSet<Index>,
     bytes_missing: BTreeSet<Index>,
     pools: Pools,
+    line: Line,
+    batch: Batch,
     summary: Summary,
     begin: Instant,
     sender: Sender<Message>,
@@ -152,15 +166,36 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&mut self, closure: &[Index], messages: &Receiver<Message>) -> Result<Summary, Failure> {
         (self.tell)(&Event::Planned { targets: closure.len() });
+        self.engine.look(closure)?;
+        let ended = self.walk(closure, messages);
+        // What was finished before an error is kept.
+        let flushed = self.batch.flush(self.engine);
+        ended.and(flushed)?;
+        self.skip_the_rest(closure);
+        self.engine.keep()?;
+        self.summary.wall_ms = self.begin.elapsed().as_millis() as u64;
+        (self.tell)(&Event::Ended(self.summary.clone()));
+        Ok(self.summary.clone())
+    }
+
+    fn walk(&mut self, closure: &[Index], messages: &Receiver<Message>) -> Result<(), Failure> {
+        let mut open = Vec::new();
         for &index in closure {
             self.states[index] = State::Waiting;
+            if !self.keeps(index)? {
+                open.push(index);
+            }
         }
-        for &index in closure {
+        if open.is_empty() {
+            return Ok(());
+        }
+        self.plan_ahead(&open)?;
+        for &index in &open {
             self.judge(index)?;
         }
         loop {
             if !self.cancel.is_asked() {
-                self.start_what_can(closure)?;
+                self.start_what_can()?;
             }
             if self.running.is_empty() && (self.locked_out.is_empty() || self.cancel.is_asked()) {
                 break;
@@ -171,19 +206,51 @@ impl Build<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
             }
+            if self.batch.is_due() {
+                self.batch.flush(self.engine)?;
+            }
         }
-        let stuck = closure.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
-        if let Some(stuck) = stuck
-            && self.summary.failed == 0
-            && !self.cancel.is_asked()
-        {
-            let label = self.engine.label(*stuck);
-            return Err(Failure::target(format!("a bug in effai: `{label}` never came to its turn")));
+        let stuck = open.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
+        match stuck {
+            Some(stuck) if self.summary.failed == 0 && !self.cancel.is_asked() => {
+                let label = self.engine.label(*stuck);
+                Err(Failure::target(format!("a bug in effai: `{label}` never came to its turn")))
+            }
+            _ => Ok(()),
         }
-        self.skip_the_rest(closure);
-        self.summary.wall_ms = self.begin.elapsed().as_millis() as u64;
-        (self.tell)(&Event::Ended(self.summary.clone()));
-        Ok(self.summary.clone())
+    }
+
+    /// Whether a target is known without being judged: nothing it reads or stands on changed, nobody forces it, and
+    /// what was asked for lies where it should.
+    fn keeps(&mut self, index: Index) -> Result<bool, Failure> {
+        if self.options.force_all || (self.options.force && self.chosen.contains(&index)) {
+            return Ok(false);
+        }
+        let Some((_, artifact)) = self.engine.unchanged(index, &self.artifacts) else { return Ok(false) };
+        if self.chosen.contains(&index) && !self.engine.lies_in_out(index, &artifact) {
+            return Ok(false);
+        }
+        self.artifacts[index] = Some(artifact);
+        self.states[index] = State::Known;
+        self.summary.fresh += 1;
+        if self.options.tell_fresh {
+            let label = self.label(index);
+            (self.tell)(&Event::Finished { label, outcome: Outcome::Fresh });
+        }
+        Ok(true)
+    }
+
+    /// Of the targets that may have to run: who waits for whom, and how long the way to the end is from each.
+    fn plan_ahead(&mut self, open: &[Index]) -> Result<(), Failure> {
+        for &index in open {
+            for dependency in self.engine.plan().dependencies(index) {
+                self.dependents.entry(dependency.index).or_default().push(index);
+            }
+        }
+        let pasts = self.engine.record.pasts()?;
+        let past = |i: Index| pasts.get(self.engine.plan().name(i)).copied().unwrap_or(Past::UNKNOWN);
+        self.line = Line::new(open, &self.dependents, past);
+        Ok(())
     }
 
     fn label(&self, index: Index) -> Label {
@@ -192,11 +259,11 @@ impl Build<'_> {
 
     /// Judges a waiting target if everything under it is known.
     fn judge(&mut self, index: Index) -> Result<(), Failure> {
-        let under = &self.engine.target(index).dependencies;
         if self.states[index] != State::Waiting {
             return Ok(());
         }
-        if let Some(other) = under.iter().find(|d| self.states[d.index] != State::Known) {
+        let unknown = self.engine.plan().dependencies(index).find(|d| self.states[d.index] != State::Known);
+        if let Some(other) = unknown {
             let reasons = vec![format!("stands on {}", self.engine.label(other.index))];
             if !self.judged.contains_key(&index) {
                 let label = self.label(index);
@@ -220,12 +287,14 @@ impl Build<'_> {
         let (verdict, artifact) = (judged.verdict, judged.artifact);
         let reasons = judged.reasons.iter().map(ToString::to_string).collect();
         let label = self.label(index);
-        (self.tell)(&Event::Verdict { label, verdict, reasons });
+        if verdict != Verdict::Fresh || self.options.tell_fresh {
+            (self.tell)(&Event::Verdict { label, verdict, reasons });
+        }
         self.judged.insert(index, judged);
         match artifact {
             Some(artifact) => self.found(index, artifact, verdict),
             None => {
-                self.states[index] = State::Ready;
+                self.make_ready(index);
                 Ok(())
             }
         }
@@ -243,9 +312,15 @@ impl Build<'_> {
         self.artifacts[index] = Some(artifact);
         self.states[index] = State::Known;
         let judged = &self.judged[&index];
+        let (key, manifest) = (judged.key.expect("judged"), judged.manifest.clone());
+        let label = self.label(index);
         if verdict == Verdict::Cached {
-            let (key, manifest) = (judged.key.expect("judged"), judged.manifest.clone().expect("judged"));
-            self.engine.remember(index, TargetState { key, artifact, manifest, left_out: None })?;
+            let manifest = manifest.expect("what is cached was judged by its facts");
+            self.engine.know(index, key, artifact, false);
+            self.batch.restored(label, TargetState { key, artifact, manifest, left_out: None });
+        } else {
+            let left_out = self.engine.left_out(index)?.is_some();
+            self.engine.know(index, key, artifact, left_out);
         }
         let outcome = if placed || verdict == Verdict::Cached {
             self.summary.restored += 1;
@@ -254,21 +329,31 @@ impl Build<'_> {
             self.summary.fresh += 1;
             Outcome::Fresh
         };
-        let label = self.label(index);
-        (self.tell)(&Event::Finished { label, outcome });
+        if outcome != Outcome::Fresh || self.options.tell_fresh {
+            let label = self.label(index);
+            (self.tell)(&Event::Finished { label, outcome });
+        }
         Ok(())
+    }
+
+    fn make_ready(&mut self, index: Index) {
+        self.states[index] = State::Ready;
+        self.line.enter(self.engine.plan().needs(index).pool, index);
     }
 
     /// Puts an artifact into `out/`. Says whether anything was placed; none if the store lacks its bytes.
     fn deliver(&mut self, index: Index, artifact: &Digest) -> Result<Option<bool>, Failure> {
-        let delivery = match self.engine.deliver(index, artifact)? {
-            Ok(delivery) => delivery,
+        let (delivery, placed) = match self.engine.deliver(index, artifact)? {
+            Ok(delivered) => delivered,
             Err(error) => {
                 self.warn(index, error.to_string(), "it is made again");
                 return Ok(None);
             }
         };
         let label = self.label(index);
+        if !placed.is_empty() {
+            self.batch.placed(label.clone(), *artifact, placed);
+        }
         match &delivery {
             Delivery::There | Delivery::Placed => {}
             Delivery::Edited(files) => {
@@ -293,142 +378,106 @@ impl Build<'_> {
     /// The bytes of a known artifact are gone: it must run, and what waits on it waits again.
     fn run_again(&mut self, index: Index) -> Result<(), Failure> {
         self.bytes_missing.insert(index);
+        self.engine.forget(index);
         self.artifacts[index] = None;
         self.states[index] = State::Waiting;
         self.judge(index)
     }
 
-    fn start_what_can(&mut self, closure: &[Index]) -> Result<(), Failure> {
-        // Inputs come before what stands on them: where some must run again, another pass starts them.
-        while self.start_pass(closure)? {}
-        Ok(())
-    }
-
-    /// Starts what can in one pass; says whether inputs that were thought known have become ready.
-    fn start_pass(&mut self, closure: &[Index]) -> Result<bool, Failure> {
-        let mut again = false;
-        for &index in closure {
-            if self.states[index] != State::Ready || (self.summary.failed > 0 && !self.options.keep_going) {
-                continue;
-            }
-            if self.locked_out.get(&index).is_some_and(|again| *again > Instant::now()) {
-                continue;
-            }
-            let pool = self.engine.target(index).needs.pool;
-            if !self.pools.has_room(pool) {
-                continue;
-            }
-            // An input whose bytes are gone runs first.
-            let inputs: Vec<Index> = self.engine.target(index).dependencies.iter().map(|d| d.index).collect();
-            let gone: Vec<Index> = inputs
-                .into_iter()
-                .filter(|i| !self.artifacts[*i].is_some_and(|a| self.engine.store.blobs.has_artifact(&a)))
-                .collect();
-            if !gone.is_empty() {
-                self.states[index] = State::Waiting;
-                for other in gone {
-                    if self.states[other] == State::Known {
-                        // It was counted as what it seemed to be.
-                        let counted = match self.judged[&other].verdict {
-                            Verdict::Fresh => &mut self.summary.fresh,
-                            Verdict::Cached => &mut self.summary.restored,
-                            _ => &mut self.summary.built,
-                        };
-                        *counted = counted.saturating_sub(1);
-                        self.run_again(other)?;
-                        again = true;
-                    }
-                }
-                continue;
-            }
+    fn start_what_can(&mut self) -> Result<(), Failure> {
+        if self.summary.failed > 0 && !self.options.keep_going {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let again: Vec<Index> = self.locked_out.iter().filter(|(_, at)| **at <= now).map(|(i, _)| *i).collect();
+        for index in again {
+            self.line.enter(self.engine.plan().needs(index).pool, index);
+        }
+        while let Some(index) = self.line.next(&self.pools) {
             self.start(index)?;
         }
-        Ok(again)
+        Ok(())
     }
 
     fn start(&mut self, index: Index) -> Result<(), Failure> {
         let label = self.label(index);
         let judged = &self.judged[&index];
         let key = judged.key.expect("a ready target was judged");
-        let who = format!("process {} building {label}", std::process::id());
-        let lock = match self.engine.store.try_lock(&key, &who)? {
-            Ok(lock) => lock,
-            Err(holder) => {
-                self.locked_out.insert(index, Instant::now() + LOOK_AGAIN);
-                if self.said_waiting.insert(index) {
-                    (self.tell)(&Event::Waiting { label, holder });
+        // Another target of this build, or another process, may have finished this key since the verdict.
+        let mut done = self.batch.artifact(&key);
+        let mut lock = None;
+        if done.is_none() {
+            let who = format!("process {} building {label}", std::process::id());
+            lock = match self.engine.store.try_lock(&key, &who)? {
+                Ok(lock) => Some(lock),
+                Err(holder) => {
+                    self.locked_out.insert(index, Instant::now() + LOOK_AGAIN);
+                    if self.said_waiting.insert(index) {
+                        (self.tell)(&Event::Waiting { label, holder });
+                    }
+                    return Ok(());
                 }
-                return Ok(());
+            };
+            if self.locked_out.remove(&index).is_some() {
+                done = self.engine.store.index.artifact(&key)?;
             }
-        };
-        // Somebody else may have finished this key between the verdict and the lock.
-        if self.locked_out.remove(&index).is_some()
-            && let Some(artifact) = self.engine.store.index.artifact(&key)?
-        {
+        }
+        if let Some(artifact) = done {
             drop(lock);
+            self.locked_out.remove(&index);
             self.found(index, artifact, Verdict::Cached)?;
             return self.judge_dependents(index);
         }
+        let lock = lock.expect("taken above");
+        self.engine.begin_changes();
         let judged = &self.judged[&index];
         let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());
         let name = label.as_str().replace('/', "~");
         let scratch = self.engine.root.join(".effai/scratch").join(format!("{name}-{}", key.short()));
         let log = self.engine.root.join(".effai/logs").join(format!("{name}.log"));
-        fs::remove_dir_all(&scratch)?;
-        let job = match self.job(index, &scratch) {
-            Ok(job) => job,
-            Err(failure) => return self.failed(index, failure, None),
-        };
-        let pool = self.engine.target(index).needs.pool;
-        self.pools.enter(pool);
+        let pool = self.engine.plan().needs(index).pool;
+        self.pools.enter(pool, self.line.memory(index));
         self.states[index] = State::Running;
         (self.tell)(&Event::Started { label });
+        let work = self.work(index, &scratch, &log)?;
         let started_at = jiff::Timestamp::now().to_string();
         let reasons = reasons.iter().map(ToString::to_string).collect();
-        let running = Running {
-            key,
-            manifest,
-            reasons,
-            started_at,
-            metrics: Vec::new(),
-            left_out: None,
-            scratch,
-            log: log.clone(),
-            _lock: lock,
-        };
+        let metrics = Vec::new();
+        let running = Running { key, manifest, reasons, started_at, metrics, left_out: None, scratch, log, lock };
         self.running.insert(index, running);
-        let (sender, cancel, blobs) = (self.sender.clone(), self.cancel.clone(), self.engine.store.blobs.clone());
+        let (sender, cancel) = (self.sender.clone(), self.cancel.clone());
         std::thread::spawn(move || {
             let say = |event| drop(sender.send(Message::Said(index, event)));
-            let (ended, cost) = action::run(&job, pool, &log, &cancel, &mut { say });
-            let ended = match ended {
-                Ended::Done => blobs.ingest(&job.out).map_err(|e| Some(e.into())),
-                Ended::Failed(failure) => Err(Some(failure)),
-                Ended::Cancelled => Err(None),
-            };
+            let done = work.run(&cancel, &mut { say });
             // The build waits for this message; if it is gone, so is the need for it.
-            let _ = sender.send(Message::Done(index, Box::new(Done { ended, cost })));
+            let _ = sender.send(Message::Done(index, Box::new(done)));
         });
         Ok(())
     }
 
-    /// The job's directories, with its inputs in place.
-    fn job(&mut self, index: Index, scratch: &std::path::Path) -> Result<Job, Failure> {
-        let (out, work) = (scratch.join("out"), scratch.join("work"));
-        fs::create_dir_all(&out)?;
-        fs::create_dir_all(&work)?;
-        let target = self.engine.target(index);
-        let mut inputs = BTreeMap::new();
-        for dependency in &target.dependencies {
-            let label = self.engine.label(dependency.index);
+    /// What a worker thread has to know of an action.
+    fn work(&self, index: Index, scratch: &std::path::Path, log: &std::path::Path) -> Result<Work, Failure> {
+        let plan = self.engine.plan();
+        let inputs = plan.dependencies(index).map(|dependency| {
             let artifact = self.artifacts[dependency.index].expect("a ready target's inputs are known");
-            let dir = scratch.join("in").join(label.as_str().replace(':', "~"));
-            let store = &self.engine.store;
-            store.blobs.materialise(&store.index, &artifact, &dir, Purpose::Input)?;
-            inputs.insert(label.to_string(), dir);
-        }
-        let threads = self.pools.threads(target.needs.pool);
-        Ok(Job { decl: target.decl.clone(), inputs, project: self.engine.root.clone(), out, scratch: work, threads })
+            (dependency.index, plan.name(dependency.index).to_owned(), artifact)
+        });
+        let pool = plan.needs(index).pool;
+        Ok(Work {
+            inputs: inputs.collect(),
+            job: Job {
+                decl: self.engine.decl(index)?,
+                inputs: BTreeMap::new(),
+                project: self.engine.root.clone(),
+                out: scratch.join("out"),
+                scratch: scratch.join("work"),
+                threads: self.pools.threads(pool),
+            },
+            pool,
+            scratch: scratch.to_owned(),
+            log: log.to_owned(),
+            store: self.engine.store.clone(),
+        })
     }
 
     fn hear(&mut self, index: Index, event: ActionEvent) {
@@ -446,28 +495,35 @@ impl Build<'_> {
     /// An action ended.
     fn settle(&mut self, index: Index, done: Done) -> Result<(), Failure> {
         let running = self.running.remove(&index).expect("it was running");
-        self.pools.leave(self.engine.target(index).needs.pool);
+        self.pools.leave(self.engine.plan().needs(index).pool, self.line.memory(index));
         let ingested = match done.ended {
             Ok(ingested) => ingested,
-            Err(None) => {
+            Err(Problem::Cancelled) => {
                 self.states[index] = State::Skipped;
                 fs::remove_dir_all(&running.scratch)?;
-                self.record(index, &running, &done.cost, None, "cancelled", None)?;
+                self.batch.action(self.row(index, &running, &done.cost, None, "cancelled", None));
                 let label = self.label(index);
                 (self.tell)(&Event::Finished { label, outcome: Outcome::Cancelled });
                 return Ok(());
             }
-            Err(Some(failure)) => {
-                self.record(index, &running, &done.cost, None, "failed", Some(failure.message.clone()))?;
+            Err(Problem::Failed(failure)) => {
+                let message = Some(failure.message.clone());
+                self.batch.action(self.row(index, &running, &done.cost, None, "failed", message));
                 return self.failed(index, failure, Some((running.log, running.scratch)));
+            }
+            Err(Problem::InputGone(input)) => {
+                // Its turn comes when the input has been made again.
+                self.states[index] = State::Waiting;
+                drop(running);
+                return self.make_again(index, input);
             }
         };
         let artifact = ingested.artifact;
-        let target = self.engine.target(index);
-        let row = KeyRow {
+        let label = self.label(index);
+        let key_row = KeyRow {
             artifact,
-            kind: target.decl.kind.clone(),
-            label: target.decl.label.to_string(),
+            kind: self.engine.plan().kind(index).schema().name.to_owned(),
+            label: label.to_string(),
             manifest: running.manifest.clone(),
             metrics: running.metrics.iter().map(|(name, _, value)| (name.clone(), *value)).collect(),
             size: ingested.tree.size(),
@@ -476,21 +532,14 @@ impl Build<'_> {
             peak_bytes: done.cost.peak_bytes,
             backend: crate::backend::NAME.into(),
         };
-        self.engine.store.index.remember_blobs(&ingested.new_blobs);
+        let row = self.row(index, &running, &done.cost, Some(artifact), "built", None);
+        let unchanged = self.judged[&index].before == Some(artifact);
+        let state =
+            TargetState { key: running.key, artifact, manifest: running.manifest, left_out: running.left_out.clone() };
         // A source that was left out is no answer for other projects or machines.
-        if running.left_out.is_none() {
-            self.engine.store.index.put(&running.key, &row, &[])?;
-        }
-        self.record(index, &running, &done.cost, Some(artifact), "built", None)?;
-        let label = self.label(index);
-        let unchanged = self.engine.state(&label).is_some_and(|s| s.artifact == artifact);
-        let state = TargetState {
-            key: running.key,
-            artifact,
-            manifest: running.manifest.clone(),
-            left_out: running.left_out.clone(),
-        };
-        self.engine.remember(index, state)?;
+        let shared = running.left_out.is_none().then_some(key_row);
+        self.engine.know(index, running.key, artifact, running.left_out.is_some());
+        self.batch.built(label.clone(), state, shared, &ingested.new_blobs, row, running.lock);
         self.artifacts[index] = Some(artifact);
         self.states[index] = State::Known;
         self.bytes_missing.remove(&index);
@@ -498,7 +547,6 @@ impl Build<'_> {
             let failure = Failure::environment("the store lost bytes that were just written").help("check the disk");
             return self.failed(index, failure, None);
         }
-        fs::remove_dir_all(&running.scratch)?;
         self.summary.built += 1;
         let outcome = Outcome::Built {
             artifact,
@@ -510,6 +558,27 @@ impl Build<'_> {
         };
         (self.tell)(&Event::Finished { label, outcome });
         self.judge_dependents(index)
+    }
+
+    /// An input's bytes are gone from the store: it runs again, and `waiting` after it.
+    fn make_again(&mut self, waiting: Index, input: Index) -> Result<(), Failure> {
+        if self.states[input] == State::Known {
+            // It was counted as what it seemed to be.
+            let verdict = self.judged.get(&input).map_or(Verdict::Fresh, |j| j.verdict);
+            let counted = match verdict {
+                Verdict::Fresh => &mut self.summary.fresh,
+                Verdict::Cached => &mut self.summary.restored,
+                _ => &mut self.summary.built,
+            };
+            *counted = counted.saturating_sub(1);
+            let waiters = self.dependents.entry(input).or_default();
+            if !waiters.contains(&waiting) {
+                waiters.push(waiting);
+            }
+            self.run_again(input)?;
+        }
+        // What it stands on may not have been asked before: nothing stood in question then.
+        self.judge(waiting)
     }
 
     fn judge_dependents(&mut self, index: Index) -> Result<(), Failure> {
@@ -547,7 +616,7 @@ impl Build<'_> {
             }
             self.states[index] = State::Skipped;
             self.summary.skipped += 1;
-            let because = self.engine.plan.closure(&[index]).into_iter().find(|i| self.states[*i] == State::Failed);
+            let because = self.failed_under(index);
             if let Some(because) = because {
                 let (label, because) = (self.label(index), self.label(because));
                 (self.tell)(&Event::Finished { label, outcome: Outcome::Skipped { because } });
@@ -555,7 +624,24 @@ impl Build<'_> {
         }
     }
 
-    fn record(
+    /// The failed target that something was skipped for.
+    fn failed_under(&self, index: Index) -> Option<Index> {
+        let mut seen = BTreeSet::new();
+        let mut queue = vec![index];
+        while let Some(index) = queue.pop() {
+            for other in self.engine.plan().dependencies(index).map(|d| d.index) {
+                match self.states[other] {
+                    State::Failed => return Some(other),
+                    State::Known => {}
+                    _ if seen.insert(other) => queue.push(other),
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+
+    fn row(
         &self,
         index: Index,
         running: &Running,
@@ -563,11 +649,11 @@ impl Build<'_> {
         artifact: Option<Digest>,
         outcome: &'static str,
         message: Option<String>,
-    ) -> Result<(), Failure> {
-        let target = self.engine.target(index);
-        let row = ActionRow {
-            label: target.decl.label.clone(),
-            kind: target.decl.kind.clone(),
+    ) -> ActionRow {
+        let plan = self.engine.plan();
+        ActionRow {
+            label: self.label(index),
+            kind: plan.kind(index).schema().name.to_owned(),
             key: running.key,
             artifact,
             outcome,
@@ -576,11 +662,60 @@ impl Build<'_> {
             wall_ms: cost.wall_ms,
             cpu_ms: cost.cpu_ms,
             peak_bytes: cost.peak_bytes,
-            threads: self.pools.threads(target.needs.pool),
+            threads: self.pools.threads(plan.needs(index).pool),
             backend: crate::backend::NAME.into(),
             reasons: running.reasons.clone(),
             metrics: running.metrics.clone(),
+        }
+    }
+}
+
+/// One action from its inputs in the store to its artifact there: what a worker thread does.
+struct Work {
+    inputs: Vec<(Index, String, Digest)>,
+    job: Job,
+    pool: crate::kind::Pool,
+    scratch: PathBuf,
+    log: PathBuf,
+    store: Store,
+}
+
+impl Work {
+    fn run(mut self, cancel: &Cancel, say: &mut dyn FnMut(ActionEvent)) -> Done {
+        match self.lay_out() {
+            Ok(()) => {}
+            Err(problem) => return Done { ended: Err(problem), cost: Cost::default() },
+        }
+        let (ended, cost) = action::run(&self.job, self.pool, &self.log, cancel, say);
+        let ended = match ended {
+            Ended::Done => self.take_in(),
+            Ended::Failed(failure) => Err(Problem::Failed(failure)),
+            Ended::Cancelled => Err(Problem::Cancelled),
         };
-        Ok(self.engine.record.add_action(&row)?)
+        Done { ended, cost }
+    }
+
+    /// The job's directories, with its inputs in place.
+    fn lay_out(&mut self) -> Result<(), Problem> {
+        let made = fs::remove_dir_all(&self.scratch)
+            .and_then(|()| fs::create_dir_all(&self.job.out))
+            .and_then(|()| fs::create_dir_all(&self.job.scratch));
+        made.map_err(|e| Problem::Failed(e.into()))?;
+        for (index, label, artifact) in &self.inputs {
+            let dir = self.scratch.join("in").join(label.replace(':', "~"));
+            match self.store.blobs.materialise(&self.store.index, artifact, &dir, Purpose::Input) {
+                Ok(_) => drop(self.job.inputs.insert(label.clone(), dir)),
+                Err(error) if error.is_repairable() => return Err(Problem::InputGone(*index)),
+                Err(error) => return Err(Problem::Failed(error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// What was made goes into the store; the rest goes.
+    fn take_in(&self) -> Result<Ingested, Problem> {
+        let ingested = self.store.blobs.ingest(&self.job.out).map_err(|e| Problem::Failed(e.into()))?;
+        fs::remove_dir_all(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
+        Ok(ingested)
     }
 }

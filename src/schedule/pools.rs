@@ -12,11 +12,23 @@ pub(super) struct Pools {
     cpu: usize,
     machine: usize,
     network: usize,
+    /// Bytes that may be used, and that those who run now used at their last run's peak.
+    memory_max: u64,
+    memory: u64,
 }
 
 impl Pools {
     pub(super) fn new(jobs: usize) -> Self {
-        Self { jobs: jobs.max(1), cpu: 0, machine: 0, network: 0 }
+        Self::with_memory(jobs, crate::util::machine::memory_bytes().unwrap_or(u64::MAX) / 10 * 9)
+    }
+
+    pub(super) fn with_memory(jobs: usize, memory_max: u64) -> Self {
+        Self { jobs: jobs.max(1), cpu: 0, machine: 0, network: 0, memory_max, memory: 0 }
+    }
+
+    /// Whether an action that needed so much memory may run beside those that run. One alone always may.
+    pub(super) fn has_memory(&self, bytes: u64) -> bool {
+        self.cpu + self.machine + self.network == 0 || self.memory.saturating_add(bytes) <= self.memory_max
     }
 
     /// Whether one more may run. What uses the whole machine runs beside nothing but downloads.
@@ -28,12 +40,14 @@ impl Pools {
         }
     }
 
-    pub(super) fn enter(&mut self, pool: Pool) {
+    pub(super) fn enter(&mut self, pool: Pool, memory: u64) {
         *self.depth(pool) += 1;
+        self.memory += memory;
     }
 
-    pub(super) fn leave(&mut self, pool: Pool) {
+    pub(super) fn leave(&mut self, pool: Pool, memory: u64) {
         *self.depth(pool) -= 1;
+        self.memory -= memory;
     }
 
     /// Threads for an action of this pool.

@@ -101,6 +101,11 @@ impl Blobs {
         self.dir.join(&name[..2]).join(&name[2..])
     }
 
+    /// Whether a blob is there.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.path(digest).exists()
+    }
+
     /// Whether all of an artifact's bytes are there, by name and size.
     pub fn has_artifact(&self, artifact: &Digest) -> bool {
         let Ok(tree) = self.tree(artifact) else { return false };
@@ -135,7 +140,8 @@ impl Blobs {
 
     /// Takes a directory's files in; they are moved where the file system lets them be.
     ///
-    /// Files are hashed on all of rayon's threads; the tree does not depend on how many.
+    /// Files are hashed on all of rayon's threads; the tree does not depend on how many. The new blobs are not synced:
+    /// [`Blobs::sync`] does that for many artifacts at once, before the index names them.
     pub fn ingest(&self, dir: &Path) -> Result<Ingested, StoreError> {
         let mut files = Vec::new();
         for entry in WalkDir::new(dir).min_depth(1).sort_by_file_name() {
@@ -153,7 +159,6 @@ impl Blobs {
         if self.write(&artifact, &bytes)? {
             new.insert(artifact, bytes.len() as u64);
         }
-        self.sync(new.keys())?;
         let mut new_blobs = Vec::with_capacity(new.len());
         for (digest, size) in new {
             let path = self.path(&digest);
@@ -218,7 +223,7 @@ impl Blobs {
     }
 
     /// Makes new blobs last through a power cut before the index names them.
-    fn sync<'a>(&self, digests: impl ExactSizeIterator<Item = &'a Digest>) -> Result<(), StoreError> {
+    pub fn sync<'a>(&self, digests: impl ExactSizeIterator<Item = &'a Digest>) -> Result<(), StoreError> {
         if digests.len() >= SYNC_AT_ONCE_MIN {
             #[cfg(target_os = "linux")]
             {

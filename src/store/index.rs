@@ -1,6 +1,7 @@
 //! The store's SQLite index: keys to artifacts, and how blobs looked when written.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -9,11 +10,15 @@ use crate::util::sqlite::{self, DbError};
 
 const MIGRATIONS: &[&str] = &[include_str!("../../cache-schema/store/0001_first.sql")];
 
-/// The index; belongs to one thread, many processes may have it open.
+/// The index; many threads and processes may ask it. Opened when it is first asked.
+#[derive(Clone)]
 pub struct Index {
-    connection: Connection,
-    path: PathBuf,
+    connection: Arc<Mutex<Option<Connection>>>,
+    path: Arc<PathBuf>,
 }
+
+/// Digest, size and mtime in ns: how a blob looked when it was written.
+pub type BlobEvidence = (Digest, u64, i64);
 
 /// What is known of one key.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,19 +55,26 @@ pub struct Usage {
 }
 
 impl Index {
-    pub(super) fn open(path: &Path) -> Result<Self, DbError> {
-        Ok(Self { connection: sqlite::open(path, MIGRATIONS)?, path: path.to_owned() })
+    pub(super) fn at(path: &Path) -> Self {
+        Self { connection: Arc::default(), path: Arc::new(path.to_owned()) }
     }
 
-    fn wrap(&self, source: rusqlite::Error) -> DbError {
-        DbError::Sqlite { path: self.path.clone(), source }
+    /// Asks the database; its complaint gets the path.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DbError> {
+        let mut slot = self.connection.lock().expect("no panic holds this");
+        let connection = match &mut *slot {
+            Some(connection) => connection,
+            none => none.insert(sqlite::open(&self.path, MIGRATIONS)?),
+        };
+        ask(connection).map_err(|source| DbError::Sqlite { path: self.path.to_path_buf(), source })
     }
 
     /// The artifact of a key.
     pub fn artifact(&self, key: &Digest) -> Result<Option<Digest>, DbError> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT artifact FROM keys WHERE key = ?1").map_err(|e| self.wrap(e))?;
-        statement.query_row([key.bytes()], |row| digest(row, 0)).optional().map_err(|e| self.wrap(e))
+        self.ask(|c| {
+            let mut statement = c.prepare_cached("SELECT artifact FROM keys WHERE key = ?1")?;
+            statement.query_row([key.bytes()], |row| digest(row, 0)).optional()
+        })
     }
 
     /// All that is known of a key.
@@ -83,18 +95,18 @@ impl Index {
                 backend: row.get(9)?,
             })
         };
-        self.connection.query_row(sql, [key.bytes()], read).optional().map_err(|e| self.wrap(e))
+        self.ask(|c| c.query_row(sql, [key.bytes()], read).optional())
     }
 
-    /// Records a finished key and the evidence of its new blobs, in one transaction.
-    pub fn put(&self, key: &Digest, row: &KeyRow, blobs: &[(Digest, u64, i64)]) -> Result<(), DbError> {
+    /// Records finished keys and the evidence of new blobs, in one transaction. The blobs must be on the disk.
+    pub fn put(&self, keys: &[(Digest, KeyRow)], blobs: &[BlobEvidence]) -> Result<(), DbError> {
         let now = jiff::Timestamp::now().to_string();
-        let write = || -> rusqlite::Result<()> {
-            let transaction = self.connection.unchecked_transaction()?;
+        self.ask(|connection| {
+            let transaction = connection.unchecked_transaction()?;
             insert_blobs(&transaction, blobs)?;
-            transaction.execute(
-                "INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
-                params![
+            let sql = "INSERT OR REPLACE INTO keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)";
+            for (key, row) in keys {
+                transaction.prepare_cached(sql)?.execute(params![
                     key.bytes(),
                     row.artifact.bytes(),
                     row.kind,
@@ -107,37 +119,41 @@ impl Index {
                     row.peak_bytes,
                     row.backend,
                     now
-                ],
-            )?;
+                ])?;
+            }
             transaction.commit()
-        };
-        write().map_err(|e| self.wrap(e))
+        })
     }
 
     /// Forgets a key whose bytes are gone.
     pub fn forget(&self, key: &Digest) -> Result<(), DbError> {
-        self.connection.execute("DELETE FROM keys WHERE key = ?1", [key.bytes()]).map_err(|e| self.wrap(e))?;
+        self.ask(|c| c.execute("DELETE FROM keys WHERE key = ?1", [key.bytes()]))?;
         Ok(())
     }
 
-    /// Size and mtime of a blob as last seen.
-    pub(super) fn blob(&self, digest: &Digest) -> Option<(u64, i64)> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT size, mtime_ns FROM blobs WHERE digest = ?1").ok()?;
-        statement.query_row([digest.bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional().ok()?
+    /// Size and mtime of blobs as last seen; none for one that is not remembered.
+    pub(super) fn blobs(&self, digests: &[Digest]) -> Vec<Option<(u64, i64)>> {
+        let found = self.ask(|c| {
+            let mut statement = c.prepare_cached("SELECT size, mtime_ns FROM blobs WHERE digest = ?1")?;
+            let mut read = |digest: &Digest| {
+                statement.query_row([digest.bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            };
+            digests.iter().map(&mut read).collect()
+        });
+        found.unwrap_or_else(|_| vec![None; digests.len()])
     }
 
     /// Remembers how blobs look. Losing this only costs a hash, so its failure is not one.
-    pub fn remember_blobs(&self, blobs: &[(Digest, u64, i64)]) {
-        let _ = insert_blobs(&self.connection, blobs);
+    pub fn remember_blobs(&self, blobs: &[BlobEvidence]) {
+        if !blobs.is_empty() {
+            let _ = self.put(&[], blobs);
+        }
     }
 
     /// What the index holds.
     pub fn usage(&self) -> Result<Usage, DbError> {
         let read = |row: &Row<'_>| Ok(Usage { keys: row.get(0)?, artifacts: row.get(1)? });
-        self.connection
-            .query_row("SELECT count(*), count(DISTINCT artifact) FROM keys", [], read)
-            .map_err(|e| self.wrap(e))
+        self.ask(|c| c.query_row("SELECT count(*), count(DISTINCT artifact) FROM keys", [], read))
     }
 }
 

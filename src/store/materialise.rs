@@ -7,8 +7,12 @@
 //! | else | a copy | cheap, and may be edited |
 //! | an action's inputs | a read-only hard link, whatever the size | an action does not write to its inputs |
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::blobs::{Blobs, StoreError, mtime_ns, set_mode};
 use super::index::Index;
@@ -18,6 +22,9 @@ use crate::util::fs;
 
 /// From this size on a file is linked and not copied: below it a copy costs no more than the look that a link needs.
 const LINKED_BYTES_MIN: u64 = 1 << 20;
+
+/// From this many files on they are put in place by all threads.
+const TOGETHER_MIN: usize = 64;
 
 /// What the files are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +36,7 @@ pub enum Purpose {
 }
 
 /// A file as it was put in place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// Relative path.
     pub path: PathBuf,
@@ -57,32 +64,43 @@ impl Blobs {
         let tree = self.tree(artifact)?;
         self.check(index, &tree)?;
         fs::create_dir_all(to)?;
-        tree.entries().iter().map(|entry| self.place(entry, to, purpose)).collect()
+        let dirs: BTreeSet<&Path> = tree.entries().iter().filter_map(|e| e.path.parent()).collect();
+        for dir in dirs.into_iter().filter(|dir| !dir.as_os_str().is_empty()) {
+            fs::create_dir_all(&to.join(dir))?;
+        }
+        if tree.entries().len() < TOGETHER_MIN {
+            return tree.entries().iter().map(|entry| self.place(entry, to, purpose)).collect();
+        }
+        tree.entries().par_iter().map(|entry| self.place(entry, to, purpose)).collect()
     }
 
     /// Compares each blob with what the index remembers of it; hashes those that look different.
     fn check(&self, index: &Index, tree: &Tree) -> Result<(), StoreError> {
-        for entry in tree.entries() {
+        let digests: Vec<Digest> = tree.entries().iter().map(|e| e.digest).collect();
+        let remembered = index.blobs(&digests);
+        let look = |(entry, evidence): (&Entry, &Option<(u64, i64)>)| {
             let path = self.path(&entry.digest);
             let Ok(metadata) = path.symlink_metadata() else { return Err(StoreError::Missing(entry.digest)) };
-            let evidence = index.blob(&entry.digest);
-            if evidence == Some((metadata.len(), mtime_ns(&metadata))) && metadata.len() == entry.size {
-                continue;
+            if *evidence == Some((metadata.len(), mtime_ns(&metadata))) && metadata.len() == entry.size {
+                return Ok(None);
             }
             let (digest, size) = fs::at("read", &path, Digest::of_file(&path))?;
             if digest != entry.digest || size != entry.size {
                 return Err(self.put_aside(&entry.digest));
             }
-            index.remember_blobs(&[(entry.digest, size, mtime_ns(&metadata))]);
-        }
+            Ok(Some((entry.digest, size, mtime_ns(&metadata))))
+        };
+        let looked: Vec<_> = if digests.len() < TOGETHER_MIN {
+            tree.entries().iter().zip(&remembered).map(look).collect::<Result<_, _>>()?
+        } else {
+            tree.entries().par_iter().zip(&remembered).map(look).collect::<Result<_, _>>()?
+        };
+        index.remember_blobs(&looked.into_iter().flatten().collect::<Vec<_>>());
         Ok(())
     }
 
     fn place(&self, entry: &Entry, dir: &Path, purpose: Purpose) -> Result<Placed, StoreError> {
         let to = dir.join(&entry.path);
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent)?;
-        }
         let from = self.path(&entry.digest);
         match entry.form {
             Form::Link => {
@@ -106,7 +124,7 @@ impl Blobs {
     }
 
     fn copy(&self, from: &Path, to: &Path, mode: u32) -> Result<(), StoreError> {
-        fs::copy(from, to)?;
+        fs::copy_over(from, to)?;
         Ok(fs::at("set the mode of", to, set_mode(to, mode))?)
     }
 }

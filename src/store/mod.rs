@@ -21,13 +21,12 @@ mod tree;
 use std::path::{Path, PathBuf};
 
 pub use blobs::{Blobs, Ingested, StoreError};
-pub use index::{Index, KeyRow, Usage};
+pub use index::{BlobEvidence, Index, KeyRow, Usage};
 pub use lock::KeyLock;
 pub use materialise::{Placed, Purpose};
 pub use tree::{BadTree, Entry, Form, Tree};
 
-use crate::util::fs;
-use crate::util::sqlite::DbError;
+use crate::util::fs::{self, FsError};
 
 /// Raised when the layout on disk changes; a newer layout is a new directory.
 const LAYOUT: &str = "v1";
@@ -35,25 +34,27 @@ const LAYOUT: &str = "v1";
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
 # This directory is a cache of effai. See https://bford.info/cachedir/\n";
 
-/// An opened store.
+/// A store; a clone is the same store, for another thread.
+#[derive(Clone)]
 pub struct Store {
     /// Content; may be shared between threads.
     pub blobs: Blobs,
-    /// Keys and evidence; belongs to one thread.
+    /// Keys and evidence.
     pub index: Index,
     root: PathBuf,
 }
 
 impl Store {
-    /// Opens the store below `cache`, making it if need be.
-    pub fn open(cache: &Path) -> Result<Self, DbError> {
+    /// The store below `cache`; nothing is looked at before it is asked.
+    pub fn at(cache: &Path) -> Self {
         let root = cache.join(LAYOUT);
-        let tag = root.join("CACHEDIR.TAG");
-        if !tag.exists() {
-            fs::write_atomic(&tag, CACHEDIR_TAG.as_bytes())?;
-        }
-        let index = Index::open(&root.join("index.db"))?;
-        Ok(Self { blobs: Blobs::new(&root), index, root })
+        Self { blobs: Blobs::new(&root), index: Index::at(&root.join("index.db")), root }
+    }
+
+    /// Makes the directory and marks it as a cache, before the first blob is written.
+    pub fn mark(&self) -> Result<(), FsError> {
+        let tag = self.root.join("CACHEDIR.TAG");
+        if tag.exists() { Ok(()) } else { fs::write_atomic(&tag, CACHEDIR_TAG.as_bytes()) }
     }
 
     /// The directory of this layout.

@@ -16,6 +16,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use crate::fingerprint::Digest;
+use crate::util::text::escape;
 
 const HEAD: &str = "effai tree 1";
 
@@ -113,17 +114,6 @@ fn entry(line: &str) -> Option<Entry> {
     let path = unescape(words.next()?)?;
     let inside = path.components().all(|c| matches!(c, Component::Normal(_))) && path.components().next().is_some();
     inside.then_some(Entry { path, form, digest, size })
-}
-
-fn escape(path: &Path) -> String {
-    let mut text = String::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b' '..=b'~' if *byte != b'%' => text.push(char::from(*byte)),
-            _ => text.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    text
 }
 
 fn unescape(text: &str) -> Option<PathBuf> {

@@ -120,6 +120,11 @@ pub fn copy(from: &Path, to: &Path) -> Result<u64, FsError> {
     if let Some(parent) = to.parent() {
         create_dir_all(parent)?;
     }
+    copy_over(from, to)
+}
+
+/// Copies a file's bytes and permissions into a directory that is there.
+pub fn copy_over(from: &Path, to: &Path) -> Result<u64, FsError> {
     fs::copy(from, to).map_err(|source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
             FsError { attempt: "write a copy to", path: to.to_owned(), source }

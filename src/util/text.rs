@@ -1,4 +1,20 @@
-//! Numbers as people read them.
+//! Numbers and names as people read them.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A path as printable text, none like another: bytes outside printable ASCII, and `%`, are `%XX`.
+pub fn escape(path: &Path) -> String {
+    let bytes = path.as_os_str().as_bytes();
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
 
 /// `1 file`, `3 files`.
 pub fn count(n: usize, noun: &str) -> String {
