@@ -49,13 +49,14 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     }
     let cancel = Cancel::default();
     let interrupted = watch_signals(&cancel)?;
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let options = BuildOptions {
-        jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         keep_going: args.keep_going,
         force: args.force.is_some(),
         force_all: args.force.as_deref() == Some("all"),
         no_cache: args.no_cache,
         tell_fresh: output.json || output.verbose,
+        ..BuildOptions::new(jobs)
     };
     let mut watcher: Box<dyn Watcher> = if output.json {
         Box::new(ui::Json)

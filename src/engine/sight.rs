@@ -30,7 +30,7 @@ enum Answer {
     File(u32),
     Files {
         files: Vec<u32>,
-        walked: Vec<(PathBuf, Option<Stat>)>,
+        walked: Vec<glob::Walked>,
         at_ns: i64,
     },
     Text(String),
@@ -128,8 +128,7 @@ impl Sight {
         let stale = new.par_iter().filter_map(|q| {
             let Question::Glob(pattern) = plan.question(*q) else { return None };
             if let Answer::Files { walked, at_ns, .. } = &self.answers[*q] {
-                let listing = Listing { files: Vec::new(), walked: walked.clone(), at_ns: *at_ns };
-                if listing.holds(root) {
+                if glob::holds(walked, *at_ns, root) {
                     return None;
                 }
             }

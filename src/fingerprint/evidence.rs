@@ -55,6 +55,7 @@ impl Stat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeenFile {
     /// From the project's root.
+    #[serde(with = "crate::util::paths::one")]
     pub path: PathBuf,
     /// How it looked; none where nothing was there.
     pub stat: Option<Stat>,

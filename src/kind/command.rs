@@ -26,7 +26,7 @@ static SCHEMA: Schema = Schema::new(
         .arg("path", Type::Glob)
         .many(),
     Schema::new("needs", "A target; its artifact lies in the directory under its label.")
-        .arg("target", Type::Label)
+        .arg("target", Type::NamedLabel)
         .many(),
     Schema::new("output", "A file or directory the program makes, from the directory it runs in.")
         .arg("path", Type::Text)

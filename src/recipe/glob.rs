@@ -26,21 +26,42 @@ pub enum GlobError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Listing {
     /// Relative to the root, sorted.
+    #[serde(with = "crate::util::paths::many")]
     pub files: Vec<PathBuf>,
-    /// Every directory that was walked, or the path that was not there, relative to the root.
-    pub walked: Vec<(PathBuf, Option<Stat>)>,
+    /// Every directory that was walked, or the path that was not there.
+    pub walked: Vec<Walked>,
     /// When the walk began, ns since the epoch.
     pub at_ns: i64,
+}
+
+/// A directory and how it looked, or that it was not there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Walked {
+    /// Relative to the root.
+    #[serde(with = "crate::util::paths::one")]
+    path: PathBuf,
+    stat: Option<Stat>,
+}
+
+impl Walked {
+    fn holds(&self, root: &Path, at_ns: i64) -> bool {
+        match (&self.stat, Stat::at(&root.join(&self.path))) {
+            (Some(then), Some(now)) => now.proves(then, at_ns),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Whether all that was walked at a time looks the same and was not written to just then.
+pub fn holds(walked: &[Walked], at_ns: i64, root: &Path) -> bool {
+    walked.iter().all(|w| w.holds(root, at_ns))
 }
 
 impl Listing {
     /// Whether a walk now would find the same names.
     pub fn holds(&self, root: &Path) -> bool {
-        self.walked.iter().all(|(path, then)| match (then, Stat::at(&root.join(path))) {
-            (Some(then), Some(now)) => now.proves(then, self.at_ns),
-            (None, None) => true,
-            _ => false,
-        })
+        holds(&self.walked, self.at_ns, root)
     }
 }
 
@@ -68,11 +89,15 @@ pub fn list(root: &Path, glob: &str) -> Result<Listing, GlobError> {
     let start = root.join(&fixed);
     let Ok(metadata) = start.metadata() else {
         let dangling = start.is_symlink().then(|| fixed.clone());
-        return Ok(Listing { files: dangling.into_iter().collect(), walked: vec![(fixed, None)], at_ns });
+        return Ok(Listing {
+            files: dangling.into_iter().collect(),
+            walked: vec![Walked { path: fixed, stat: None }],
+            at_ns,
+        });
     };
     if !metadata.is_dir() {
         let files = if whole { vec![fixed.clone()] } else { Vec::new() };
-        return Ok(Listing { files, walked: vec![(fixed, Some(Stat::of(&metadata)))], at_ns });
+        return Ok(Listing { files, walked: vec![Walked { path: fixed, stat: Some(Stat::of(&metadata)) }], at_ns });
     }
     let depth_max = match whole || glob.contains("**") {
         true => usize::MAX,
@@ -93,7 +118,7 @@ pub fn list(root: &Path, glob: &str) -> Result<Listing, GlobError> {
             if entry.depth() >= depth_max {
                 continue;
             }
-            listing.walked.push((relative.to_owned(), Stat::at(entry.path())));
+            listing.walked.push(Walked { path: relative.to_owned(), stat: Stat::at(entry.path()) });
             if entry.depth() > 0 && entry.path().join("CACHEDIR.TAG").exists() {
                 entries.skip_current_dir();
             }

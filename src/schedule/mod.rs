@@ -21,10 +21,11 @@ mod pools;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::action::{self, Cancel, Cost, Ended, Job};
+use crate::action::{Cancel, Cost, Ended, Job, Processes, Runner};
 use crate::engine::{Delivery, Engine, Judged};
 use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
@@ -42,7 +43,7 @@ use pools::Pools;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What to build and how.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BuildOptions {
     /// Actions at once, and threads for one that uses the whole machine.
     pub jobs: usize,
@@ -56,6 +57,17 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// Tell of each target that is fresh; otherwise they are only counted.
     pub tell_fresh: bool,
+    /// How actions are run.
+    pub runner: Arc<dyn Runner>,
+}
+
+impl BuildOptions {
+    /// An ordinary build with so many jobs.
+    pub fn new(jobs: usize) -> Self {
+        let runner = Arc::new(Processes);
+        let (keep_going, force, force_all, no_cache, tell_fresh) = (false, false, false, false, false);
+        Self { jobs, keep_going, force, force_all, no_cache, tell_fresh, runner }
+    }
 }
 
 /// Builds the chosen targets; tells everything that happens. The result counts failures; an `Err` is
@@ -445,10 +457,10 @@ impl Build<'_> {
         let metrics = Vec::new();
         let running = Running { key, manifest, reasons, started_at, metrics, left_out: None, scratch, log, lock };
         self.running.insert(index, running);
-        let (sender, cancel) = (self.sender.clone(), self.cancel.clone());
+        let (sender, cancel, runner) = (self.sender.clone(), self.cancel.clone(), self.options.runner.clone());
         std::thread::spawn(move || {
             let say = |event| drop(sender.send(Message::Said(index, event)));
-            let done = work.run(&cancel, &mut { say });
+            let done = work.run(&*runner, &cancel, &mut { say });
             // The build waits for this message; if it is gone, so is the need for it.
             let _ = sender.send(Message::Done(index, Box::new(done)));
         });
@@ -681,12 +693,12 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, cancel: &Cancel, say: &mut dyn FnMut(ActionEvent)) -> Done {
+    fn run(mut self, runner: &dyn Runner, cancel: &Cancel, say: &mut dyn FnMut(ActionEvent)) -> Done {
         match self.lay_out() {
             Ok(()) => {}
             Err(problem) => return Done { ended: Err(problem), cost: Cost::default() },
         }
-        let (ended, cost) = action::run(&self.job, self.pool, &self.log, cancel, say);
+        let (ended, cost) = runner.run(&self.job, self.pool, &self.log, cancel, say);
         let ended = match ended {
             Ended::Done => self.take_in(),
             Ended::Failed(failure) => Err(Problem::Failed(failure)),

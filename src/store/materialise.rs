@@ -39,6 +39,7 @@ pub enum Purpose {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placed {
     /// Relative path.
+    #[serde(with = "crate::util::paths::one")]
     pub path: PathBuf,
     /// Size in bytes.
     pub size: u64,

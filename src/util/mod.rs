@@ -2,5 +2,6 @@
 
 pub mod fs;
 pub mod machine;
+pub mod paths;
 pub mod sqlite;
 pub mod text;
