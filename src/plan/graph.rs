@@ -1,6 +1,6 @@
 //! Declarations to a checked graph: parts added, references resolved, cycles refused. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Label;
 use crate::kind::{self, Kind, Needs};
@@ -84,12 +84,17 @@ pub struct UnknownTarget {
 impl Plan {
     /// Builds the graph. All mistakes are reported together.
     pub fn new(decls: Vec<Decl>, sources: &Sources) -> Result<Self, Mistakes> {
+        Self::beside(decls, &BTreeSet::new(), sources)
+    }
+
+    /// The graph of some declarations, beside others that have mistakes of their own: a label of those is not unknown.
+    pub fn beside(decls: Vec<Decl>, others: &BTreeSet<String>, sources: &Sources) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
         let decls = with_parts(decls);
         let by_label: BTreeMap<Label, Index> = decls.iter().enumerate().map(|(i, d)| (d.label.clone(), i)).collect();
         let mut edges: Vec<Vec<Dependency>> = Vec::with_capacity(decls.len());
         for decl in &decls {
-            edges.push(dependencies(decl, &decls, &by_label, sources, &mut mistakes));
+            edges.push(dependencies(decl, &decls, &by_label, others, sources, &mut mistakes));
         }
         if !mistakes.is_empty() {
             return Err(Mistakes { mistakes });
@@ -196,6 +201,7 @@ fn dependencies(
     decl: &Decl,
     decls: &[Decl],
     by_label: &BTreeMap<Label, Index>,
+    others: &BTreeSet<String>,
     sources: &Sources,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Dependency> {
@@ -216,8 +222,8 @@ fn dependencies(
         let text = visit.value.as_str().unwrap_or_default();
         match by_label.get(&Label::new(text)) {
             Some(index) => named.push(*index),
-            None if decl.label.is_part() => {
-                // The target this is a part of names the same label and reports it.
+            None if decl.label.is_part() || others.contains(text) => {
+                // The target this is a part of names the same label and reports it; or it is reported as unfinished.
             }
             None => {
                 let help = match nearest(text, by_label.keys().map(Label::as_str).filter(|l| !l.contains(':'))) {
