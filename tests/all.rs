@@ -3,4 +3,5 @@
 
 mod cli;
 mod diagnostics;
+mod lsp;
 mod support;

@@ -73,10 +73,10 @@ impl Mistake {
         self.marks.iter().map(|(span, words)| (*span, words.as_str())).chain(elsewhere)
     }
 
-    /// Moves the marks: those of a text that was parsed as a piece of a longer one, which begins so many bytes later.
+    /// Moves the marks into a file: those of a text that was parsed as a piece of it, which begins so many bytes later.
     #[must_use]
-    pub fn shifted(mut self, bytes: u32) -> Self {
-        self.marks.iter_mut().for_each(|(span, _)| span.start += bytes);
+    pub fn moved(mut self, file: u32, bytes: u32) -> Self {
+        self.marks.iter_mut().for_each(|(span, _)| *span = Span { file, start: span.start + bytes, len: span.len });
         self
     }
 
