@@ -132,7 +132,7 @@ impl<W: Write> Server<W> {
 
     fn hear(&mut self, incoming: Incoming) -> io::Result<()> {
         match incoming {
-            Incoming::Malformed(code, message) => self.refuse(&Value::Null, Refusal::new(code.into(), message)),
+            Incoming::Malformed(code, message) => self.refuse(&Value::Null, Refusal::new(code, message)),
             Incoming::Message(Message { id: Some(id), method: Some(method), params }) => {
                 match self.request(&method, params) {
                     Ok(result) => self.send(json!({"jsonrpc": "2.0", "id": id, "result": result})),

@@ -39,7 +39,7 @@ pub struct Item {
     pub head_end: usize,
     /// It is commented out by `/-`.
     pub ignored: bool,
-    /// Nothing else follows on its line.
+    /// Nothing else follows on its line, or it was given up for what follows.
     ended: bool,
 }
 
@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
             self.at += self.peek().map_or(0, char::len_utf8);
             item.range.end = self.at;
         }
-        if item.body.is_some() {
+        if item.body.as_ref().is_some_and(|body| body.closed) {
             self.between(false);
             item.ended = self.peek().is_none_or(|c| is_newline(c) || c == ';') || self.rest().starts_with("//");
         }
@@ -465,6 +465,9 @@ mod tests {
         let text = "model \"m\" { a; }\n\n// x\ndataset \"d\" { b; } c\nd; e";
         let pieces: Vec<&str> = Outline::read(text, TOPS).pieces().into_iter().map(|r| &text[r]).collect();
         assert_eq!(pieces, ["model \"m\" { a; }", "dataset \"d\" { b; } c", "d", "e"]);
+        let text = "model \"m\" {\n  a\ndataset \"d\" { b; }\n";
+        let pieces: Vec<&str> = Outline::read(text, TOPS).pieces().into_iter().map(|r| &text[r]).collect();
+        assert_eq!(pieces, ["model \"m\" {\n  a\n", "dataset \"d\" { b; }"]);
     }
 
     #[test]
