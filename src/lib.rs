@@ -18,6 +18,7 @@ pub mod backend;
 pub mod cli;
 pub mod format;
 pub mod kind;
+pub mod lsp;
 pub mod model;
 pub mod report;
 pub mod train;

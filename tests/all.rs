@@ -4,4 +4,5 @@
 mod cli;
 mod diagnostics;
 mod engine;
+mod lsp;
 mod support;

@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod graph;
 mod init;
+mod lsp;
 mod output;
 mod status;
 
@@ -59,6 +60,7 @@ enum Command {
     Check(check::Args),
     Cache(cache::Args),
     Init(init::Args),
+    Lsp(lsp::Args),
     Completions(Completions),
 }
 
@@ -94,6 +96,7 @@ pub fn run() -> u8 {
         Command::Check(command) => check::run(&args.global, &command, &output),
         Command::Cache(command) => cache::run(&args.global, &command, &output),
         Command::Init(command) => init::run(&args.global, &command, &output),
+        Command::Lsp(command) => lsp::run(&args.global, &command, &output),
         Command::Completions(command) => {
             let mut script = Vec::new();
             clap_complete::generate(

@@ -4,7 +4,7 @@
 //! where the recipes have not changed. Declarations lie beside it as bytes; only what must be judged is decoded.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -110,12 +110,17 @@ pub struct UnknownTarget {
 impl Plan {
     /// Builds the graph. All mistakes are reported together.
     pub fn new(decls: Vec<Decl>, sources: &Sources) -> Result<Self, Mistakes> {
+        Self::beside(decls, &BTreeSet::new(), sources)
+    }
+
+    /// The graph of some declarations, beside others that have mistakes of their own: a label of those is not unknown.
+    pub fn beside(decls: Vec<Decl>, others: &BTreeSet<String>, sources: &Sources) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
         let decls = with_parts(decls);
         let by_label: HashMap<&str, Index> = decls.iter().enumerate().map(|(i, d)| (d.label.as_str(), i)).collect();
         let mut edges: Vec<Vec<Dependency>> = Vec::with_capacity(decls.len());
         for decl in &decls {
-            edges.push(dependencies(decl, &decls, &by_label, sources, &mut mistakes));
+            edges.push(dependencies(decl, &decls, &by_label, others, sources, &mut mistakes));
         }
         if !mistakes.is_empty() {
             return Err(Mistakes { mistakes });
@@ -396,6 +401,7 @@ fn dependencies(
     decl: &Decl,
     decls: &[Decl],
     by_label: &HashMap<&str, Index>,
+    others: &BTreeSet<String>,
     sources: &Sources,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<Dependency> {
@@ -417,8 +423,8 @@ fn dependencies(
         let text = visit.value.as_str().unwrap_or_default();
         match by_label.get(text) {
             Some(index) => named.push(*index),
-            None if decl.label.is_part() => {
-                // The target this is a part of names the same label and reports it.
+            None if decl.label.is_part() || others.contains(text) => {
+                // The target this is a part of names the same label and reports it; or it is reported as unfinished.
             }
             None => {
                 let help = match nearest(text, decls.iter().map(|d| d.label.as_str()).filter(|l| !l.contains(':'))) {

@@ -112,16 +112,53 @@ pub fn find_root(start: &Path) -> Result<PathBuf, LoadError> {
 
 /// Reads and checks all recipes of the project at `root`. All mistakes are reported together.
 pub fn load(root: &Path, profile: Option<&str>) -> Result<Recipes, LoadError> {
+    let mut disk = Disk { root, parsed_dir: root.join(".effai/parsed") };
+    let Examined { recipes, mistakes } = examine(root, profile, &mut disk)?;
+    if !mistakes.is_empty() {
+        return Err(Mistakes { mistakes }.into());
+    }
+    match profile {
+        Some(found) if !recipes.profiles.iter().any(|p| p == found) => {
+            Err(LoadError::UnknownProfile { found: found.to_owned(), known: recipes.profiles })
+        }
+        _ => Ok(recipes),
+    }
+}
+
+/// What recipes say, as far as they can be understood, and every mistake in them.
+#[derive(Debug)]
+pub struct Examined {
+    /// Without the declarations that have mistakes.
+    pub recipes: Recipes,
+    /// In the order of the text.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// Where recipes' texts come from, and how they are parsed: the disk, or an editor's unsaved text.
+pub trait Texts {
+    /// A recipe's text, by its path from the root.
+    fn text(&mut self, path: &Path) -> Result<String, FsError>;
+
+    /// The nodes of a text, which has this number in `sources`, and what in it is not KDL.
+    fn nodes(&mut self, text: &str, file: u32, sources: &Sources) -> (Vec<Node>, Vec<Mistake>);
+
+    /// The files a glob stands for, relative to the root.
+    fn files(&mut self, glob: &str) -> Result<Listing, glob::GlobError>;
+}
+
+/// Reads and checks all recipes that `texts` gives, and does not stop at mistakes. A profile nobody knows changes
+/// nothing.
+pub fn examine(root: &Path, profile: Option<&str>, texts: &mut dyn Texts) -> Result<Examined, FsError> {
     let mut loader = Loader {
         root,
         profile,
+        texts,
         sources: Sources::default(),
         mistakes: Vec::new(),
         settings: Settings::default(),
         targets: Vec::new(),
         profiles: Vec::new(),
         read: Read::default(),
-        parsed_dir: root.join(".effai/parsed"),
     };
     let mut queue = vec![PathBuf::from(PROJECT_FILE)];
     let mut seen = Vec::new();
@@ -134,7 +171,58 @@ pub fn load(root: &Path, profile: Option<&str>) -> Result<Recipes, LoadError> {
         included.reverse();
         queue.extend(included);
     }
-    loader.finish()
+    Ok(loader.finish())
+}
+
+/// Recipes as they are saved. Parses are kept from one start to the next.
+struct Disk<'a> {
+    root: &'a Path,
+    parsed_dir: PathBuf,
+}
+
+impl Texts for Disk<'_> {
+    fn text(&mut self, path: &Path) -> Result<String, FsError> {
+        fs::read_text(&self.root.join(path))
+    }
+
+    fn nodes(&mut self, text: &str, file: u32, sources: &Sources) -> (Vec<Node>, Vec<Mistake>) {
+        let digest = Digest::of(text.as_bytes());
+        if let Some(nodes) = self.parsed(&digest, file) {
+            return (nodes, Vec::new());
+        }
+        match parse::parse(text, file, sources) {
+            Ok(nodes) => {
+                self.keep_parsed(&digest, &nodes);
+                (nodes, Vec::new())
+            }
+            Err(mistakes) => (Vec::new(), mistakes),
+        }
+    }
+
+    fn files(&mut self, glob: &str) -> Result<Listing, glob::GlobError> {
+        glob::list(self.root, glob)
+    }
+}
+
+impl Disk<'_> {
+    /// An earlier parse of the same bytes.
+    fn parsed(&self, digest: &Digest, file: u32) -> Option<Vec<Node>> {
+        let bytes = fs::read(&self.parsed_path(digest)).ok()?;
+        let mut nodes: Vec<Node> = postcard::from_bytes(&bytes).ok()?;
+        nodes.iter_mut().for_each(|node| number_spans(node, file));
+        Some(nodes)
+    }
+
+    /// Keeping a parse is a favour to the next start; where it fails, that one parses again.
+    fn keep_parsed(&self, digest: &Digest, nodes: &[Node]) {
+        if let Ok(bytes) = postcard::to_stdvec(nodes) {
+            let _ = fs::write_atomic(&self.parsed_path(digest), &bytes);
+        }
+    }
+
+    fn parsed_path(&self, digest: &Digest) -> PathBuf {
+        self.parsed_dir.join(format!("{digest}.v{PARSE_FORMAT}"))
+    }
 }
 
 struct Loader<'a> {
@@ -146,32 +234,19 @@ struct Loader<'a> {
     targets: Vec<Node>,
     profiles: Vec<String>,
     read: Read,
-    parsed_dir: PathBuf,
+    texts: &'a mut dyn Texts,
 }
 
 impl Loader<'_> {
     /// Reads one recipe; returns the recipes it includes.
-    fn file(&mut self, path: &Path) -> Result<Vec<PathBuf>, LoadError> {
-        let full = self.root.join(path);
+    fn file(&mut self, path: &Path) -> Result<Vec<PathBuf>, FsError> {
         let at_ns = jiff::Timestamp::now().as_nanosecond() as i64;
-        let stat = Stat::at(&full).unwrap_or_default();
-        let text = fs::read_text(&full)?;
+        let stat = Stat::at(&self.root.join(path)).unwrap_or_default();
+        let text = self.texts.text(path)?;
         self.read.files.push((path.to_owned(), stat, at_ns));
-        let digest = Digest::of(text.as_bytes());
         let file = self.sources.add(path.to_owned(), text.clone());
-        let nodes = match self.parsed(&digest, file) {
-            Some(nodes) => nodes,
-            None => match parse::parse(&text, file, &self.sources) {
-                Ok(nodes) => {
-                    self.keep_parsed(&digest, &nodes);
-                    nodes
-                }
-                Err(mistakes) => {
-                    self.mistakes.extend(mistakes);
-                    return Ok(Vec::new());
-                }
-            },
-        };
+        let (nodes, mistakes) = self.texts.nodes(&text, file, &self.sources);
+        self.mistakes.extend(mistakes);
         let mut included = Vec::new();
         for node in nodes {
             match node.name.as_str() {
@@ -195,7 +270,7 @@ impl Loader<'_> {
     }
 
     fn included(&mut self, pattern: &str, span: Span) -> Vec<PathBuf> {
-        let listed = glob::list(self.root, pattern).map(|listing| {
+        let listed = self.texts.files(pattern).map(|listing| {
             self.read.listings.push(listing.clone());
             listing.files
         });
@@ -247,26 +322,7 @@ impl Loader<'_> {
         }
     }
 
-    /// An earlier parse of the same bytes.
-    fn parsed(&self, digest: &Digest, file: u32) -> Option<Vec<Node>> {
-        let bytes = fs::read(&self.parsed_path(digest)).ok()?;
-        let mut nodes: Vec<Node> = postcard::from_bytes(&bytes).ok()?;
-        nodes.iter_mut().for_each(|node| number_spans(node, file));
-        Some(nodes)
-    }
-
-    /// Keeping a parse is a favour to the next start; where it fails, that one parses again.
-    fn keep_parsed(&self, digest: &Digest, nodes: &[Node]) {
-        if let Ok(bytes) = postcard::to_stdvec(nodes) {
-            let _ = fs::write_atomic(&self.parsed_path(digest), &bytes);
-        }
-    }
-
-    fn parsed_path(&self, digest: &Digest) -> PathBuf {
-        self.parsed_dir.join(format!("{digest}.v{PARSE_FORMAT}"))
-    }
-
-    fn finish(mut self) -> Result<Recipes, LoadError> {
+    fn finish(mut self) -> Examined {
         let mut decls = Vec::new();
         let mut first_of: BTreeMap<Label, Span> = BTreeMap::new();
         for mut node in std::mem::take(&mut self.targets) {
@@ -277,7 +333,9 @@ impl Loader<'_> {
             self.profiles.extend(expand::profiles(&node).map(str::to_owned));
             expand::lay_profile(&mut node, self.profile);
             for node in expand::multiply(node, &self.sources, &mut self.mistakes) {
+                let before = self.mistakes.len();
                 if let Some(decl) = self.decl(kind, &node) {
+                    let sound = self.mistakes.len() == before;
                     let span = decl.span("");
                     match first_of.get(&decl.label) {
                         Some(first) => {
@@ -290,29 +348,25 @@ impl Loader<'_> {
                         }
                         None => drop(first_of.insert(decl.label.clone(), span)),
                     }
-                    decls.push(decl);
+                    // One that contradicts itself is of no use to the plan, which asks kinds for its parts.
+                    if sound {
+                        decls.push(decl);
+                    }
                 }
             }
         }
         self.nested_labels(&first_of);
         self.profiles.sort();
         self.profiles.dedup();
-        if !self.mistakes.is_empty() {
-            return Err(Mistakes { mistakes: self.mistakes }.into());
-        }
-        if let Some(profile) = self.profile
-            && !self.profiles.iter().any(|p| p == profile)
-        {
-            return Err(LoadError::UnknownProfile { found: profile.to_owned(), known: self.profiles });
-        }
-        Ok(Recipes {
+        let recipes = Recipes {
             root: self.root.to_owned(),
             settings: self.settings,
             decls,
             sources: self.sources,
             profiles: self.profiles,
             read: self.read,
-        })
+        };
+        Examined { recipes, mistakes: self.mistakes }
     }
 
     /// A label that is a directory of another's: their outputs would lie in one another.

@@ -8,7 +8,7 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode, SourceSpan};
 use super::node::Span;
 use super::source::Sources;
 
-/// One mistake. Marks are in one file; a second place in another file is told in the help.
+/// One mistake. Marks are in one file; a terminal is told of places in other files below the help.
 #[derive(Clone, Debug)]
 pub struct Mistake {
     /// `recipe::unknown_field`; stable, for scripts and the documentation.
@@ -19,12 +19,22 @@ pub struct Mistake {
     pub help: Option<String>,
     text: Option<Arc<NamedSource<String>>>,
     marks: Vec<(Span, String)>,
+    elsewhere: Vec<Elsewhere>,
+}
+
+/// A marked place in another file than the first.
+#[derive(Clone, Debug)]
+struct Elsewhere {
+    span: Span,
+    /// As a terminal is told.
+    place: String,
+    words: String,
 }
 
 impl Mistake {
     /// A mistake without a place yet.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), help: None, text: None, marks: Vec::new() }
+        Self { code, message: message.into(), help: None, text: None, marks: Vec::new(), elsewhere: Vec::new() }
     }
 
     /// Marks a place, with the words that stand under it.
@@ -32,11 +42,8 @@ impl Mistake {
     pub fn mark(mut self, sources: &Sources, span: Span, words: impl Into<String>) -> Self {
         match self.marks.first() {
             Some((first, _)) if first.file != span.file => {
-                let other = format!("{}: {}", sources.place(span), words.into());
-                self.help = Some(match self.help {
-                    Some(help) => format!("{help}\n{other}"),
-                    None => other,
-                });
+                let place = sources.place(span);
+                self.elsewhere.push(Elsewhere { span, place, words: words.into() });
             }
             _ => {
                 self.text = sources.text(span);
@@ -60,6 +67,19 @@ impl Mistake {
         self
     }
 
+    /// Every marked place with its words, those in other files last.
+    pub fn marks(&self) -> impl Iterator<Item = (Span, &str)> {
+        let elsewhere = self.elsewhere.iter().map(|e| (e.span, e.words.as_str()));
+        self.marks.iter().map(|(span, words)| (*span, words.as_str())).chain(elsewhere)
+    }
+
+    /// Moves the marks into a file: those of a text that was parsed as a piece of it, which begins so many bytes later.
+    #[must_use]
+    pub fn moved(mut self, file: u32, bytes: u32) -> Self {
+        self.marks.iter_mut().for_each(|(span, _)| *span = Span { file, start: span.start + bytes, len: span.len });
+        self
+    }
+
     /// The first marked place.
     pub fn span(&self) -> Option<Span> {
         self.marks.first().map(|(span, _)| *span)
@@ -80,7 +100,9 @@ impl Diagnostic for Mistake {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+        let elsewhere = self.elsewhere.iter().map(|e| format!("{}: {}", e.place, e.words));
+        let lines: Vec<String> = self.help.iter().cloned().chain(elsewhere).collect();
+        (!lines.is_empty()).then(|| Box::new(lines.join("\n")) as Box<dyn fmt::Display>)
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {

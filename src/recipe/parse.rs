@@ -6,8 +6,8 @@ use super::mistake::Mistake;
 use super::node::{Entry, Node, Scalar, Span};
 use super::source::Sources;
 
-/// Parses one recipe. `file` is its number in `sources`, for spans and messages.
-pub(super) fn parse(text: &str, file: u32, sources: &Sources) -> Result<Vec<Node>, Vec<Mistake>> {
+/// Parses one recipe, or whole declarations of one. `file` is its number in `sources`, for spans and messages.
+pub fn parse(text: &str, file: u32, sources: &Sources) -> Result<Vec<Node>, Vec<Mistake>> {
     match KdlDocument::parse_v2(text) {
         Ok(document) => Converter { file, sources, mistakes: Vec::new() }.document(&document),
         Err(error) => Err(explain(text, file, sources, &error)),

@@ -57,6 +57,19 @@ pub fn read_text(path: &Path) -> Result<String, FsError> {
     at("read", path, fs::read_to_string(path))
 }
 
+/// What lies in a directory, by name: the names, and whether each is a directory. Names that are no text are left out.
+pub fn entries(path: &Path) -> Result<Vec<(String, bool)>, FsError> {
+    let mut names = Vec::new();
+    for entry in at("list", path, fs::read_dir(path))? {
+        let entry = at("list", path, entry)?;
+        if let Ok(name) = entry.file_name().into_string() {
+            names.push((name, entry.path().is_dir()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File, FsError> {
     at("open", path, File::open(path))
