@@ -4,6 +4,7 @@
 //! [`page`] are four readings of it.
 
 pub mod figures;
+pub mod graph;
 pub mod numbers;
 pub mod page;
 pub mod plot;
