@@ -55,6 +55,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         force: args.force.is_some(),
         force_all: args.force.as_deref() == Some("all"),
         no_cache: args.no_cache,
+        asked: args.targets.clone(),
     };
     let mut watcher: Box<dyn Watcher> = if output.json {
         Box::new(ui::Json)

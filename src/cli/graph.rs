@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         Format::Json => json(&nodes),
         Format::Svg | Format::Html => {
             judge(&mut engine, &closure, &shown, &mut nodes, output);
-            let title = engine.recipes.settings.name.clone().unwrap_or_else(|| "effai".into());
+            let title = engine.recipes.settings.name.clone();
             if format == Format::Svg { graph::svg(&nodes) } else { graph::html(&title, &nodes)? }
         }
     };
@@ -83,8 +83,9 @@ fn refuse_too_many(format: Format, nodes: usize) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("{nodes} targets are too many for {what}, {most} is the most");
-    Err(Failure::user(message)
-        .help(format!("{other}name the targets to show, such as `effai graph 'models/*'`: they and what they stand on are drawn")))
+    Err(Failure::user(message).help(format!(
+        "{other}name the targets to show, such as `effai graph 'models/*'`: they and what they stand on are drawn"
+    )))
 }
 
 /// The shown targets. Where one stands on something by way of a part that is not shown, it stands on that.
@@ -130,9 +131,9 @@ fn judge(engine: &mut Engine, closure: &[usize], shown: &[usize], nodes: &mut [N
         node.state = Some(judged.verdict);
         node.reasons = judged.reasons.iter().map(ToString::to_string).collect();
         if let Some(manifest) = &judged.manifest {
-            let facts = manifest.facts().map(|(name, fact)| (name.to_owned(), fact.to_string()));
-            node.facts = facts.clone().take(FACTS_MAX).collect();
-            node.facts_left_out = facts.count() - node.facts.len();
+            let mut facts = manifest.facts().map(|(name, fact)| (name.to_owned(), fact.to_string()));
+            node.facts = facts.by_ref().take(FACTS_MAX).collect();
+            node.facts_left_out = facts.count();
         }
         if let Some(past) = engine.record.past(engine.label(*index)) {
             (node.wall_ms, node.peak_bytes) = (Some(past.wall_ms), Some(past.peak_bytes));

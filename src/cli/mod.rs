@@ -6,8 +6,10 @@ mod check;
 mod explain;
 mod graph;
 mod init;
+mod log;
 mod output;
 mod status;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -56,6 +58,8 @@ enum Command {
     Status(status::Args),
     Explain(explain::Args),
     Graph(graph::Args),
+    Log(log::Args),
+    Trace(trace::Args),
     Check(check::Args),
     Cache(cache::Args),
     Init(init::Args),
@@ -91,6 +95,8 @@ pub fn run() -> u8 {
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),
         Command::Graph(command) => graph::run(&args.global, &command, &output),
+        Command::Log(command) => log::run(&args.global, &command, &output),
+        Command::Trace(command) => trace::run(&args.global, &command, &output),
         Command::Check(command) => check::run(&args.global, &command, &output),
         Command::Cache(command) => cache::run(&args.global, &command, &output),
         Command::Init(command) => init::run(&args.global, &command, &output),

@@ -3,6 +3,8 @@
 //! Everything in here can be thrown away: keys and artifacts are found again in the store, digests are
 //! computed again. Only the history of runs is lost with it.
 
+mod history;
+
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,12 @@ use crate::plan::Label;
 use crate::store::Placed;
 use crate::util::sqlite::{self, DbError};
 
-const MIGRATIONS: &[&str] = &[include_str!("../../cache-schema/project/0001_first.sql")];
+pub use history::{BuildId, BuildRow, Run, Timing, log_file};
+
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../cache-schema/project/0001_first.sql"),
+    include_str!("../../cache-schema/project/0002_builds.sql"),
+];
 
 /// A project's own database, `.effai/effai.db`.
 pub struct Record {
@@ -67,6 +74,8 @@ pub struct ActionRow {
     pub reasons: Vec<String>,
     /// Every number it gave: name, step, value.
     pub metrics: Vec<(String, Option<u64>, f64)>,
+    /// Its place in its build.
+    pub timing: Timing,
 }
 
 /// How a target's last run went, for estimates.
@@ -187,7 +196,8 @@ impl Record {
             let transaction = self.connection.unchecked_transaction()?;
             transaction.execute(
                 "INSERT INTO actions (label, kind, key, artifact, outcome, message, started_at, wall_ms, cpu_ms,
-                 peak_bytes, threads, backend, reasons) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 peak_bytes, threads, backend, reasons, build, pool, ready_us, start_us, end_us, after)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
                 params![
                     row.label.as_str(),
                     row.kind,
@@ -202,6 +212,12 @@ impl Record {
                     row.threads,
                     row.backend,
                     serde_json::to_string(&row.reasons).expect("text"),
+                    row.timing.build,
+                    row.timing.pool,
+                    row.timing.ready_us,
+                    row.timing.start_us,
+                    row.timing.end_us,
+                    serde_json::to_string(&row.timing.after).expect("text"),
                 ],
             )?;
             let id = transaction.last_insert_rowid();

@@ -10,4 +10,5 @@ pub mod page;
 pub mod plot;
 pub mod retrieval;
 pub mod tables;
+pub mod trace;
 pub mod words;

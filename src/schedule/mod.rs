@@ -23,7 +23,7 @@ use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
-use crate::record::{ActionRow, TargetState};
+use crate::record::{ActionRow, BuildId, TargetState, Timing, log_file};
 use crate::store::{Ingested, KeyLock, KeyRow, Purpose};
 use crate::util::fs;
 
@@ -45,6 +45,8 @@ pub struct BuildOptions {
     pub force_all: bool,
     /// Do not look for artifacts of other runs, here or elsewhere.
     pub no_cache: bool,
+    /// What was named on the command line, for the record.
+    pub asked: Vec<String>,
 }
 
 /// Builds the chosen targets; tells everything that happens. The result counts failures; an `Err` is
@@ -72,6 +74,10 @@ pub fn build(
         pools: Pools::new(options.jobs),
         summary: Summary::default(),
         begin: Instant::now(),
+        begun_at: jiff::Timestamp::now().to_string(),
+        id: None,
+        ready_us: vec![0; count],
+        ran: BTreeSet::new(),
         engine,
         options,
         cancel,
@@ -121,6 +127,7 @@ struct Running {
     manifest: Manifest,
     reasons: Vec<String>,
     started_at: String,
+    start_us: u64,
     metrics: Vec<(String, Option<u64>, f64)>,
     left_out: Option<String>,
     scratch: PathBuf,
@@ -146,6 +153,13 @@ struct Build<'a> {
     pools: Pools,
     summary: Summary,
     begin: Instant,
+    begun_at: String,
+    /// Its row in the record, once anything happened.
+    id: Option<BuildId>,
+    /// When each target became ready, from the begin.
+    ready_us: Vec<u64>,
+    /// Whose action ran in this build.
+    ran: BTreeSet<Index>,
     sender: Sender<Message>,
 }
 
@@ -182,8 +196,27 @@ impl Build<'_> {
         }
         self.skip_the_rest(closure);
         self.summary.wall_ms = self.begin.elapsed().as_millis() as u64;
+        if self.id.is_some() || self.summary.restored + self.summary.failed > 0 {
+            let id = self.build_id()?;
+            self.engine.record.end_build(id, &self.summary)?;
+        }
         (self.tell)(&Event::Ended(self.summary.clone()));
         Ok(self.summary.clone())
+    }
+
+    /// The number of this build in the record; its row is made when first asked for.
+    fn build_id(&mut self) -> Result<BuildId, Failure> {
+        if let Some(id) = self.id {
+            return Ok(id);
+        }
+        let id = self.engine.record.begin_build(&self.begun_at, &self.options.asked, self.options.jobs)?;
+        self.id = Some(id);
+        Ok(id)
+    }
+
+    /// Microseconds since the build began.
+    fn now_us(&self) -> u64 {
+        self.begin.elapsed().as_micros() as u64
     }
 
     fn label(&self, index: Index) -> Label {
@@ -226,6 +259,7 @@ impl Build<'_> {
             Some(artifact) => self.found(index, artifact, verdict),
             None => {
                 self.states[index] = State::Ready;
+                self.ready_us[index] = self.now_us();
                 Ok(())
             }
         }
@@ -373,7 +407,7 @@ impl Build<'_> {
         let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());
         let name = label.as_str().replace('/', "~");
         let scratch = self.engine.root.join(".effai/scratch").join(format!("{name}-{}", key.short()));
-        let log = self.engine.root.join(".effai/logs").join(format!("{name}.log"));
+        let log = log_file(&self.engine.root, &label);
         fs::remove_dir_all(&scratch)?;
         let job = match self.job(index, &scratch) {
             Ok(job) => job,
@@ -384,12 +418,16 @@ impl Build<'_> {
         self.states[index] = State::Running;
         (self.tell)(&Event::Started { label });
         let started_at = jiff::Timestamp::now().to_string();
+        self.build_id()?;
+        self.ran.insert(index);
+        let start_us = self.now_us();
         let reasons = reasons.iter().map(ToString::to_string).collect();
         let running = Running {
             key,
             manifest,
             reasons,
             started_at,
+            start_us,
             metrics: Vec::new(),
             left_out: None,
             scratch,
@@ -565,6 +603,7 @@ impl Build<'_> {
         message: Option<String>,
     ) -> Result<(), Failure> {
         let target = self.engine.target(index);
+        let under = target.dependencies.iter().map(|d| d.index);
         let row = ActionRow {
             label: target.decl.label.clone(),
             kind: target.decl.kind.clone(),
@@ -580,6 +619,14 @@ impl Build<'_> {
             backend: crate::backend::NAME.into(),
             reasons: running.reasons.clone(),
             metrics: running.metrics.clone(),
+            timing: Timing {
+                build: self.id.expect("an action began"),
+                pool: target.needs.pool.name().into(),
+                ready_us: self.ready_us[index],
+                start_us: running.start_us,
+                end_us: self.now_us(),
+                after: under.filter(|i| self.ran.contains(i)).map(|i| self.engine.label(i).to_string()).collect(),
+            },
         };
         Ok(self.engine.record.add_action(&row)?)
     }

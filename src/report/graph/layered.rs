@@ -17,7 +17,7 @@ const ROW_GAP: f64 = 14.0;
 /// What a passing edge takes of a column.
 const BEND_HEIGHT: f64 = 6.0;
 /// Height of a node.
-pub const NODE_HEIGHT: f64 = 42.0;
+pub(super) const NODE_HEIGHT: f64 = 42.0;
 /// Between parts that are not connected.
 const PART_GAP: f64 = 36.0;
 /// Rounds of ordering and of placing: more change nothing that is seen.
@@ -51,8 +51,8 @@ pub struct Route {
 pub fn lay_out(widths: &[f64], stands_on: &[Vec<usize>]) -> Layout {
     let mut parts: Vec<(Vec<usize>, Layout)> = Vec::new();
     for members in connected(stands_on) {
-        let mut place = std::collections::BTreeMap::new();
-        members.iter().enumerate().for_each(|(new, old)| drop(place.insert(*old, new)));
+        let place: std::collections::BTreeMap<usize, usize> =
+            members.iter().enumerate().map(|(new, old)| (*old, new)).collect();
         let under: Vec<Vec<usize>> =
             members.iter().map(|old| stands_on[*old].iter().map(|o| place[o]).collect()).collect();
         let widths: Vec<f64> = members.iter().map(|old| widths[*old]).collect();
@@ -225,7 +225,8 @@ impl<'a> Columns<'a> {
         let mut places = self.places();
         let mut best = (self.crossings(&places), self.order.clone());
         for round in 0..ROUNDS {
-            if best.0 == 0 {
+            // The first rounds also bring trunks to the middle of what hangs on them.
+            if best.0 == 0 && round >= 4 {
                 break;
             }
             let columns = self.order.len();
@@ -240,15 +241,25 @@ impl<'a> Columns<'a> {
                     })
                     .collect();
                 keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
-                self.order[column] = keyed.into_iter().map(|(_, v)| v).collect();
+                self.order[column] =
+                    keyed.chunk_by(|a, b| a.0 == b.0).flat_map(|equal| self.bends_amid(equal)).collect();
                 self.order[column].iter().enumerate().for_each(|(place, v)| places[*v] = place);
             }
             let now = self.crossings(&places);
-            if now < best.0 {
+            if now <= best.0 {
                 best = (now, self.order.clone());
             }
         }
         self.order = best.1;
+    }
+
+    /// Of vertices that belong at one height, the passing edges go in the middle: a trunk stays level.
+    fn bends_amid(&self, equal: &[(f64, usize)]) -> Vec<usize> {
+        let (bends, mut nodes): (Vec<usize>, Vec<usize>) =
+            equal.iter().map(|(_, v)| *v).partition(|v| self.is_bend(*v));
+        let middle = nodes.len() / 2;
+        nodes.splice(middle..middle, bends);
+        nodes
     }
 
     fn places(&self) -> Vec<usize> {

@@ -96,10 +96,7 @@ mod tests {
              \"b\" [label=\"b\\ncommand\"];\n  \"data/a\" -> \"b\";\n  \"c<1>\" [label=\"c<1>\\ncommand\"];\n  \
              \"data/a\" -> \"c<1>\";\n  \"d\" [label=\"d\\ncommand\"];\n  \"b\" -> \"d\";\n  \"c<1>\" -> \"d\";\n}\n"
         );
-        assert_eq!(
-            mermaid(&nodes[..2]),
-            "flowchart LR\n  t0[\"data/a\"]\n  t1[\"b\"]\n  t0 --> t1\n"
-        );
+        assert_eq!(mermaid(&nodes[..2]), "flowchart LR\n  t0[\"data/a\"]\n  t1[\"b\"]\n  t0 --> t1\n");
         assert_eq!(tree(&nodes[..2]), "b  (command)\n  <- data/a\ndata/a  (command)\n");
     }
 
