@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     };
     match &args.output {
         Some(path) => {
-            fs::write_atomic(path, text.as_bytes())?;
+            fs::write(path, text.as_bytes())?;
             output.note(&format!("{} in {}", count(nodes.len(), "target"), path.display()));
         }
         None => output.line(&text),

@@ -35,7 +35,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             "version": 1, "build": build.id, "started-at": build.started_at, "asked": build.asked, "jobs": build.jobs,
             "wall-ms": build.wall_ms,
         });
-        fs::write_atomic(path, events(&slices, wall_us, &about).to_string().as_bytes())?;
+        fs::write(path, events(&slices, wall_us, &about).to_string().as_bytes())?;
     }
     if output.json {
         output.object(&summary(&build, &slices, wall_us));

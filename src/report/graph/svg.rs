@@ -50,7 +50,7 @@ pub(super) fn layout(nodes: &[Node]) -> Layout {
 fn width(node: &Node) -> f64 {
     // No font is at hand to measure with: generous means of the usual ones.
     let label = shortened(&node.label).chars().count() as f64 * 7.1;
-    let below = (node.kind.len() + 3 + word(node.state).len()) as f64 * 6.0;
+    let below = (node.kind.len() + 3 + word(node.state).len()) as f64 * 6.5;
     label.max(below) + 46.0
 }
 
@@ -142,7 +142,7 @@ fn legend(nodes: &[Node]) -> String {
         if count == 0 {
             continue;
         }
-        let text = format!("{count} {word}: {meaning}");
+        let text = format!("{word} ({count}): {meaning}");
         let _ = write!(
             svg,
             "<g class=\"{word}\" transform=\"translate({x:.0} 0)\"><g transform=\"translate(-8 -5)\">{}</g>\
