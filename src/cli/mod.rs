@@ -2,7 +2,9 @@
 
 mod build;
 mod cache;
+mod changes;
 mod check;
+mod diff;
 mod explain;
 mod graph;
 mod init;
@@ -57,6 +59,7 @@ enum Command {
     Build(build::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Diff(diff::Args),
     Graph(graph::Args),
     Log(log::Args),
     Trace(trace::Args),
@@ -94,6 +97,7 @@ pub fn run() -> u8 {
         Command::Build(command) => build::run(&args.global, &command, &output),
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),
+        Command::Diff(command) => diff::run(&args.global, &command, &output),
         Command::Graph(command) => graph::run(&args.global, &command, &output),
         Command::Log(command) => log::run(&args.global, &command, &output),
         Command::Trace(command) => trace::run(&args.global, &command, &output),

@@ -86,6 +86,16 @@ impl Index {
         self.connection.query_row(sql, [key.bytes()], read).optional().map_err(|e| self.wrap(e))
     }
 
+    /// The keys that begin with these hexadecimal digits, lower case.
+    pub fn keys_with(&self, digits: &str) -> Result<Vec<Digest>, DbError> {
+        let read = || {
+            let sql = "SELECT key FROM keys WHERE lower(hex(key)) GLOB ?1 || '*'";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_map([digits], |row| digest(row, 0))?.collect::<Result<_, _>>()
+        };
+        read().map_err(|e| self.wrap(e))
+    }
+
     /// Records a finished key and the evidence of its new blobs, in one transaction.
     pub fn put(&self, key: &Digest, row: &KeyRow, blobs: &[(Digest, u64, i64)]) -> Result<(), DbError> {
         let now = jiff::Timestamp::now().to_string();

@@ -1,0 +1,88 @@
+//! What `explain` and `diff` share: manifests of the past, and who stands behind a changed artifact.
+
+use std::collections::BTreeMap;
+
+use crate::engine::{Engine, EngineError};
+use crate::fingerprint::{Digest, Manifest, Reason};
+use crate::plan::Label;
+use crate::recipe::schema::Type;
+use crate::recipe::walk::walk;
+use crate::report::why::{Changes, TargetChange};
+
+/// The facts of a key: from the project's own state, else from the store. None if it failed or was thrown away.
+pub(super) fn manifest(engine: &Engine, label: Option<&str>, key: &Digest) -> Result<Option<Manifest>, EngineError> {
+    let state = label.and_then(|label| engine.state(&Label::new(label)));
+    if let Some(state) = state.filter(|state| state.key == *key) {
+        return Ok(Some(state.manifest.clone()));
+    }
+    Ok(engine.store.index.get(key)?.map(|row| row.manifest))
+}
+
+/// Sorts reasons and names the targets behind changed artifacts, each with why it gave other bytes.
+pub(super) fn changes(engine: &Engine, label: Option<&str>, reasons: &[Reason]) -> Result<Changes, EngineError> {
+    let mut changes = Changes::of(reasons);
+    let names = label.map(|label| names_of_facts(engine, label)).unwrap_or_default();
+    for change in &mut changes.targets {
+        change.label = name(engine, &names, change)?;
+        if let (Some(label), Some(was), Some(now)) = (&change.label, change.was, change.now) {
+            change.because = because(engine, label, &was, &now)?;
+        }
+    }
+    Ok(changes)
+}
+
+/// Which label each fact that is an artifact stands for, as the target is declared now.
+fn names_of_facts(engine: &Engine, label: &str) -> BTreeMap<String, String> {
+    let Some(index) = engine.plan.find(label) else { return BTreeMap::new() };
+    let target = engine.target(index);
+    let decl = &target.decl;
+    let mut names = BTreeMap::new();
+    walk(target.kind().schema(), &decl.fields, &mut |visit| {
+        if matches!(visit.ty, Type::Label | Type::NamedLabel) {
+            let named = visit.value.as_str().unwrap_or_default();
+            names.insert(format!("{}.{}", decl.kind, visit.fact), named.to_owned());
+        }
+    });
+    for dependency in &target.dependencies {
+        let other = engine.label(dependency.index);
+        names.insert(format!("alongside.{other}"), other.to_string());
+        if let Some(part) = other.as_str().strip_prefix(&format!("{label}:")) {
+            names.insert(format!("{}.part.{part}", decl.kind), other.to_string());
+        }
+    }
+    names
+}
+
+fn name(
+    engine: &Engine,
+    names: &BTreeMap<String, String>,
+    change: &TargetChange,
+) -> Result<Option<String>, EngineError> {
+    if let Some(label) = names.get(&change.fact) {
+        return Ok(Some(label.clone()));
+    }
+    for artifact in [change.now, change.was].iter().flatten() {
+        if let Some(label) = engine.record.label_of_artifact(artifact)? {
+            return Ok(Some(label));
+        }
+    }
+    Ok(None)
+}
+
+/// Why a target gave one artifact and then another: from the facts of the two runs, else as was recorded.
+fn because(engine: &Engine, label: &str, was: &Digest, now: &Digest) -> Result<Vec<String>, EngineError> {
+    let Some(ran) = engine.record.maker(label, now)? else { return Ok(Vec::new()) };
+    if let Some(before) = engine.record.maker(label, was)? {
+        let facts = (manifest(engine, Some(label), &before.key)?, manifest(engine, Some(label), &ran.key)?);
+        if let (Some(before), Some(after)) = facts {
+            let mut changes = Changes::of(&after.reasons(&before));
+            let names = names_of_facts(engine, label);
+            for change in &mut changes.targets {
+                change.label = name(engine, &names, change)?;
+            }
+            let same = vec!["it was asked to; its facts are the same and its bytes are not".to_owned()];
+            return Ok(if changes.is_empty() { same } else { changes.lines() });
+        }
+    }
+    Ok(ran.reasons)
+}
