@@ -9,6 +9,9 @@ use crate::recipe::schema::Type;
 use crate::recipe::walk::walk;
 use crate::report::why::{Changes, TargetChange};
 
+/// How far a change is followed to what caused it.
+const DEPTH_MAX: usize = 4;
+
 /// The facts of a key: from the project's own state, else from the store. None if it failed or was thrown away.
 pub(super) fn manifest(engine: &Engine, label: Option<&str>, key: &Digest) -> Result<Option<Manifest>, EngineError> {
     let state = label.and_then(|label| engine.state(&Label::new(label)));
@@ -20,12 +23,18 @@ pub(super) fn manifest(engine: &Engine, label: Option<&str>, key: &Digest) -> Re
 
 /// Sorts reasons and names the targets behind changed artifacts, each with why it gave other bytes.
 pub(super) fn changes(engine: &Engine, label: Option<&str>, reasons: &[Reason]) -> Result<Changes, EngineError> {
+    followed(engine, label, reasons, DEPTH_MAX)
+}
+
+fn followed(engine: &Engine, label: Option<&str>, reasons: &[Reason], depth: usize) -> Result<Changes, EngineError> {
     let mut changes = Changes::of(reasons);
     let names = label.map(|label| names_of_facts(engine, label)).unwrap_or_default();
     for change in &mut changes.targets {
         change.label = name(engine, &names, change)?;
-        if let (Some(label), Some(was), Some(now)) = (&change.label, change.was, change.now) {
-            change.because = because(engine, label, &was, &now)?;
+        if let (Some(label), Some(was), Some(now)) = (&change.label, change.was, change.now)
+            && depth > 0
+        {
+            change.because = because(engine, label, &was, &now, depth - 1)?;
         }
     }
     Ok(changes)
@@ -70,16 +79,12 @@ fn name(
 }
 
 /// Why a target gave one artifact and then another: from the facts of the two runs, else as was recorded.
-fn because(engine: &Engine, label: &str, was: &Digest, now: &Digest) -> Result<Vec<String>, EngineError> {
+fn because(engine: &Engine, label: &str, was: &Digest, now: &Digest, depth: usize) -> Result<Vec<String>, EngineError> {
     let Some(ran) = engine.record.maker(label, now)? else { return Ok(Vec::new()) };
     if let Some(before) = engine.record.maker(label, was)? {
         let facts = (manifest(engine, Some(label), &before.key)?, manifest(engine, Some(label), &ran.key)?);
         if let (Some(before), Some(after)) = facts {
-            let mut changes = Changes::of(&after.reasons(&before));
-            let names = names_of_facts(engine, label);
-            for change in &mut changes.targets {
-                change.label = name(engine, &names, change)?;
-            }
+            let changes = followed(engine, Some(label), &after.reasons(&before), depth)?;
             let same = vec!["it was asked to; its facts are the same and its bytes are not".to_owned()];
             return Ok(if changes.is_empty() { same } else { changes.lines() });
         }

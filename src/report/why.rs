@@ -137,7 +137,11 @@ impl TargetChange {
             (Some(was), None) => format!("{name} is no longer under it ({}: artifact {})", self.fact, was.short()),
             (None, None) => self.fact.clone(),
         };
-        let because = self.because.iter().map(|reason| format!("  {name} ran because {reason}"));
+        let because = self.because.iter().map(|reason| match reason.strip_prefix(' ') {
+            // A reason of that reason: it names its own target.
+            Some(_) => format!("  {reason}"),
+            None => format!("  {name} ran because {reason}"),
+        });
         std::iter::once(line).chain(because).collect()
     }
 }

@@ -10,6 +10,7 @@
 //! Known -> Ready                   its bytes are needed and no longer in the store
 //! ```
 
+mod outlook;
 mod pools;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,10 +28,14 @@ use crate::record::{ActionRow, BuildId, TargetState, Timing, log_file};
 use crate::store::{Ingested, KeyLock, KeyRow, Purpose};
 use crate::util::fs;
 
+use outlook::{Outlook, Pending};
 use pools::Pools;
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A build that takes longer than this says how far it is.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to build and how.
 #[derive(Clone, Debug)]
@@ -78,6 +83,7 @@ pub fn build(
         id: None,
         ready_us: vec![0; count],
         ran: BTreeSet::new(),
+        outlook: None,
         engine,
         options,
         cancel,
@@ -160,6 +166,7 @@ struct Build<'a> {
     ready_us: Vec<u64>,
     /// Whose action ran in this build.
     ran: BTreeSet<Index>,
+    outlook: Option<Outlook>,
     sender: Sender<Message>,
 }
 
@@ -185,6 +192,7 @@ impl Build<'_> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
             }
+            self.look_ahead(closure)?;
         }
         let stuck = closure.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
         if let Some(stuck) = stuck
@@ -202,6 +210,39 @@ impl Build<'_> {
         }
         (self.tell)(&Event::Ended(self.summary.clone()));
         Ok(self.summary.clone())
+    }
+
+    /// Tells how far the build is and how long it may still take.
+    fn look_ahead(&mut self, closure: &[Index]) -> Result<(), Failure> {
+        if self.begin.elapsed() < PATIENCE || self.running.is_empty() {
+            return Ok(());
+        }
+        let is_pending = |state: State| matches!(state, State::Waiting | State::Ready | State::Running);
+        if self.outlook.is_none() {
+            let to_run: Vec<Index> = closure.iter().copied().filter(|i| is_pending(self.states[*i])).collect();
+            let known = self.engine.record.durations(to_run.iter().map(|i| self.engine.label(*i)))?;
+            let expected = to_run.iter().filter_map(|i| Some((*i, *known.get(self.engine.label(*i))?))).collect();
+            self.outlook = Some(Outlook::new(&to_run, expected, &self.dependents));
+        }
+        let outlook = self.outlook.as_mut().expect("made above");
+        if !outlook.is_due() {
+            return Ok(());
+        }
+        let now_us = self.begin.elapsed().as_micros() as u64;
+        let pending: Vec<Pending> = closure
+            .iter()
+            .filter(|i| is_pending(self.states[**i]))
+            .map(|&index| {
+                let began = self.running.get(&index).map_or(now_us, |running| running.start_us);
+                let jobs = self.pools.threads(self.engine.target(index).needs.pool);
+                Pending { index, elapsed_ms: (now_us - began) / 1000, jobs }
+            })
+            .collect();
+        let done = self.summary.built + self.summary.failed;
+        let left_ms = outlook.left_ms(pending.iter().copied(), self.options.jobs);
+        let (to_run, running) = (done + pending.len(), self.running.len());
+        (self.tell)(&Event::Outlook { done, to_run, running, left_ms });
+        Ok(())
     }
 
     /// The number of this build in the record; its row is made when first asked for.
