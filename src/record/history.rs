@@ -263,3 +263,40 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<Run> {
 fn texts(json: String) -> Vec<String> {
     serde_json::from_str(&json).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::util::sqlite;
+
+    #[test]
+    fn a_record_of_the_first_schema_is_read_without_timings() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("effai.db");
+        let old = sqlite::open(&path, &super::super::MIGRATIONS[..1]).unwrap();
+        let insert = "INSERT INTO actions (label, kind, key, outcome, started_at, wall_ms, cpu_ms, peak_bytes, threads,
+                      backend, reasons) VALUES ('a', 'command', zeroblob(32), 'built', 'then', 7, 5, 3, 1, 'cpu', '[]')";
+        old.execute(insert, []).unwrap();
+        drop(old);
+        let record = Record::open(&path).unwrap();
+        let runs = record.runs(&Label::new("a"), 10).unwrap();
+        assert_eq!((runs.len(), runs[0].wall_ms, &runs[0].timing), (1, 7, &None));
+        assert_eq!(record.last_build().unwrap(), None);
+        assert_eq!(record.keys_with("0000").unwrap().len(), 1);
+        assert_eq!(record.durations([Label::new("a"), Label::new("b")].iter()).unwrap().len(), 1);
+        let many: Vec<Label> = (0..600).map(|i| Label::new(format!("l{i}"))).chain([Label::new("a")]).collect();
+        assert_eq!(record.durations(many.iter()).unwrap()[&Label::new("a")], 7);
+    }
+
+    #[test]
+    fn a_build_that_was_killed_has_no_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record::open(&dir.path().join("effai.db")).unwrap();
+        let first = record.begin_build("then", &["x".into()], 2).unwrap();
+        let second = record.begin_build("later", &[], 4).unwrap();
+        record.end_build(second, &Summary { built: 3, wall_ms: 9, ..Summary::default() }).unwrap();
+        let builds = record.builds(10).unwrap();
+        assert_eq!((builds[0].id, builds[0].wall_ms, builds[0].built), (second, Some(9), 3));
+        assert_eq!((builds[1].id, builds[1].wall_ms, &builds[1].asked), (first, None, &vec!["x".to_owned()]));
+    }
+}
