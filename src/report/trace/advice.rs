@@ -10,6 +10,11 @@ use crate::util::text::{count, duration, percent};
 const MOST: f64 = 0.85;
 /// Less than this share is not worth a sentence.
 const LITTLE: f64 = 0.1;
+/// The pools, by place.
+const POOLS: [&str; 3] = ["cpu", "machine", "network"];
+const CPU: usize = 0;
+const MACHINE: usize = 1;
+const NETWORK: usize = 2;
 /// Downloads at once, as the scheduler has it.
 const NETWORK_DEPTH: usize = 4;
 
@@ -111,37 +116,32 @@ fn play(slices: &[Slice], jobs: usize) -> u64 {
     for at in super::by_start(slices).into_iter().rev() {
         height[at] = slices[at].took_us() + above[at].iter().map(|i| height[*i]).max().unwrap_or(0);
     }
-    let mut ready: BinaryHeap<(u64, Reverse<usize>)> =
-        (0..slices.len()).filter(|i| left[*i] == 0).map(|i| (height[i], Reverse(i))).collect();
+    let pool = |at: usize| POOLS.iter().position(|p| *p == slices[at].pool).unwrap_or(CPU);
+    let mut ready: [BinaryHeap<(u64, Reverse<usize>)>; 3] = Default::default();
+    (0..slices.len()).filter(|i| left[*i] == 0).for_each(|i| ready[pool(i)].push((height[i], Reverse(i))));
     let mut running: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
-    let (mut cpu, mut machine, mut network, mut now) = (0, 0, 0, 0);
+    let (mut depth, mut now) = ([0_usize; 3], 0);
     loop {
-        let mut later = Vec::new();
-        while let Some((tall, Reverse(at))) = ready.pop() {
-            let (depth, room) = match slices[at].pool.as_str() {
-                "network" => (&mut network, NETWORK_DEPTH),
-                "machine" => (&mut machine, usize::from(cpu == 0)),
-                _ => (&mut cpu, if machine == 0 { jobs } else { 0 }),
+        for at_pool in [NETWORK, MACHINE, CPU] {
+            let most = match at_pool {
+                NETWORK => NETWORK_DEPTH,
+                MACHINE => usize::from(depth[CPU] == 0),
+                _ => jobs * usize::from(depth[MACHINE] == 0),
             };
-            if *depth < room {
-                *depth += 1;
+            while depth[at_pool] < most
+                && let Some((_, Reverse(at))) = ready[at_pool].pop()
+            {
+                depth[at_pool] += 1;
                 running.push(Reverse((now + slices[at].took_us(), at)));
-            } else {
-                later.push((tall, Reverse(at)));
             }
         }
-        ready.extend(later);
         let Some(Reverse((end, at))) = running.pop() else { return now };
         now = end;
-        *match slices[at].pool.as_str() {
-            "network" => &mut network,
-            "machine" => &mut machine,
-            _ => &mut cpu,
-        } -= 1;
+        depth[pool(at)] -= 1;
         for next in &above[at] {
             left[*next] -= 1;
             if left[*next] == 0 {
-                ready.push((height[*next], Reverse(*next)));
+                ready[pool(*next)].push((height[*next], Reverse(*next)));
             }
         }
     }

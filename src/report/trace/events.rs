@@ -13,11 +13,12 @@ const POOLS: [&str; 3] = ["cpu", "machine", "network"];
 /// The whole file's content. `about` is told in it as it is.
 pub fn events(slices: &[Slice], wall_us: u64, about: &Value) -> Value {
     let path = critical_path(slices);
+    let on_path: std::collections::BTreeSet<usize> = path.iter().copied().collect();
     let lanes = lanes(slices);
     let mut all = names(slices, &lanes);
     let process = |slice: &Slice| 1 + POOLS.iter().position(|p| *p == slice.pool).unwrap_or(0);
     for (at, slice) in slices.iter().enumerate() {
-        let critical = path.contains(&at);
+        let critical = on_path.contains(&at);
         let mut event = complete(slice, process(slice), lanes[at]);
         event["cat"] = if critical { json!("action,critical") } else { json!("action") };
         if slice.outcome == "failed" {
@@ -38,7 +39,7 @@ pub fn events(slices: &[Slice], wall_us: u64, about: &Value) -> Value {
         for under in &slice.after {
             arrow += 1;
             let from = &slices[*under];
-            let both = path.contains(&at) && path.contains(under);
+            let both = on_path.contains(&at) && on_path.contains(under);
             let cat = if both { "dependency,critical" } else { "dependency" };
             // An arrow holds to the slice that encloses its time.
             let leaves = from.end_us.saturating_sub(1).max(from.start_us);
