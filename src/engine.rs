@@ -203,12 +203,16 @@ impl Engine {
 
     /// Where a target is declared: `recipes/clip.kdl:12`.
     pub fn place(&self, index: Index) -> String {
-        let span = self.graph.plan.place(index);
+        self.sources().place(self.graph.plan.place(index))
+    }
+
+    /// The texts of the recipes, as they are now.
+    pub fn sources(&self) -> Sources {
         let mut sources = Sources::default();
         for path in self.recipes() {
             sources.add(path.to_owned(), fs::read_text(&self.root.join(path)).unwrap_or_default());
         }
-        sources.place(span)
+        sources
     }
 
     /// The last known state of a target.
@@ -250,6 +254,19 @@ impl Engine {
         let mut outside = self.sight.outside(plan, plan.reads(index));
         facts::manifest(plan, index, &self.decl(index)?, &artifact, &mut outside)
             .map_err(|f| f.within(plan.name(index)))
+    }
+
+    /// A target's facts where it was judged without a look at them.
+    pub fn facts(&self, index: Index, judged: &BTreeMap<Index, Judged>) -> Result<Option<Manifest>, Failure> {
+        match &judged[&index] {
+            Judged { manifest: Some(manifest), .. } => Ok(Some(manifest.clone())),
+            Judged { key: None, .. } => Ok(None),
+            _ => {
+                let mut artifacts = vec![None; self.plan().len()];
+                self.plan().dependencies(index).for_each(|d| artifacts[d.index] = judged[&d.index].artifact);
+                self.manifest(index, &artifacts).map(Some)
+            }
+        }
     }
 
     /// Judges one target whose dependencies all have artifacts and whose files were looked at.

@@ -88,6 +88,17 @@ pub enum Event {
         /// What it said.
         what: ActionEvent,
     },
+    /// How far a build is that takes longer than a second; told about once a second.
+    Outlook {
+        /// Actions that ended.
+        done: usize,
+        /// Actions in all, as far as is known: some may turn out to have nothing to do.
+        to_run: usize,
+        /// Actions that run now.
+        running: usize,
+        /// Time left, going by past runs; none where too little is known.
+        left_ms: Option<u64>,
+    },
     /// Another process runs the same key; this one waits for it.
     Waiting {
         /// The target.

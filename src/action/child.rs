@@ -77,6 +77,10 @@ impl Events {
     }
 
     fn send(&mut self, event: ActionEvent) {
+        // Standard output is the action's log, which outlives the build.
+        if let ActionEvent::Log { text } = &event {
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
         let Some(to) = &mut self.to else { return };
         if let ActionEvent::Progress { done, total, .. } = &event {
             let now = Instant::now();

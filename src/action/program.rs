@@ -1,6 +1,7 @@
 //! Programs that a kind calls: package managers, a user's commands.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -57,7 +58,7 @@ impl Program {
         self
     }
 
-    /// Runs it to its end. Its output is kept and shown only where it fails.
+    /// Runs it to its end. Its output is kept in the action's log and shown only where it fails.
     pub fn run(&self) -> Result<Output, Failure> {
         let mut command = Command::new(&self.name);
         command.args(&self.args).stdin(Stdio::null()).envs(self.vars.iter().map(|(k, v)| (k, v)));
@@ -76,9 +77,12 @@ impl Program {
                 Failure::environment(format!("cannot start `{name}`: {error}"))
             }
         })?;
+        // Standard error is the action's log; what a program that succeeded gave is its caller's to log.
+        let _ = std::io::stderr().write_all(&output.stderr);
         if output.status.success() {
             return Ok(Output { stdout: String::from_utf8_lossy(&output.stdout).into_owned() });
         }
+        let _ = std::io::stderr().write_all(&output.stdout);
         let text = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
         let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");

@@ -1,5 +1,6 @@
 //! `effai build`
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,6 +39,53 @@ pub(super) struct Args {
     /// Do not use artifacts of other runs; what is made is still kept
     #[arg(long)]
     no_cache: bool,
+    /// How to show progress; `auto` is bars on a terminal, else a line every ten seconds
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    progress: Progress,
+    /// Whose output to show: of every target, of what runs, the end of what fails, or nobody's
+    #[arg(long, value_enum, value_name = "WHOSE", default_value_t = Shown::Failed)]
+    output: Shown,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Progress {
+    Auto,
+    Bar,
+    Counter,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Shown {
+    All,
+    New,
+    Failed,
+    None,
+}
+
+impl Progress {
+    fn settled(self) -> Result<ui::Progress, Failure> {
+        let terminal = std::io::stderr().is_terminal();
+        match self {
+            Progress::Bar if !terminal => Err(Failure::user("`--progress bar` needs a terminal on standard error")
+                .help("`--progress counter` says a line every ten seconds")),
+            Progress::Auto if !terminal => Ok(ui::Progress::Counter),
+            Progress::Auto | Progress::Bar => Ok(ui::Progress::Bar),
+            Progress::Counter => Ok(ui::Progress::Counter),
+            Progress::None => Ok(ui::Progress::None),
+        }
+    }
+}
+
+impl From<Shown> for ui::Shown {
+    fn from(shown: Shown) -> Self {
+        match shown {
+            Shown::All => ui::Shown::All,
+            Shown::New => ui::Shown::New,
+            Shown::Failed => ui::Shown::Failed,
+            Shown::None => ui::Shown::None,
+        }
+    }
 }
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
@@ -55,13 +103,21 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         force: args.force.is_some(),
         force_all: args.force.as_deref() == Some("all"),
         no_cache: args.no_cache,
-        tell_fresh: output.json || output.verbose,
+        tell_fresh: output.json || output.verbose || matches!(args.output, Shown::All),
+        asked: args.targets.clone(),
         ..BuildOptions::new(jobs)
     };
     let mut watcher: Box<dyn Watcher> = if output.json {
         Box::new(ui::Json)
     } else {
-        Box::new(ui::Lines::new(ui::Settings { quiet: output.quiet, verbose: output.verbose, explain: args.explain }))
+        Box::new(ui::Lines::new(ui::Settings {
+            quiet: output.quiet,
+            verbose: output.verbose,
+            explain: args.explain,
+            progress: args.progress.settled()?,
+            shown: args.output.into(),
+            root: engine.root.clone(),
+        }))
     };
     let result = build(&mut engine, &chosen, &options, &cancel, &mut |event| watcher.see(event));
     watcher.end();

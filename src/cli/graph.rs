@@ -1,9 +1,18 @@
 //! `effai graph`
 
-use super::{Global, Output, open};
-use crate::engine::EngineError;
+use std::path::PathBuf;
 
-/// Print the graph of targets
+use super::{Global, Output, open};
+use crate::engine::{Engine, EngineError};
+use crate::failure::Failure;
+use crate::report::graph::{self, Node, PAGE_NODES_MAX, SVG_NODES_MAX};
+use crate::util::fs;
+use crate::util::text::count;
+
+/// Facts of one target that the page shows.
+const FACTS_MAX: usize = 40;
+
+/// Print the graph of targets, or draw it
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Labels or globs; without any, all
@@ -11,6 +20,9 @@ pub(super) struct Args {
     /// In which form
     #[arg(long, value_enum, default_value_t = Format::Tree)]
     format: Format,
+    /// Write to FILE instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Show the parts that targets bring along
     #[arg(long)]
     parts: bool,
@@ -24,57 +36,119 @@ enum Format {
     Dot,
     /// Mermaid, for Markdown
     Mermaid,
+    /// A picture, with the state of each target
+    Svg,
+    /// A page to look around in, with the state, facts and history of each target
+    Html,
     /// One object a line
     Json,
 }
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
-    let engine = open(global)?;
-    let plan = engine.plan();
-    let chosen = plan.select(&args.targets)?;
-    let shown: Vec<usize> =
-        plan.closure(&chosen).into_iter().filter(|i| args.parts || !engine.label(*i).is_part()).collect();
-    let under =
-        |index: usize| plan.dependencies(index).map(|d| d.index).filter(|i| shown.contains(i)).collect::<Vec<_>>();
+    let mut engine = open(global)?;
+    let chosen = engine.plan().select(&args.targets)?;
+    let closure = engine.plan().closure(&chosen);
+    let shown: Vec<usize> = closure.iter().copied().filter(|i| args.parts || !engine.label(*i).is_part()).collect();
     let format = if output.json { Format::Json } else { args.format };
-    match format {
-        Format::Tree => {
-            for &index in shown.iter().rev() {
-                output.line(&format!("{}  ({})", engine.label(index), plan.kind(index).schema().name));
-                for other in under(index) {
-                    output.line(&format!("  <- {}", engine.label(other)));
-                }
-            }
+    refuse_too_many(format, shown.len())?;
+    let mut nodes = nodes(&engine, &closure, &shown);
+    let text = match format {
+        Format::Tree => graph::tree(&nodes),
+        Format::Dot => graph::dot(&nodes),
+        Format::Mermaid => graph::mermaid(&nodes),
+        Format::Json => json(&nodes),
+        Format::Svg | Format::Html => {
+            judge(&mut engine, &closure, &shown, &mut nodes, output);
+            let title = engine.settings().name.clone();
+            if format == Format::Svg { graph::svg(&nodes) } else { graph::html(&title, &nodes)? }
         }
-        Format::Dot => {
-            output.line("digraph effai {\n  rankdir=LR;\n  node [shape=box, style=rounded];");
-            for &index in &shown {
-                let (label, kind) = (engine.label(index), plan.kind(index).schema().name);
-                output.line(&format!("  \"{label}\" [label=\"{label}\\n{kind}\"];"));
-                for other in under(index) {
-                    output.line(&format!("  \"{}\" -> \"{label}\";", engine.label(other)));
-                }
-            }
-            output.line("}");
+    };
+    match &args.output {
+        Some(path) => {
+            fs::write(path, text.as_bytes())?;
+            output.note(&format!("{} in {}", count(nodes.len(), "target"), path.display()));
         }
-        Format::Mermaid => {
-            output.line("flowchart LR");
-            for &index in &shown {
-                output.line(&format!("  t{index}[\"{}\"]", engine.label(index)));
-                for other in under(index) {
-                    output.line(&format!("  t{other} --> t{index}"));
-                }
-            }
-        }
-        Format::Json => {
-            for &index in &shown {
-                let names: Vec<_> = under(index).into_iter().map(|i| engine.label(i)).collect();
-                output.object(&serde_json::json!({
-                    "version": 1, "label": engine.label(index), "kind": plan.kind(index).schema().name,
-                    "stands-on": names,
-                }));
-            }
-        }
+        None => output.line(&text),
     }
     Ok(0)
+}
+
+fn refuse_too_many(format: Format, nodes: usize) -> Result<(), Failure> {
+    let (what, most, other) = match format {
+        Format::Svg => ("a picture", SVG_NODES_MAX, "`--format html` has zoom and search, or "),
+        Format::Html => ("a page", PAGE_NODES_MAX, ""),
+        _ => return Ok(()),
+    };
+    if nodes <= most {
+        return Ok(());
+    }
+    let message = format!("{nodes} targets are too many for {what}, {most} is the most");
+    Err(Failure::user(message).help(format!(
+        "{other}name the targets to show, such as `effai graph 'models/*'`: they and what they stand on are drawn"
+    )))
+}
+
+/// The shown targets. Where one stands on something by way of a part that is not shown, it stands on that.
+fn nodes(engine: &Engine, closure: &[usize], shown: &[usize]) -> Vec<Node> {
+    let mut place = vec![usize::MAX; engine.plan().len()];
+    shown.iter().enumerate().for_each(|(new, old)| place[*old] = new);
+    let mut hidden: std::collections::BTreeMap<usize, Vec<usize>> = std::collections::BTreeMap::new();
+    let mut nodes = Vec::with_capacity(shown.len());
+    let sources = engine.sources();
+    for &index in closure {
+        let mut stands_on = Vec::new();
+        for dependency in engine.plan().dependencies(index) {
+            match place[dependency.index] {
+                usize::MAX => stands_on.extend(&hidden[&dependency.index]),
+                new => stands_on.push(new),
+            }
+        }
+        stands_on.sort_unstable();
+        stands_on.dedup();
+        if place[index] == usize::MAX {
+            hidden.insert(index, stands_on);
+            continue;
+        }
+        let plan = engine.plan();
+        nodes.push(Node {
+            label: plan.name(index).to_owned(),
+            kind: plan.kind(index).schema().name.to_owned(),
+            place: sources.place(plan.place(index)),
+            stands_on,
+            ..Node::default()
+        });
+    }
+    nodes
+}
+
+/// Adds states, facts and last runs. A project that cannot be judged, for a missing file, is still drawn.
+fn judge(engine: &mut Engine, closure: &[usize], shown: &[usize], nodes: &mut [Node], output: &Output) {
+    let all = match engine.judge_all(closure) {
+        Ok(all) => all,
+        Err(failure) => return output.note(&format!("drawn without states: {failure}")),
+    };
+    for (index, node) in shown.iter().zip(nodes) {
+        let judged = &all[index];
+        node.state = Some(judged.verdict);
+        node.reasons = judged.reasons.iter().map(ToString::to_string).collect();
+        if let Ok(Some(manifest)) = engine.facts(*index, &all) {
+            let mut facts = manifest.facts().map(|(name, fact)| (name.to_owned(), fact.to_string()));
+            node.facts = facts.by_ref().take(FACTS_MAX).collect();
+            node.facts_left_out = facts.count();
+        }
+        if let Some(past) = engine.record.past(&engine.label(*index)) {
+            (node.wall_ms, node.peak_bytes) = (Some(past.wall_ms), Some(past.peak_bytes));
+        }
+    }
+}
+
+fn json(nodes: &[Node]) -> String {
+    let lines = nodes.iter().map(|node| {
+        let names: Vec<&str> = node.stands_on.iter().map(|i| nodes[*i].label.as_str()).collect();
+        let object = serde_json::json!({
+            "version": 1, "label": node.label, "kind": node.kind, "place": node.place, "stands-on": names,
+        });
+        format!("{object}\n")
+    });
+    lines.collect()
 }

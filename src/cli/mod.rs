@@ -2,13 +2,17 @@
 
 mod build;
 mod cache;
+mod changes;
 mod check;
+mod diff;
 mod explain;
 mod graph;
 mod init;
+mod log;
 mod lsp;
 mod output;
 mod status;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -56,7 +60,10 @@ enum Command {
     Build(build::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Diff(diff::Args),
     Graph(graph::Args),
+    Log(log::Args),
+    Trace(trace::Args),
     Check(check::Args),
     Cache(cache::Args),
     Init(init::Args),
@@ -92,7 +99,10 @@ pub fn run() -> u8 {
         Command::Build(command) => build::run(&args.global, &command, &output),
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),
+        Command::Diff(command) => diff::run(&args.global, &command, &output),
         Command::Graph(command) => graph::run(&args.global, &command, &output),
+        Command::Log(command) => log::run(&args.global, &command, &output),
+        Command::Trace(command) => trace::run(&args.global, &command, &output),
         Command::Check(command) => check::run(&args.global, &command, &output),
         Command::Cache(command) => cache::run(&args.global, &command, &output),
         Command::Init(command) => init::run(&args.global, &command, &output),

@@ -28,6 +28,11 @@ impl Output {
         let _ = writeln!(anstream::stdout(), "{}", text.trim_end_matches('\n'));
     }
 
+    /// Bytes of the result, as they are.
+    pub fn raw(&self, bytes: &[u8]) {
+        let _ = std::io::stdout().lock().write_all(bytes);
+    }
+
     /// A JSON object of the result.
     pub fn object(&self, value: &impl serde::Serialize) {
         let mut out = std::io::stdout().lock();

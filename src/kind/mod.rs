@@ -115,6 +115,17 @@ pub enum Pool {
     Network,
 }
 
+impl Pool {
+    /// Its name in the record.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pool::Cpu => "cpu",
+            Pool::Machine => "machine",
+            Pool::Network => "network",
+        }
+    }
+}
+
 /// What a running action has: its declaration, its inputs, a directory to fill and a way to speak.
 pub struct ActionCx<'a> {
     /// The checked declaration.

@@ -3,6 +3,8 @@
 //! Everything in here can be thrown away: keys and artifacts are found again in the store, digests are
 //! computed again. Only the history of runs is lost with it.
 
+mod history;
+
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
@@ -16,9 +18,12 @@ use crate::plan::Label;
 use crate::store::Placed;
 use crate::util::sqlite::{self, DbError};
 
+pub use history::{BuildId, BuildRow, Run, Timing, log_file};
+
 const MIGRATIONS: &[&str] = &[
     include_str!("../../cache-schema/project/0001_first.sql"),
     include_str!("../../cache-schema/project/0002_facts_of_files.sql"),
+    include_str!("../../cache-schema/project/0003_builds.sql"),
 ];
 
 /// A project's own database, `.effai/effai.db`. Opened when it is first asked: a build with nothing to do never does.
@@ -71,6 +76,8 @@ pub struct ActionRow {
     pub reasons: Vec<String>,
     /// Every number it gave: name, step, value.
     pub metrics: Vec<(String, Option<u64>, f64)>,
+    /// Its place in its build.
+    pub timing: Timing,
 }
 
 /// What happened since the record was last written.
@@ -254,7 +261,8 @@ fn put_outputs(transaction: &Connection, label: &Label, artifact: &Digest, place
 
 fn add_action(transaction: &Connection, row: &ActionRow) -> rusqlite::Result<()> {
     let sql = "INSERT INTO actions (label, kind, key, artifact, outcome, message, started_at, wall_ms, cpu_ms,
-               peak_bytes, threads, backend, reasons) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+               peak_bytes, threads, backend, reasons, build, pool, ready_us, start_us, end_us, after)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
     transaction.prepare_cached(sql)?.execute(params![
         row.label.as_str(),
         row.kind,
@@ -269,6 +277,12 @@ fn add_action(transaction: &Connection, row: &ActionRow) -> rusqlite::Result<()>
         row.threads,
         row.backend,
         serde_json::to_string(&row.reasons).expect("text"),
+        row.timing.build,
+        row.timing.pool,
+        row.timing.ready_us,
+        row.timing.start_us,
+        row.timing.end_us,
+        serde_json::to_string(&row.timing.after).expect("text"),
     ])?;
     let id = transaction.last_insert_rowid();
     for (name, step, value) in &row.metrics {

@@ -22,6 +22,7 @@ pub(super) struct Line {
     /// Milliseconds from the start of a target to the end of the last that stands on it.
     ways: HashMap<Index, u64>,
     memory: HashMap<Index, u64>,
+    durations: HashMap<Index, u64>,
 }
 
 impl Line {
@@ -33,6 +34,9 @@ impl Line {
             let on_it = dependents.get(&index).into_iter().flatten();
             let longest = on_it.filter_map(|d| line.ways.get(d)).max().copied().unwrap_or(0);
             line.ways.insert(index, longest + past.wall_ms);
+            if past != Past::UNKNOWN {
+                line.durations.insert(index, past.wall_ms);
+            }
             if past.peak_bytes > 0 {
                 line.memory.insert(index, past.peak_bytes);
             }
@@ -60,6 +64,11 @@ impl Line {
             }
         }
         None
+    }
+
+    /// How long a target's last run took, in milliseconds.
+    pub(super) fn duration(&self, index: Index) -> Option<u64> {
+        self.durations.get(&index).copied()
     }
 
     /// The memory a target's last run needed at its peak, in bytes; 0 if unknown.

@@ -17,6 +17,7 @@
 
 mod batch;
 mod line;
+mod outlook;
 mod pools;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,16 +32,20 @@ use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
-use crate::record::{ActionRow, Past, TargetState};
+use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
 use crate::store::{Ingested, KeyLock, KeyRow, Purpose, Store};
 use crate::util::fs;
 
 use batch::Batch;
 use line::Line;
+use outlook::{Outlook, Pending};
 use pools::Pools;
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A build that takes longer than this says how far it is.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What to build and how.
 #[derive(Clone)]
@@ -57,6 +62,8 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// Tell of each target that is fresh; otherwise they are only counted.
     pub tell_fresh: bool,
+    /// What was named on the command line, for the record.
+    pub asked: Vec<String>,
     /// How actions are run.
     pub runner: Arc<dyn Runner>,
 }
@@ -66,7 +73,7 @@ impl BuildOptions {
     pub fn new(jobs: usize) -> Self {
         let runner = Arc::new(Processes);
         let (keep_going, force, force_all, no_cache, tell_fresh) = (false, false, false, false, false);
-        Self { jobs, keep_going, force, force_all, no_cache, tell_fresh, runner }
+        Self { jobs, keep_going, force, force_all, no_cache, tell_fresh, asked: Vec::new(), runner }
     }
 }
 
@@ -97,6 +104,11 @@ pub fn build(
         batch: Batch::default(),
         summary: Summary::default(),
         begin: Instant::now(),
+        begun_at: jiff::Timestamp::now().to_string(),
+        id: None,
+        ready_us: HashMap::new(),
+        ran: BTreeSet::new(),
+        outlook: None,
         engine,
         options,
         cancel,
@@ -144,6 +156,7 @@ struct Running {
     manifest: Manifest,
     reasons: Vec<String>,
     started_at: String,
+    start_us: u64,
     metrics: Vec<(String, Option<u64>, f64)>,
     left_out: Option<String>,
     scratch: PathBuf,
@@ -172,6 +185,14 @@ struct Build<'a> {
     batch: Batch,
     summary: Summary,
     begin: Instant,
+    begun_at: String,
+    /// Its row in the record, once anything happened.
+    id: Option<BuildId>,
+    /// When each target became ready, from the begin.
+    ready_us: HashMap<Index, u64>,
+    /// Whose action ran in this build.
+    ran: BTreeSet<Index>,
+    outlook: Option<Outlook>,
     sender: Sender<Message>,
 }
 
@@ -186,6 +207,10 @@ impl Build<'_> {
         self.skip_the_rest(closure);
         self.engine.keep()?;
         self.summary.wall_ms = self.begin.elapsed().as_millis() as u64;
+        if self.id.is_some() || self.summary.restored + self.summary.failed > 0 {
+            let id = self.build_id()?;
+            self.engine.record.end_build(id, &self.summary)?;
+        }
         (self.tell)(&Event::Ended(self.summary.clone()));
         Ok(self.summary.clone())
     }
@@ -221,6 +246,7 @@ impl Build<'_> {
             if self.batch.is_due() {
                 self.batch.flush(self.engine)?;
             }
+            self.look_ahead(&open);
         }
         let stuck = open.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
         match stuck {
@@ -263,6 +289,52 @@ impl Build<'_> {
         let past = |i: Index| pasts.get(self.engine.plan().name(i)).copied().unwrap_or(Past::UNKNOWN);
         self.line = Line::new(open, &self.dependents, past);
         Ok(())
+    }
+
+    /// Tells how far the build is and how long it may still take.
+    fn look_ahead(&mut self, open: &[Index]) {
+        if self.begin.elapsed() < PATIENCE || self.running.is_empty() {
+            return;
+        }
+        let is_pending = |state: State| matches!(state, State::Waiting | State::Ready | State::Running);
+        if self.outlook.is_none() {
+            let to_run: Vec<Index> = open.iter().copied().filter(|i| is_pending(self.states[*i])).collect();
+            let expected = to_run.iter().filter_map(|i| Some((*i, self.line.duration(*i)?))).collect();
+            self.outlook = Some(Outlook::new(&to_run, expected, &self.dependents));
+        }
+        let outlook = self.outlook.as_mut().expect("made above");
+        if !outlook.is_due() {
+            return;
+        }
+        let now_us = self.begin.elapsed().as_micros() as u64;
+        let pending: Vec<Pending> = open
+            .iter()
+            .filter(|i| is_pending(self.states[**i]))
+            .map(|&index| {
+                let began = self.running.get(&index).map_or(now_us, |running| running.start_us);
+                let jobs = self.pools.threads(self.engine.plan().needs(index).pool);
+                Pending { index, elapsed_ms: (now_us - began) / 1000, jobs }
+            })
+            .collect();
+        let done = self.summary.built + self.summary.failed;
+        let left_ms = outlook.left_ms(pending.iter().copied(), self.options.jobs);
+        let (to_run, running) = (done + pending.len(), self.running.len());
+        (self.tell)(&Event::Outlook { done, to_run, running, left_ms });
+    }
+
+    /// The number of this build in the record; its row is made when first asked for.
+    fn build_id(&mut self) -> Result<BuildId, Failure> {
+        if let Some(id) = self.id {
+            return Ok(id);
+        }
+        let id = self.engine.record.begin_build(&self.begun_at, &self.options.asked, self.options.jobs)?;
+        self.id = Some(id);
+        Ok(id)
+    }
+
+    /// Microseconds since the build began.
+    fn now_us(&self) -> u64 {
+        self.begin.elapsed().as_micros() as u64
     }
 
     fn label(&self, index: Index) -> Label {
@@ -350,6 +422,7 @@ impl Build<'_> {
 
     fn make_ready(&mut self, index: Index) {
         self.states[index] = State::Ready;
+        self.ready_us.insert(index, self.now_us());
         self.line.enter(self.engine.plan().needs(index).pool, index);
     }
 
@@ -446,16 +519,20 @@ impl Build<'_> {
         let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());
         let name = label.as_str().replace('/', "~");
         let scratch = self.engine.root.join(".effai/scratch").join(format!("{name}-{}", key.short()));
-        let log = self.engine.root.join(".effai/logs").join(format!("{name}.log"));
+        let log = log_file(&self.engine.root, &label);
         let pool = self.engine.plan().needs(index).pool;
         self.pools.enter(pool, self.line.memory(index));
         self.states[index] = State::Running;
         (self.tell)(&Event::Started { label });
         let work = self.work(index, &scratch, &log)?;
         let started_at = jiff::Timestamp::now().to_string();
+        self.build_id()?;
+        self.ran.insert(index);
+        let start_us = self.now_us();
         let reasons = reasons.iter().map(ToString::to_string).collect();
         let metrics = Vec::new();
-        let running = Running { key, manifest, reasons, started_at, metrics, left_out: None, scratch, log, lock };
+        let left_out = None;
+        let running = Running { key, manifest, reasons, started_at, start_us, metrics, left_out, scratch, log, lock };
         self.running.insert(index, running);
         let (sender, cancel, runner) = (self.sender.clone(), self.cancel.clone(), self.options.runner.clone());
         std::thread::spawn(move || {
@@ -678,6 +755,18 @@ impl Build<'_> {
             backend: crate::backend::NAME.into(),
             reasons: running.reasons.clone(),
             metrics: running.metrics.clone(),
+            timing: Timing {
+                build: self.id.expect("an action began"),
+                pool: plan.needs(index).pool.name().into(),
+                ready_us: self.ready_us.get(&index).copied().unwrap_or(running.start_us),
+                start_us: running.start_us,
+                end_us: self.now_us(),
+                after: plan
+                    .dependencies(index)
+                    .filter(|d| self.ran.contains(&d.index))
+                    .map(|d| plan.name(d.index).to_owned())
+                    .collect(),
+            },
         }
     }
 }

@@ -98,6 +98,14 @@ impl Index {
         self.ask(|c| c.query_row(sql, [key.bytes()], read).optional())
     }
 
+    /// The keys that begin with these hexadecimal digits, lower case.
+    pub fn keys_with(&self, digits: &str) -> Result<Vec<Digest>, DbError> {
+        self.ask(|c| {
+            let mut statement = c.prepare_cached("SELECT key FROM keys WHERE lower(hex(key)) GLOB ?1 || '*'")?;
+            statement.query_map([digits], |row| digest(row, 0))?.collect()
+        })
+    }
+
     /// Records finished keys and the evidence of new blobs, in one transaction. The blobs must be on the disk.
     pub fn put(&self, keys: &[(Digest, KeyRow)], blobs: &[BlobEvidence]) -> Result<(), DbError> {
         let now = jiff::Timestamp::now().to_string();

@@ -1,8 +1,10 @@
 //! One line for each thing that happens, and inline progress for what takes longer than a second.
 //!
-//! Never the alternate screen. Without a terminal there is no progress, only lines.
+//! Never the alternate screen. Without a terminal there are only lines, and after a while a counter every
+//! so often, so that who reads the log of a long build sees that it goes on.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,13 +13,46 @@ use super::{Watcher, style};
 use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::{Class, Failure};
 use crate::plan::Label;
+use crate::record::log_file;
 use crate::util::text::{bytes, duration};
 
 /// Progress appears for actions that take longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Actions that have a progress line at once; the others are in the count.
+const BARS_MAX: usize = 8;
+
+/// The counter is first said after this long, and then again after as long.
+const COUNTER_EVERY: Duration = Duration::from_secs(10);
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// Lines at the bottom of the terminal that come and go.
+    Bar,
+    /// A line every so often.
+    Counter,
+    /// Not at all.
+    #[default]
+    None,
+}
+
+/// Whose whole output is shown when they end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// Of every target, also from past runs.
+    All,
+    /// Of every action that runs.
+    New,
+    /// The end of what a failed action said.
+    #[default]
+    Failed,
+    /// Nobody's.
+    None,
+}
+
 /// How much to say.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// Only failures.
     pub quiet: bool,
@@ -25,6 +60,12 @@ pub struct Settings {
     pub verbose: bool,
     /// Why each target runs.
     pub explain: bool,
+    /// How progress is shown.
+    pub progress: Progress,
+    /// Whose output is shown.
+    pub shown: Shown,
+    /// The project's root, under which outputs are kept.
+    pub root: PathBuf,
 }
 
 /// Lines on stderr.
@@ -32,6 +73,9 @@ pub struct Lines {
     settings: Settings,
     bars: MultiProgress,
     running: BTreeMap<Label, Running>,
+    /// How far the whole build is.
+    outlook: Option<ProgressBar>,
+    counted: Instant,
     failures: Vec<(Label, Failure, Option<String>, Option<String>)>,
 }
 
@@ -72,11 +116,28 @@ fn pace(phase: &Phase, elapsed: Duration) -> String {
     format!("{speed}{left}")
 }
 
+/// `12 of 340 done, 2 running, about 3 min left`.
+fn outlook(done: usize, to_run: usize, running: usize, left_ms: Option<u64>) -> String {
+    let left = match left_ms {
+        None => String::new(),
+        Some(0..1_000) => ", almost done".into(),
+        Some(ms @ 1_000..60_000) => format!(", about {} s left", ms.div_ceil(1000)),
+        Some(ms @ 60_000..3_600_000) => format!(", about {} min left", ms.div_ceil(60_000)),
+        Some(ms) => format!(", about {} left", duration(ms)),
+    };
+    format!("{done} of {to_run} done, {running} running{left}")
+}
+
 impl Lines {
     /// Begins to watch.
     pub fn new(settings: Settings) -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        Self { settings, bars, running: BTreeMap::new(), failures: Vec::new() }
+        let target = match settings.progress {
+            Progress::Bar if !settings.quiet => ProgressDrawTarget::stderr_with_hz(10),
+            _ => ProgressDrawTarget::hidden(),
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        let (running, failures) = (BTreeMap::new(), Vec::new());
+        Self { settings, bars, running, outlook: None, counted: Instant::now(), failures }
     }
 
     fn say(&self, text: &str) {
@@ -114,7 +175,7 @@ impl Lines {
         if self.settings.quiet || running.since.elapsed() < PATIENCE {
             return;
         }
-        let bar = running.bar.get_or_insert_with(|| self.bars.add(ProgressBar::no_length()));
+        let Some(bar) = self.bar(label) else { return };
         let template = match total {
             Some(_) => "        {prefix} {bar:16.green/dim} {wide_msg}",
             None => "        {prefix} {wide_msg}",
@@ -130,11 +191,76 @@ impl Lines {
         let amount = |n: u64| if unit == "bytes" { bytes(n) } else { HumanCount(n).to_string() };
         let of = total.map(|total| format!("/{}", amount(total))).unwrap_or_default();
         let noun = if unit == "bytes" { String::new() } else { format!(" {unit}") };
-        let pace = running.phase.as_ref().map(|p| pace(p, p.since.elapsed())).unwrap_or_default();
+        let phase = self.running.get(label).and_then(|running| running.phase.as_ref());
+        let pace = phase.map(|p| pace(p, p.since.elapsed())).unwrap_or_default();
         bar.set_message(format!("{}{of}{noun}{pace}  {what}", amount(done)));
     }
 
+    /// The progress line of an action, above the build's; none if there are enough already.
+    fn bar(&mut self, label: &Label) -> Option<ProgressBar> {
+        let shown = self.running.values().filter(|running| running.bar.is_some()).count();
+        let running = self.running.get_mut(label)?;
+        if running.bar.is_none() && shown < BARS_MAX {
+            let bar = ProgressBar::no_length();
+            running.bar = Some(match &self.outlook {
+                Some(outlook) => self.bars.insert_before(outlook, bar),
+                None => self.bars.add(bar),
+            });
+        }
+        running.bar.clone()
+    }
+
+    /// Says how far the build is, as a line that stays at the bottom or as one more line of a log.
+    fn look_ahead(&mut self, text: &str) {
+        if self.settings.quiet {
+            return;
+        }
+        if self.settings.progress == Progress::Counter && self.counted.elapsed() >= COUNTER_EVERY {
+            self.counted = Instant::now();
+            let mut longest: Vec<(&Instant, &Label)> = self.running.iter().map(|(l, r)| (&r.since, l)).collect();
+            longest.sort();
+            let longest = longest
+                .first()
+                .map(|(since, label)| format!("; {label} for {}", duration(since.elapsed().as_millis() as u64)));
+            return self.say(&style::dim(&format!("{text}{}", longest.unwrap_or_default())));
+        }
+        if self.settings.progress != Progress::Bar {
+            return;
+        }
+        let outlook = self.outlook.get_or_insert_with(|| {
+            let plain = ProgressStyle::with_template("{wide_msg}").expect("a plain template");
+            self.bars.add(ProgressBar::no_length().with_style(plain))
+        });
+        outlook.set_message(style::dim(text));
+        // What says nothing of its progress shows at least for how long it has been running.
+        let silent: Vec<Label> = self
+            .running
+            .iter()
+            .filter(|(_, r)| r.phase.is_none() && r.since.elapsed() >= PATIENCE)
+            .map(|(label, _)| label.clone())
+            .collect();
+        for label in silent {
+            let since = self.running[&label].since;
+            let Some(bar) = self.bar(&label) else { break };
+            bar.set_style(ProgressStyle::with_template("        {prefix} {wide_msg}").expect("a plain template"));
+            bar.set_prefix(label.to_string());
+            bar.set_message(style::dim(&duration(since.elapsed().as_secs() * 1000)));
+        }
+    }
+
+    /// The kept output of an action, whole.
+    fn show_output(&self, label: &Label) {
+        let Ok(text) = crate::util::fs::read(&log_file(&self.settings.root, label)) else { return };
+        for line in String::from_utf8_lossy(&text).lines() {
+            self.say(&format!("{} {line}", style::dim(&format!("{label}:"))));
+        }
+    }
+
     fn finished(&mut self, label: &Label, outcome: &Outcome) {
+        let ran = matches!(outcome, Outcome::Built { .. } | Outcome::Failed { .. } | Outcome::Cancelled);
+        if self.settings.shown == Shown::All || (self.settings.shown == Shown::New && ran) {
+            self.show_output(label);
+        }
         if let Some(Running { bar: Some(bar), .. }) = self.running.remove(label) {
             bar.finish_and_clear();
             self.bars.remove(&bar);
@@ -164,7 +290,11 @@ impl Lines {
     /// The failures once more, where the eye ends up.
     fn repeat_failures(&self) {
         for (label, failure, log, scratch) in &self.failures {
-            self.say(&format!("\n{} {label}: {}", style::red("error:"), failure.message));
+            let message = match self.settings.shown {
+                Shown::None => failure.message.lines().next().unwrap_or_default(),
+                _ => &failure.message,
+            };
+            self.say(&format!("\n{} {label}: {message}", style::red("error:")));
             if let Some(help) = &failure.help {
                 self.say(&format!("  {} {}", style::cyan("help:"), help.replace('\n', "\n        ")));
             }
@@ -217,6 +347,9 @@ impl Watcher for Lines {
                 }
             }
             Event::Said { label, what } => self.said(label, what),
+            Event::Outlook { done, to_run, running, left_ms } => {
+                self.look_ahead(&outlook(*done, *to_run, *running, *left_ms));
+            }
             Event::Waiting { label, holder } => {
                 self.say(&format!("{}    {label}  for {holder}", style::yellow("wait")));
             }
@@ -243,6 +376,15 @@ impl Watcher for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_outlook_is_rounded() {
+        assert_eq!(outlook(12, 340, 2, Some(170_000)), "12 of 340 done, 2 running, about 3 min left");
+        assert_eq!(outlook(0, 2, 1, Some(1_200)), "0 of 2 done, 1 running, about 2 s left");
+        assert_eq!(outlook(0, 2, 1, Some(7_500_000)), "0 of 2 done, 1 running, about 2 h 05 min left");
+        assert_eq!(outlook(1, 2, 1, Some(300)), "1 of 2 done, 1 running, almost done");
+        assert_eq!(outlook(1, 2, 1, None), "1 of 2 done, 1 running");
+    }
 
     #[test]
     fn speed_and_time_left_are_of_the_phase() {

@@ -5,7 +5,7 @@ mod lines;
 pub mod style;
 
 pub use json::Json;
-pub use lines::{Lines, Settings};
+pub use lines::{Lines, Progress, Settings, Shown};
 
 use crate::event::Event;
 use crate::failure::Class;

@@ -42,3 +42,16 @@ pub fn duration(ms: u64) -> String {
         _ => format!("{} h {:02} min", ms / 3_600_000, ms / 60_000 % 60),
     }
 }
+
+/// A share: `92 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
+}
+
+/// A recorded time as the user's clock shows it: `2026-11-24 14:03:20`.
+pub fn local_time(rfc3339: &str) -> String {
+    match rfc3339.parse::<jiff::Timestamp>() {
+        Ok(at) => at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => rfc3339.to_owned(),
+    }
+}
