@@ -3,6 +3,8 @@
 //! Everything in here can be thrown away: keys and artifacts are found again in the store, digests are
 //! computed again. Only the history of runs is lost with it.
 
+mod upkeep;
+
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;

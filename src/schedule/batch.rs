@@ -92,6 +92,7 @@ impl Batch {
         if !self.keys.is_empty() || !self.blobs.is_empty() {
             engine.store.index.put(&self.keys, &self.blobs)?;
         }
+        engine.store.index.touch(self.happened.targets.iter().map(|(_, state)| state.key));
         engine.record.put(&self.happened)?;
         *self = Self::default();
         Ok(())

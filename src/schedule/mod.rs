@@ -32,7 +32,7 @@ use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
 use crate::record::{ActionRow, Past, TargetState};
-use crate::store::{Ingested, KeyLock, KeyRow, Purpose, Store};
+use crate::store::{Hold, Ingested, KeyLock, KeyRow, Purpose, Store};
 use crate::util::fs;
 
 use batch::Batch;
@@ -95,6 +95,7 @@ pub fn build(
         pools: Pools::new(options.jobs),
         line: Line::default(),
         batch: Batch::default(),
+        hold: None,
         summary: Summary::default(),
         begin: Instant::now(),
         engine,
@@ -170,6 +171,8 @@ struct Build<'a> {
     pools: Pools,
     line: Line,
     batch: Batch,
+    /// Blobs stay while there is anything to do.
+    hold: Option<Hold>,
     summary: Summary,
     begin: Instant,
     sender: Sender<Message>,
@@ -201,6 +204,7 @@ impl Build<'_> {
         if open.is_empty() {
             return Ok(());
         }
+        self.hold = Some(self.engine.store.enter(&self.engine.root)?);
         self.plan_ahead(&open)?;
         for &index in &open {
             self.judge(index)?;

@@ -107,6 +107,18 @@ pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
     at("create directory", path, fs::create_dir_all(path))
 }
 
+/// The paths in a directory, sorted; none if it is not there.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>, FsError> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => at("list", dir, other)?,
+    };
+    let mut paths =
+        entries.map(|entry| at("list", dir, entry.map(|e| e.path()))).collect::<Result<Vec<_>, FsError>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Removes a directory and all below it; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<(), FsError> {
     match fs::remove_dir_all(path) {
