@@ -9,6 +9,7 @@ mod init;
 mod lsp;
 mod output;
 mod status;
+mod upkeep;
 
 use std::path::PathBuf;
 

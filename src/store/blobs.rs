@@ -95,6 +95,7 @@ impl Blobs {
         Self { dir: Arc::new(root.join("blobs")), incoming: Arc::new(root.join("incoming")) }
     }
 
+    /// The directory they lie in.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
