@@ -5,4 +5,5 @@ mod cli;
 mod diagnostics;
 mod engine;
 mod lsp;
+mod store;
 mod support;

@@ -125,7 +125,9 @@ pub(super) fn verify(engine: &Engine, args: &Verify, output: &Output) -> Result<
     let read = format!("{} in {}", bytes(checked.bytes), count(checked.blobs, "blob"));
     match (checked.problems.len(), args.repair) {
         (0, _) => output.note(&format!("{read}: all as it should be")),
-        (n, true) => output.note(&format!("{read}: {} repaired; the next build makes what is gone", count(n, "problem"))),
+        (n, true) => {
+            output.note(&format!("{read}: {} repaired; the next build makes what is gone", count(n, "problem")))
+        }
         (n, false) => {
             output.error(
                 &format!("{read}: {}", count(n, "problem")),

@@ -415,6 +415,12 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Whether a target runs although some store may have its artifact.
+    fn must_run(&self, index: Index) -> bool {
+        let forced = self.options.force_all || (self.options.force && self.chosen.contains(&index));
+        forced || self.options.no_cache || self.bytes_missing.contains(&index)
+    }
+
     fn start(&mut self, index: Index) -> Result<(), Failure> {
         let label = self.label(index);
         let judged = &self.judged[&index];
@@ -423,7 +429,7 @@ impl Build<'_> {
         let mut done = self.batch.artifact(&key);
         let mut lock = None;
         if done.is_none() {
-            let who = format!("process {} building {label}", std::process::id());
+            let who = format!("process {} building {label} in {}", std::process::id(), self.engine.root.display());
             lock = match self.engine.store.try_lock(&key, &who)? {
                 Ok(lock) => Some(lock),
                 Err(holder) => {
@@ -434,7 +440,8 @@ impl Build<'_> {
                     return Ok(());
                 }
             };
-            if self.locked_out.remove(&index).is_some() {
+            let waited = self.locked_out.remove(&index).is_some();
+            if waited || !self.must_run(index) {
                 done = self.engine.store.index.artifact(&key)?;
             }
         }

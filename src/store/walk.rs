@@ -57,7 +57,8 @@ impl Blobs {
     /// Reads an artifact's tree without putting a damaged one aside.
     pub(super) fn look_at_tree(&self, artifact: &Digest) -> Result<Tree, StoreError> {
         let path = self.path(artifact);
-        let bytes = fs::read(&path).map_err(|e| if e.is_missing() { StoreError::Missing(*artifact) } else { e.into() })?;
+        let bytes =
+            fs::read(&path).map_err(|e| if e.is_missing() { StoreError::Missing(*artifact) } else { e.into() })?;
         if Digest::of(&bytes) != *artifact {
             return Err(StoreError::Corrupt { digest: *artifact, path });
         }

@@ -35,6 +35,11 @@ impl Index {
         })
     }
 
+    /// Bytes of all blobs it has evidence of: what the store holds, without a walk.
+    pub fn blob_bytes(&self) -> Result<u64, DbError> {
+        self.ask(|c| c.query_row("SELECT coalesce(sum(size), 0) FROM blobs", [], |row| row.get(0)))
+    }
+
     /// All evidence.
     pub(in crate::store) fn evidence(&self) -> Result<Vec<BlobEvidence>, DbError> {
         self.ask(|connection| {
@@ -46,7 +51,10 @@ impl Index {
 
     /// Notes that artifacts of these keys were used. Losing this only changes what is forgotten first, so its failure
     /// is not one.
-    pub fn touch(&self, keys: impl Iterator<Item = Digest>) {
+    pub fn touch(&self, keys: &[Digest]) {
+        if keys.is_empty() {
+            return;
+        }
         let now = jiff::Timestamp::now().to_string();
         let _ = self.ask(|connection| {
             let transaction = connection.unchecked_transaction()?;
