@@ -10,6 +10,7 @@
 mod deliver;
 mod kept;
 mod sight;
+mod upkeep;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};

@@ -6,4 +6,5 @@ mod diagnostics;
 mod engine;
 mod lsp;
 mod seeing;
+mod store;
 mod support;

@@ -2,11 +2,11 @@
 
 use clap::Subcommand;
 
-use super::{Global, Output, open};
+use super::{Global, Output, open, upkeep};
 use crate::engine::EngineError;
 use crate::util::text::{bytes, count};
 
-/// Look at the store
+/// Look at the store, clear it, check it
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -19,12 +19,16 @@ enum Command {
     Dir,
     /// Say how much the store holds
     Size,
+    Prune(upkeep::Prune),
+    Verify(upkeep::Verify),
 }
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let engine = open(global)?;
-    match args.command {
+    match &args.command {
         Command::Dir => output.line(&engine.store.root().display().to_string()),
+        Command::Prune(args) => return upkeep::prune(&engine, args, output),
+        Command::Verify(args) => return upkeep::verify(&engine, args, output),
         Command::Size => {
             let (size, blobs) = engine.store.blobs.usage();
             let usage = engine.store.index.usage()?;

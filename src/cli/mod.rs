@@ -13,6 +13,7 @@ mod lsp;
 mod output;
 mod status;
 mod trace;
+mod upkeep;
 
 use std::path::PathBuf;
 

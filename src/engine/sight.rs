@@ -127,10 +127,10 @@ impl Sight {
     fn list(&self, root: &Path, plan: &Plan, new: &[usize]) -> Result<Vec<(usize, Listing)>, Failure> {
         let stale = new.par_iter().filter_map(|q| {
             let Question::Glob(pattern) = plan.question(*q) else { return None };
-            if let Answer::Files { walked, at_ns, .. } = &self.answers[*q] {
-                if glob::holds(walked, *at_ns, root) {
-                    return None;
-                }
+            if let Answer::Files { walked, at_ns, .. } = &self.answers[*q]
+                && glob::holds(walked, *at_ns, root)
+            {
+                return None;
             }
             Some((*q, pattern))
         });

@@ -310,7 +310,15 @@ impl Loader<'_> {
         for (name, entry) in node.props() {
             let Scalar::Text(text) = &entry.value else { continue };
             match name {
-                "size" => self.settings.cache_size = Some(text.clone()),
+                "size" if crate::util::text::parse_bytes(text).is_ok() => {
+                    self.settings.cache_size = Some(text.clone());
+                }
+                "size" => {
+                    let mistake = Mistake::new("recipe::size", format!("`{text}` is not a size"))
+                        .mark(&self.sources, entry.span, "a number and a unit belong here")
+                        .help("such as \"20 GiB\" or \"500 MB\"");
+                    self.mistakes.push(mistake);
+                }
                 "dir" => self.settings.cache_dir = Some(text.clone()),
                 _ => {
                     let mistake = Mistake::new("recipe::unknown_field", format!("`cache` has no property `{name}`"))

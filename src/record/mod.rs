@@ -4,6 +4,7 @@
 //! computed again. Only the history of runs is lost with it.
 
 mod history;
+mod upkeep;
 
 use std::cell::OnceCell;
 use std::collections::HashMap;

@@ -25,6 +25,8 @@ pub(super) struct Batch {
     keys: Vec<(Digest, KeyRow)>,
     artifacts: HashMap<Digest, Digest>,
     blobs: Vec<BlobEvidence>,
+    /// Keys whose artifacts were taken from the store.
+    used: Vec<Digest>,
     /// Held until the index names their keys.
     locks: Vec<KeyLock>,
     since: Option<Instant>,
@@ -58,6 +60,7 @@ impl Batch {
     /// A target whose artifact some store had.
     pub(super) fn restored(&mut self, label: Label, state: TargetState) {
         self.since.get_or_insert_with(Instant::now);
+        self.used.push(state.key);
         self.happened.targets.push((label, state));
     }
 
@@ -92,6 +95,7 @@ impl Batch {
         if !self.keys.is_empty() || !self.blobs.is_empty() {
             engine.store.index.put(&self.keys, &self.blobs)?;
         }
+        engine.store.index.touch(&self.used);
         engine.record.put(&self.happened)?;
         *self = Self::default();
         Ok(())

@@ -33,7 +33,7 @@ use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
 use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
-use crate::store::{Ingested, KeyLock, KeyRow, Purpose, Store};
+use crate::store::{Hold, Ingested, KeyLock, KeyRow, Purpose, Store};
 use crate::util::fs;
 
 use batch::Batch;
@@ -102,6 +102,7 @@ pub fn build(
         pools: Pools::new(options.jobs),
         line: Line::default(),
         batch: Batch::default(),
+        hold: None,
         summary: Summary::default(),
         begin: Instant::now(),
         begun_at: jiff::Timestamp::now().to_string(),
@@ -183,6 +184,8 @@ struct Build<'a> {
     pools: Pools,
     line: Line,
     batch: Batch,
+    /// Blobs stay while there is anything to do.
+    hold: Option<Hold>,
     summary: Summary,
     begin: Instant,
     begun_at: String,
@@ -226,6 +229,7 @@ impl Build<'_> {
         if open.is_empty() {
             return Ok(());
         }
+        self.hold = Some(self.engine.store.enter(&self.engine.root)?);
         self.plan_ahead(&open)?;
         for &index in &open {
             self.judge(index)?;
@@ -484,6 +488,12 @@ impl Build<'_> {
         Ok(())
     }
 
+    /// Whether a target runs although some store may have its artifact.
+    fn must_run(&self, index: Index) -> bool {
+        let forced = self.options.force_all || (self.options.force && self.chosen.contains(&index));
+        forced || self.options.no_cache || self.bytes_missing.contains(&index)
+    }
+
     fn start(&mut self, index: Index) -> Result<(), Failure> {
         let label = self.label(index);
         let judged = &self.judged[&index];
@@ -492,7 +502,7 @@ impl Build<'_> {
         let mut done = self.batch.artifact(&key);
         let mut lock = None;
         if done.is_none() {
-            let who = format!("process {} building {label}", std::process::id());
+            let who = format!("process {} building {label} in {}", std::process::id(), self.engine.root.display());
             lock = match self.engine.store.try_lock(&key, &who)? {
                 Ok(lock) => Some(lock),
                 Err(holder) => {
@@ -503,7 +513,8 @@ impl Build<'_> {
                     return Ok(());
                 }
             };
-            if self.locked_out.remove(&index).is_some() {
+            let waited = self.locked_out.remove(&index).is_some();
+            if waited || !self.must_run(index) {
                 done = self.engine.store.index.artifact(&key)?;
             }
         }

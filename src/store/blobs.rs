@@ -95,6 +95,11 @@ impl Blobs {
         Self { dir: Arc::new(root.join("blobs")), incoming: Arc::new(root.join("incoming")) }
     }
 
+    /// The directory they lie in.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where a blob lies, or would.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_string();

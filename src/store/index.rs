@@ -1,5 +1,7 @@
 //! The store's SQLite index: keys to artifacts, and how blobs looked when written.
 
+mod upkeep;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -7,6 +9,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::fingerprint::{Digest, Manifest};
 use crate::util::sqlite::{self, DbError};
+
+pub use upkeep::KeyUse;
 
 const MIGRATIONS: &[&str] = &[include_str!("../../cache-schema/store/0001_first.sql")];
 

@@ -1,8 +1,12 @@
 //! One build of a key at a time, across processes and projects.
+//!
+//! A lock's file is taken away with the lock. Another process may have opened it just before; so whoever
+//! gets a lock looks whether the file still has its name, and begins again if not.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use super::Store;
 use crate::fingerprint::Digest;
@@ -12,28 +16,115 @@ use crate::util::fs::{self, FsError};
 #[derive(Debug)]
 pub struct KeyLock {
     _file: File,
+    path: PathBuf,
+}
+
+impl Drop for KeyLock {
+    fn drop(&mut self) {
+        // Before the lock ends: nobody else can have a lock on a file of this name. Left behind it harms nothing.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl Store {
     /// Tries to take a key; if another process has it, says who that is.
     pub fn try_lock(&self, key: &Digest, who: &str) -> Result<Result<KeyLock, String>, FsError> {
-        let path: PathBuf = self.root.join("locks").join(key.to_string());
-        fs::create_dir_all(path.parent().expect("locks/"))?;
-        let mut options = std::fs::OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-        let mut file = fs::at("open", &path, file)?;
-        match file.try_lock() {
-            Ok(()) => {
-                fs::at("write", &path, file.set_len(0).and_then(|()| file.write_all(who.as_bytes())))?;
-                Ok(Ok(KeyLock { _file: file }))
+        let path = self.locks_dir().join(key.to_string());
+        fs::create_dir_all(&self.locks_dir())?;
+        loop {
+            match try_lock(&path)? {
+                Attempt::Locked(mut file) => {
+                    let written = file.set_len(0).and_then(|()| file.write_all(who.as_bytes()));
+                    let lock = KeyLock { _file: file, path };
+                    fs::at("write", &lock.path, written)?;
+                    return Ok(Ok(lock));
+                }
+                Attempt::Gone => {}
+                Attempt::Taken(mut file) => {
+                    let mut holder = String::new();
+                    let _ = file.read_to_string(&mut holder);
+                    return Ok(Err(if holder.is_empty() { "another build".into() } else { holder }));
+                }
             }
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.rewind();
-                let _ = file.read_to_string(&mut holder);
-                Ok(Err(if holder.is_empty() { "another build".into() } else { holder }))
-            }
-            Err(TryLockError::Error(source)) => Err(FsError { attempt: "lock", path, source }),
         }
+    }
+
+    /// Lock files that their holders left when they were killed.
+    pub(super) fn dead_locks(&self) -> Result<Vec<PathBuf>, FsError> {
+        let mut dead = Vec::new();
+        for path in fs::list(&self.locks_dir())? {
+            let Ok(file) = fs::open(&path) else { continue };
+            if file.try_lock().is_ok() {
+                dead.push(path);
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Takes a dead lock's file away; one that has come to life again is let be.
+    pub(super) fn remove_dead_lock(&self, path: &Path) -> Result<(), FsError> {
+        match try_lock(path)? {
+            Attempt::Locked(file) => drop(KeyLock { _file: file, path: path.to_owned() }),
+            Attempt::Taken(_) | Attempt::Gone => {}
+        }
+        Ok(())
+    }
+
+    fn locks_dir(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+}
+
+enum Attempt {
+    Locked(File),
+    Taken(File),
+    /// It was let go while we came: its file has no name any more.
+    Gone,
+}
+
+fn try_lock(path: &Path) -> Result<Attempt, FsError> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = fs::at("open", path, options.read(true).write(true).create(true).truncate(false).open(path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Ok(Attempt::Taken(file)),
+        Err(TryLockError::Error(source)) => Err(FsError { attempt: "lock", path: path.to_owned(), source }),
+        Ok(()) => {
+            let ours = fs::at("look at", path, file.metadata())?;
+            let named = path.metadata().is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino()));
+            Ok(if named { Attempt::Locked(file) } else { Attempt::Gone })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_nothing_is_left() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::at(dir.path());
+        let key = Digest::of(b"key");
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for name in ["a", "b", "c", "d"] {
+                let (inside, root) = (&inside, dir.path());
+                scope.spawn(move || {
+                    let store = Store::at(root);
+                    for _ in 0..500 {
+                        if let Ok(lock) = store.try_lock(&key, name).expect("tried") {
+                            assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                            drop(lock);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::list(&store.locks_dir()).expect("listed"), Vec::<PathBuf>::new());
+        let held = store.try_lock(&key, "me").expect("tried").expect("free");
+        assert_eq!(store.try_lock(&key, "you").expect("tried").expect_err("held"), "me");
+        assert_eq!(store.dead_locks().expect("looked"), Vec::<PathBuf>::new());
+        drop(held);
     }
 }

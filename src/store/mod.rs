@@ -5,6 +5,8 @@
 //! CACHE/v1/blobs/ab/cdef...  content by blake3, read-only
 //! CACHE/v1/index.db          keys and blob evidence (cache-schema/store)
 //! CACHE/v1/locks/KEY         one build of a key at a time, across processes
+//! CACHE/v1/projects/         who uses the store: what they stand on is kept
+//! CACHE/v1/gate              held by builds, closed while blobs are deleted
 //! CACHE/v1/incoming/         blobs being written; renamed into place
 //! ```
 //!
@@ -13,18 +15,28 @@
 //! a hand that reached in) reports the blob missing, and the target that needs it runs again.
 
 mod blobs;
+mod gate;
 mod index;
 mod lock;
 mod materialise;
+mod projects;
+mod prune;
 mod tree;
+mod verify;
+mod walk;
 
 use std::path::{Path, PathBuf};
 
 pub use blobs::{Blobs, Ingested, StoreError};
-pub use index::{BlobEvidence, Index, KeyRow, Usage};
+pub use gate::{Closed, Gate, Hold};
+pub use index::{BlobEvidence, Index, KeyRow, KeyUse, Usage};
 pub use lock::KeyLock;
 pub use materialise::{Placed, Purpose};
+pub use projects::Standing;
+pub use prune::{Limits, Mode, Pruned};
 pub use tree::{BadTree, Entry, Form, Tree};
+pub use verify::{Checked, Fault, Problem};
+pub use walk::Blob;
 
 use crate::util::fs::{self, FsError};
 
@@ -41,6 +53,8 @@ pub struct Store {
     pub blobs: Blobs,
     /// Keys and evidence.
     pub index: Index,
+    /// Held by whoever uses blobs.
+    pub gate: Gate,
     root: PathBuf,
 }
 
@@ -48,7 +62,7 @@ impl Store {
     /// The store below `cache`; nothing is looked at before it is asked.
     pub fn at(cache: &Path) -> Self {
         let root = cache.join(LAYOUT);
-        Self { blobs: Blobs::new(&root), index: Index::at(&root.join("index.db")), root }
+        Self { blobs: Blobs::new(&root), index: Index::at(&root.join("index.db")), gate: Gate::new(&root), root }
     }
 
     /// Makes the directory and marks it as a cache, before the first blob is written.

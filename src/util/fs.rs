@@ -107,6 +107,24 @@ pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
     at("create directory", path, fs::create_dir_all(path))
 }
 
+/// The paths in a directory, sorted; none if it is not there.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>, FsError> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => at("list", dir, other)?,
+    };
+    let mut paths =
+        entries.map(|entry| at("list", dir, entry.map(|e| e.path()))).collect::<Result<Vec<_>, FsError>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Bytes that may still be written to the file system a path lies on.
+pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
+    let stat = at("ask for the free space at", path, rustix::fs::statvfs(path).map_err(io::Error::from))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Removes a directory and all below it; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<(), FsError> {
     match fs::remove_dir_all(path) {

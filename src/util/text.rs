@@ -55,3 +55,52 @@ pub fn local_time(rfc3339: &str) -> String {
         Err(_) => rfc3339.to_owned(),
     }
 }
+
+/// Reads what [`bytes`] writes, and its shorter spellings: `10G`, `1.5 GiB`, `500000`. Units are binary.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let (value, unit) = number(text).ok_or_else(|| format!("`{text}` is not a size such as 10G or 500M"))?;
+    let unit = unit.to_ascii_lowercase();
+    let unit = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let power = ["", "k", "m", "g", "t"].iter().position(|u| *u == unit);
+    let power = power.ok_or_else(|| format!("`{text}` has no unit of K, M, G or T"))?;
+    Ok((value * 1024f64.powi(power as i32)) as u64)
+}
+
+/// Reads a span of time as seconds: `30d`, `12h`, `2w`, `90min`.
+pub fn parse_seconds(text: &str) -> Result<i64, String> {
+    let (value, unit) = number(text).ok_or_else(|| format!("`{text}` is not a span of time such as 30d or 12h"))?;
+    let seconds = match unit {
+        "s" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        "w" => 604_800.0,
+        _ => return Err(format!("`{text}` has no unit of s, min, h, d or w")),
+    };
+    Ok((value * seconds) as i64)
+}
+
+/// A number that is not negative, and the word after it.
+fn number(text: &str) -> Option<(f64, &str)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let value: f64 = text[..end].parse().ok()?;
+    Some((value, text[end..].trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans_are_read_as_people_write_them() {
+        for (text, n) in [("0", 0), ("500000", 500_000), ("10G", 10 << 30), ("1.5 GiB", 3 << 29), ("64kb", 64 << 10)] {
+            assert_eq!(parse_bytes(text), Ok(n), "{text}");
+        }
+        assert_eq!((parse_seconds("30d"), parse_seconds("1.5h")), (Ok(2_592_000), Ok(5400)));
+        for bad in ["", "G", "-1G", "10X", "1.2.3M"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+        assert!(parse_seconds("30").is_err() && parse_seconds("30 moons").is_err());
+    }
+}

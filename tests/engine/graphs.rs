@@ -58,7 +58,7 @@ impl Graph {
             target.inputs = (0..rng.below(3)).map(|_| rng.pick(&INPUTS)).collect();
             target.inputs.sort_unstable();
             target.inputs.dedup();
-            target.needs = (0..rng.below(4)).filter_map(|_| (i > 0).then(|| format!("t/{}", rng.below(i)))).collect();
+            target.needs = (0..rng.below(4).min(i * 4)).map(|_| format!("t/{}", rng.below(i))).collect();
             target.needs.sort_unstable();
             target.needs.dedup();
             targets.push(target);

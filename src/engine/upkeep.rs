@@ -1,0 +1,49 @@
+//! What the store's upkeep has to know of projects: what they stand on, and how one is told that something is gone.
+
+use std::path::Path;
+
+use super::{Engine, EngineError};
+use crate::failure::Failure;
+use crate::fingerprint::Digest;
+use crate::record::Record;
+use crate::store::Standing;
+use crate::util::fs;
+
+impl Engine {
+    /// What every project that uses the store stands on, this one among them.
+    pub fn standing(&self) -> Result<Vec<Standing>, Failure> {
+        self.store.register(&self.root)?;
+        let mut standing = Vec::new();
+        for root in self.store.users()? {
+            if let Some(record) = record(&root) {
+                standing.push(Standing { who: root.display().to_string(), artifacts: record.artifacts()? });
+            }
+        }
+        Ok(standing)
+    }
+
+    /// Lets every project that uses the store forget artifacts: the next build makes them anew. Only while the
+    /// store's gate is closed: nobody builds then.
+    pub fn forget_artifacts(&self, artifacts: &[Digest]) -> Result<(), EngineError> {
+        if artifacts.is_empty() {
+            return Ok(());
+        }
+        self.store.register(&self.root)?;
+        for root in self.store.users()? {
+            let Some(record) = record(&root) else { continue };
+            // As a build does: the state goes before the record changes.
+            for kept in fs::list(&root.join(".effai/plan"))? {
+                if kept.extension().is_some_and(|e| e == "state") {
+                    fs::remove_file(&kept)?;
+                }
+            }
+            record.forget_artifacts(artifacts)?;
+        }
+        Ok(())
+    }
+}
+
+fn record(root: &Path) -> Option<Record> {
+    let path = root.join(".effai/effai.db");
+    path.exists().then(|| Record::at(&path))
+}
