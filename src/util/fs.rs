@@ -119,12 +119,6 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, FsError> {
     Ok(paths)
 }
 
-/// Bytes that may still be written to the file system a path lies on.
-pub fn free_bytes(path: &Path) -> Result<u64, FsError> {
-    let stat = at("ask for the free space at", path, rustix::fs::statvfs(path).map_err(io::Error::from))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
 /// Removes a directory and all below it; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<(), FsError> {
     match fs::remove_dir_all(path) {

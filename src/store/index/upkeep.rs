@@ -35,11 +35,6 @@ impl Index {
         })
     }
 
-    /// Bytes of all blobs it has evidence of: what the store holds, without a walk.
-    pub fn blob_bytes(&self) -> Result<u64, DbError> {
-        self.ask(|c| c.query_row("SELECT coalesce(sum(size), 0) FROM blobs", [], |row| row.get(0)))
-    }
-
     /// All evidence.
     pub(in crate::store) fn evidence(&self) -> Result<Vec<BlobEvidence>, DbError> {
         self.ask(|connection| {
