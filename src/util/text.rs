@@ -56,7 +56,7 @@ pub fn local_time(rfc3339: &str) -> String {
     }
 }
 
-/// Reads what [`bytes`] writes, and its shorter spellings: `10G`, `1.5 GiB`, `500000`. Units are binary.
+/// Reads what [`bytes()`] writes, and its shorter spellings: `10G`, `1.5 GiB`, `500000`. Units are binary.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (value, unit) = number(text).ok_or_else(|| format!("`{text}` is not a size such as 10G or 500M"))?;
     let unit = unit.to_ascii_lowercase();
