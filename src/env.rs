@@ -19,6 +19,19 @@ pub fn cache_dir() -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|dir| dir.join(".cache/effai")))
 }
 
+/// The user's home.
+pub fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// A path of a recipe, with `~/` for the user's home.
+pub fn expand_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), home()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
 /// The descriptor for events, in an action.
 pub fn events_descriptor() -> Option<i32> {
     std::env::var("EFFAI_EVENTS").ok()?.parse().ok()

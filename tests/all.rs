@@ -1,6 +1,7 @@
 //! One binary of integration tests: the real program on temporary projects.
 #![expect(clippy::disallowed_methods, reason = "tests set up files in the plainest way")]
 
+mod actions;
 mod cli;
 mod diagnostics;
 mod engine;

@@ -9,16 +9,13 @@ use std::time::{Duration, Instant};
 use super::Job;
 use crate::event::ActionEvent;
 use crate::failure::Failure;
-use crate::kind::{self, ActionCx};
+use crate::kind::{self, ActionCx, How};
 
 /// Progress is told at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs the job on standard input; returns the exit code.
-pub fn run() -> u8 {
-    // If the build is killed without a chance to say so, its actions end too.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+pub(super) fn run() -> u8 {
     let mut events = Events::open();
     let mut text = Vec::new();
     let job: Job = match std::io::stdin()
@@ -33,7 +30,10 @@ pub fn run() -> u8 {
         }
     };
     let _ = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build_global();
-    let kind = kind::find(&job.decl.kind).expect("the engine knows the same kinds");
+    let kind = match kind::find(&job.decl.kind).expect("the engine knows the same kinds").how() {
+        How::Inside(kind) => kind,
+        How::Program(_) => unreachable!("the engine starts the program of such a kind itself"),
+    };
     let mut say = |event| events.send(event);
     let mut cx = ActionCx {
         decl: &job.decl,
@@ -42,6 +42,7 @@ pub fn run() -> u8 {
         inputs: job.inputs.clone(),
         out: job.out.clone(),
         scratch: job.scratch.clone(),
+        is_held: false,
         events: &mut say,
     };
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| kind.run(&mut cx)));

@@ -1,44 +1,49 @@
 //! One target's run: a scratch directory, its inputs, a child process, what it made.
 //!
-//! Every action runs in a child: this program again with a hidden verb, the job on its standard input.
-//! So peak memory and CPU time are the action's own, a crash takes one target and not the build, and
-//! cancelling is a signal to a process group. The only module that starts processes.
+//! Every action runs in a child: a kind's own program, or this one again with a hidden verb and the job on its standard
+//! input. So peak memory and CPU time are the action's own, a crash takes one target and not the build, and cancelling
+//! is a signal to a process group. The only module that starts processes; `spawner` says how.
 
 mod child;
+mod launch;
 pub mod program;
+mod sandbox;
+mod spawner;
+mod undeclared;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
-use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
-use wait4::Wait4;
-
-pub use child::run as run_child;
 
 use crate::event::ActionEvent;
 use crate::failure::Failure;
-use crate::kind::Pool;
+use crate::kind::{self, How, Pool};
 use crate::recipe::decl::Decl;
 use crate::util::fs;
 
+use sandbox::Rules;
+use spawner::{Ender, Handles, Request, Spawner};
+
 /// The hidden verb that makes this program an action.
-pub const VERB: &str = "__action";
+const VERB: &str = "__action";
 
-/// The descriptor an action's events go to.
-const EVENTS_FD: i32 = 3;
-
-/// How long an action may take to end after it was asked to.
-const GRACE: Duration = Duration::from_secs(3);
+/// Runs this program as what a hidden verb says; returns the exit code. None where it says none.
+pub fn run_hidden(verb: &std::ffi::OsStr) -> Option<u8> {
+    match verb.to_str()? {
+        VERB => Some(child::run()),
+        spawner::VERB => Some(spawner::serve()),
+        _ => None,
+    }
+}
 
 /// What an action is told: all it gets to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,24 +80,30 @@ pub enum Ended {
     Done,
     /// It failed.
     Failed(Failure),
+    /// It failed, and what it said names files it was not given.
+    Undeclared {
+        /// How it failed.
+        failure: Failure,
+        /// What its declaration may lack: `input "data/x.csv"`.
+        lines: Vec<String>,
+    },
     /// It was stopped on request.
     Cancelled,
 }
 
-/// Process groups that are to end when the build is cancelled.
+/// Actions that are to end when the build is cancelled.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     asked: Arc<AtomicBool>,
-    groups: Arc<Mutex<Vec<Pid>>>,
+    running: Arc<Mutex<BTreeMap<u64, Ender>>>,
+    next: Arc<AtomicU64>,
 }
 
 impl Cancel {
     /// Asks every running action to end, and none to start.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::SeqCst);
-        for group in self.groups.lock().expect("no panic holds this").iter() {
-            let _ = kill_process_group(*group, Signal::TERM);
-        }
+        self.running.lock().expect("no panic holds this").values().for_each(Ender::end);
     }
 
     /// Whether it was asked.
@@ -100,15 +111,19 @@ impl Cancel {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn add(&self, group: Pid) {
-        self.groups.lock().expect("no panic holds this").push(group);
+    fn add(&self, ender: Ender) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut running = self.running.lock().expect("no panic holds this");
+        // Asked between the action's start and this: nobody else tells it.
         if self.is_asked() {
-            let _ = kill_process_group(group, Signal::TERM);
+            ender.end();
         }
+        running.insert(number, ender);
+        number
     }
 
-    fn remove(&self, group: Pid) {
-        self.groups.lock().expect("no panic holds this").retain(|g| *g != group);
+    fn remove(&self, number: u64) {
+        self.running.lock().expect("no panic holds this").remove(&number);
     }
 }
 
@@ -126,8 +141,11 @@ pub trait Runner: Send + Sync {
 }
 
 /// Each job in a child process.
-#[derive(Debug)]
-pub struct Processes;
+#[derive(Debug, Default)]
+pub struct Processes {
+    spawner: OnceLock<Result<Spawner, Failure>>,
+    tools: launch::Tools,
+}
 
 impl Runner for Processes {
     fn run(
@@ -138,68 +156,121 @@ impl Runner for Processes {
         cancel: &Cancel,
         said: &mut dyn FnMut(ActionEvent),
     ) -> (Ended, Cost) {
-        run(job, pool, log, cancel, said)
+        let begin = Instant::now();
+        let mut cost = Cost::default();
+        let kind = kind::find(&job.decl.kind).expect("the engine knows the same kinds");
+        let ended = match kind.how() {
+            How::Inside(_) => self.inside(job, pool, log, cancel, said, &mut cost),
+            How::Program(kind) => self.program(kind, job, pool, log, cancel, said, &mut cost),
+        };
+        cost.wall_ms = begin.elapsed().as_millis() as u64;
+        (ended.unwrap_or_else(Ended::Failed), cost)
     }
 }
 
-/// Runs a job in a child process; its events go to `said`, its output to `log`.
-fn run(job: &Job, pool: Pool, log: &Path, cancel: &Cancel, said: &mut dyn FnMut(ActionEvent)) -> (Ended, Cost) {
-    let begin = Instant::now();
-    let mut cost = Cost::default();
-    let ended = match start(job, pool, log) {
-        Err(failure) => Ended::Failed(failure),
-        Ok((child, events)) => {
-            let group = Pid::from_raw(child.id() as i32).expect("a process id is not zero");
-            cancel.add(group);
-            let watchdog = Watchdog::start(cancel.clone(), group);
-            let failure = listen(events, said);
-            let waited = child.wait4();
-            watchdog.stop();
-            cancel.remove(group);
-            // What the action started and left behind ends with it.
-            let _ = kill_process_group(group, Signal::KILL);
-            match waited {
-                Err(error) => Ended::Failed(Failure::environment(format!("cannot wait for the action: {error}"))),
-                Ok(waited) => {
-                    let usage = waited.rusage;
-                    cost.cpu_ms = (usage.utime + usage.stime).as_millis() as u64;
-                    cost.peak_bytes = usage.maxrss;
-                    conclude(waited.status, failure, cancel, log)
-                }
+/// A program that ended, and the failure it told of itself.
+struct Ran {
+    status: ExitStatus,
+    told: Option<Failure>,
+}
+
+/// What cannot be started.
+enum NotStarted {
+    NotFound,
+    Failed(Failure),
+}
+
+impl Processes {
+    /// A kind's own code, in this program again.
+    fn inside(
+        &self,
+        job: &Job,
+        pool: Pool,
+        log: &Path,
+        cancel: &Cancel,
+        said: &mut dyn FnMut(ActionEvent),
+        cost: &mut Cost,
+    ) -> Result<Ended, Failure> {
+        let me = std::env::current_exe().map_err(|e| Failure::environment(format!("cannot find this program: {e}")))?;
+        let stdin = job.scratch.join("job.json");
+        fs::write(&stdin, &serde_json::to_vec(job).expect("a job is plain data"))?;
+        // What waits for the network needs the user's own settings: indexes, proxies, certificates.
+        let clear = pool != Pool::Network;
+        let mut vars = Vec::new();
+        if clear {
+            let home = job.scratch.join("home");
+            fs::create_dir_all(&home)?;
+            vars = surroundings(&home, &job.scratch);
+        }
+        vars.extend(crate::backend::CHILD_ENVIRONMENT.iter().map(|(name, value)| (name.into(), value.into())));
+        vars.push(("RAYON_NUM_THREADS".into(), job.threads.to_string().into()));
+        let dir = job.scratch.clone().into();
+        let request = Request {
+            program: me.clone().into(),
+            name: me.into(),
+            args: vec![VERB.into()],
+            clear,
+            vars,
+            dir,
+            rules: None,
+        };
+        match self.start(request, log, Some(&stdin), cancel, said, cost) {
+            Ok(ran) => Ok(conclude(&ran, cancel, log)),
+            Err(NotStarted::Failed(failure)) => Err(failure),
+            Err(NotStarted::NotFound) => Err(Failure::environment("effai's own program file is gone")
+                .help("it was moved or removed while it ran: run the command again")),
+        }
+    }
+
+    /// Starts a program, passes its events on, waits for its end.
+    fn start(
+        &self,
+        mut request: Request,
+        log: &Path,
+        stdin: Option<&Path>,
+        cancel: &Cancel,
+        said: &mut dyn FnMut(ActionEvent),
+        cost: &mut Cost,
+    ) -> Result<Ran, NotStarted> {
+        let spawner = self.spawner.get_or_init(Spawner::start).as_ref().map_err(|e| NotStarted::Failed(e.clone()))?;
+        let (reader, writer) = std::io::pipe()
+            .map_err(|e| NotStarted::Failed(Failure::environment(format!("cannot make a pipe: {e}"))))?;
+        let open = |path| fs::open(path).map_err(|e| NotStarted::Failed(e.into()));
+        let handles = Handles {
+            log: fs::create(log).map_err(|e| NotStarted::Failed(e.into()))?.into(),
+            events: writer.into(),
+            stdin: open(stdin.unwrap_or(Path::new("/dev/null")))?.into(),
+        };
+        request.vars.push(("EFFAI_EVENTS".into(), spawner::EVENTS_FD.to_string().into()));
+        let running = spawner.run(&request, handles).map_err(NotStarted::Failed)?;
+        let number = running.ender().map(|ender| cancel.add(ender));
+        let told = listen(reader.into(), said);
+        let ended = running.wait();
+        number.inspect(|number| cancel.remove(*number));
+        match ended.map_err(NotStarted::Failed)? {
+            spawner::Ended::Ran { status, cpu, peak_bytes } => {
+                cost.cpu_ms = cpu.as_millis() as u64;
+                cost.peak_bytes = peak_bytes;
+                Ok(Ran { status: std::os::unix::process::ExitStatusExt::from_raw(status), told })
+            }
+            spawner::Ended::NotFound => Err(NotStarted::NotFound),
+            spawner::Ended::Refused(why) => {
+                let program = Path::new(&request.program).display();
+                Err(NotStarted::Failed(Failure::environment(format!("cannot start `{program}`: {why}"))))
             }
         }
-    };
-    cost.wall_ms = begin.elapsed().as_millis() as u64;
-    (ended, cost)
+    }
 }
 
-fn start(job: &Job, pool: Pool, log: &Path) -> Result<(std::process::Child, OwnedFd), Failure> {
-    let me = std::env::current_exe().map_err(|e| Failure::environment(format!("cannot find this program: {e}")))?;
-    let log_file = fs::create(log)?;
-    let errors = fs::at("open again", log, log_file.try_clone())?;
-    let (reader, writer) = std::io::pipe().map_err(|e| Failure::environment(format!("cannot make a pipe: {e}")))?;
-    let mut command = Command::new(&me);
-    command.arg(VERB).stdin(Stdio::piped()).stdout(log_file).stderr(errors).process_group(0).current_dir(&job.scratch);
-    // What waits for the network needs the user's own settings: indexes, proxies, certificates.
-    if pool != Pool::Network {
-        command.env_clear();
-        let home = job.scratch.join("home");
-        fs::create_dir_all(&home)?;
-        command.env("PATH", crate::env::path()).env("HOME", &home).env("TMPDIR", &job.scratch);
-        command.env("LANG", "C.UTF-8").env("TZ", "UTC");
-    }
-    command.envs(crate::backend::CHILD_ENVIRONMENT.iter().copied());
-    command.env("EFFAI_EVENTS", EVENTS_FD.to_string()).env("RAYON_NUM_THREADS", job.threads.to_string());
-    command
-        .fd_mappings(vec![FdMapping { parent_fd: writer.into(), child_fd: EVENTS_FD }])
-        .expect("one descriptor cannot collide");
-    let mut child = command.spawn().map_err(|e| Failure::environment(format!("cannot start an action: {e}")))?;
-    // Dropped with `command` at the end of this function is our copy of the pipe's writing end.
-    let mut stdin = child.stdin.take().expect("piped");
-    let text = serde_json::to_vec(job).expect("a job is plain data");
-    // A child that died already says why through its status.
-    let _ = stdin.write_all(&text);
-    Ok((child, reader.into()))
+/// The variables of an action that begins with none.
+fn surroundings(home: &Path, tmp: &Path) -> Vec<(OsString, OsString)> {
+    vec![
+        ("PATH".into(), crate::env::path()),
+        ("HOME".into(), home.into()),
+        ("TMPDIR".into(), tmp.into()),
+        ("LANG".into(), "C.UTF-8".into()),
+        ("TZ".into(), "UTC".into()),
+    ]
 }
 
 /// Passes events on until the child closes its end; returns the failure it told, if any.
@@ -216,16 +287,17 @@ fn listen(events: OwnedFd, said: &mut dyn FnMut(ActionEvent)) -> Option<Failure>
     failure
 }
 
-fn conclude(status: std::process::ExitStatus, told: Option<Failure>, cancel: &Cancel, log: &Path) -> Ended {
+fn conclude(ran: &Ran, cancel: &Cancel, log: &Path) -> Ended {
     use std::os::unix::process::ExitStatusExt;
+    let status = ran.status;
     if status.success() {
         return Ended::Done;
     }
     if cancel.is_asked() {
         return Ended::Cancelled;
     }
-    if let Some(failure) = told {
-        return Ended::Failed(failure);
+    if let Some(failure) = &ran.told {
+        return Ended::Failed(failure.clone());
     }
     let last = fs::read_text(log).unwrap_or_default();
     let last = last.trim_end().lines().last().unwrap_or_default();
@@ -236,35 +308,4 @@ fn conclude(status: std::process::ExitStatus, told: Option<Failure>, cancel: &Ca
         None => Failure::target(format!("the action ended with code {}: {last}", status.code().unwrap_or(-1))),
     };
     Ended::Failed(failure)
-}
-
-/// Ends a cancelled action that does not end by itself.
-struct Watchdog {
-    stop: Arc<(Mutex<bool>, std::sync::Condvar)>,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Watchdog {
-    fn start(cancel: Cancel, group: Pid) -> Self {
-        let stop = Arc::new((Mutex::new(false), std::sync::Condvar::new()));
-        let shared = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let (stopped, wake) = &*shared;
-            let mut asked_since: Option<Instant> = None;
-            let mut guard = stopped.lock().expect("no panic holds this");
-            while !*guard {
-                guard = wake.wait_timeout(guard, Duration::from_millis(200)).expect("no panic holds this").0;
-                if cancel.is_asked() && asked_since.get_or_insert_with(Instant::now).elapsed() > GRACE {
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
-            }
-        });
-        Self { stop, thread }
-    }
-
-    fn stop(self) {
-        *self.stop.0.lock().expect("no panic holds this") = true;
-        self.stop.1.notify_all();
-        let _ = self.thread.join();
-    }
 }

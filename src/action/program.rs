@@ -10,10 +10,12 @@ use crate::failure::Failure;
 /// A program, its arguments and its surroundings.
 #[derive(Clone, Debug)]
 pub struct Program {
-    name: OsString,
-    args: Vec<OsString>,
+    pub(super) name: OsString,
+    pub(super) args: Vec<OsString>,
     dir: Option<PathBuf>,
-    vars: Vec<(OsString, OsString)>,
+    pub(super) vars: Vec<(OsString, OsString)>,
+    pub(super) reads: Vec<PathBuf>,
+    pub(super) uses: Vec<PathBuf>,
     install: Option<String>,
 }
 
@@ -27,7 +29,8 @@ pub struct Output {
 impl Program {
     /// A program found on the search path.
     pub fn new(name: impl Into<OsString>) -> Self {
-        Self { name: name.into(), args: Vec::new(), dir: None, vars: Vec::new(), install: None }
+        let (args, vars, reads, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { name: name.into(), args, dir: None, vars, reads, uses, install: None }
     }
 
     /// Adds arguments.
@@ -51,11 +54,35 @@ impl Program {
         self
     }
 
+    /// May read this file, or all below this directory, where the engine starts it and holds it to what it declares.
+    #[must_use]
+    pub fn reads(mut self, path: impl Into<PathBuf>) -> Self {
+        self.reads.push(path.into());
+        self
+    }
+
+    /// May read and write this file, or all below this directory, likewise.
+    #[must_use]
+    pub fn uses(mut self, path: impl Into<PathBuf>) -> Self {
+        self.uses.push(path.into());
+        self
+    }
+
     /// How to get it where it is missing.
     #[must_use]
     pub fn install(mut self, how: impl Into<String>) -> Self {
         self.install = Some(how.into());
         self
+    }
+
+    /// It cannot be found.
+    pub(super) fn not_installed(&self) -> Failure {
+        let name = self.name.to_string_lossy();
+        let failure = Failure::environment(format!("`{name}` is not installed"));
+        match &self.install {
+            Some(how) => failure.help(how.clone()),
+            None => failure.help(format!("install `{name}`, or put it on the PATH")),
+        }
     }
 
     /// Runs it to its end. Its output is kept in the action's log and shown only where it fails.
@@ -68,11 +95,7 @@ impl Program {
         let name = self.name.to_string_lossy();
         let output = command.output().map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
-                let failure = Failure::environment(format!("`{name}` is not installed"));
-                match &self.install {
-                    Some(how) => failure.help(how.clone()),
-                    None => failure.help(format!("install `{name}`, or put it on the PATH")),
-                }
+                self.not_installed()
             } else {
                 Failure::environment(format!("cannot start `{name}`: {error}"))
             }

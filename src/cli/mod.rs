@@ -84,8 +84,8 @@ struct Completions {
 /// 0: done. 1: a target failed, or `status --check` found something stale. 2: usage or recipe.
 /// 3: disk, network, device. 130: interrupted.
 pub fn run() -> u8 {
-    if std::env::args_os().nth(1).is_some_and(|verb| verb == crate::action::VERB) {
-        return crate::action::run_child();
+    if let Some(code) = std::env::args_os().nth(1).and_then(|verb| crate::action::run_hidden(&verb)) {
+        return code;
     }
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::features::decode_all;
 use super::model::{TRAIN_FIELDS, Train, Trainer};
-use super::{ActionCx, Kind, Needs, Pool};
+use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::rng::Rng;
 use crate::backend::{CandleTensor, Params, Tensor};
 use crate::failure::Failure;
@@ -96,6 +96,12 @@ impl Kind for Adapter {
         Needs { pool: Pool::Machine, ..Needs::default() }
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Adapter {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let train = &fields.train;

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{ActionCx, Kind};
+use super::{ActionCx, How, Kind, Launch, Needs, Pool};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
 
@@ -32,15 +33,27 @@ static SCHEMA: Schema = Schema::new(
         .arg("path", Type::Text)
         .some(),
     Schema::new("env", "Variables the program gets.").open(Type::Text),
+    Schema::new(
+        "untracked",
+        "A path outside the project that the program may read and write; nobody looks whether it changes. For toolchains and caches.",
+    )
+    .arg("path", Type::Text)
+    .many(),
+    Schema::new("network", "The program may use the network; it then gets all of the user's variables."),
 ]);
 
+/// Files of the project from this size on are linked and not copied, where the system holds the program to reading.
+const LINKED_BYTES_MIN: u64 = 1 << 20;
+
 #[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
 struct Fields {
     run: Vec<String>,
     input: Vec<String>,
     needs: Vec<String>,
     output: Vec<String>,
     env: Option<Env>,
+    untracked: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -58,43 +71,63 @@ impl Kind for Command {
         1
     }
 
-    fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        let fields: Fields = cx.decl.read();
-        let dir = cx.scratch().join("work");
-        fs::create_dir_all(&dir)?;
-        for glob in &fields.input {
-            for path in cx.project_files(glob)? {
-                copy_input(&cx.project_file(&path), &dir.join(&path))?;
-            }
-        }
-        for label in &fields.needs {
-            let to = dir.join(label);
-            fs::create_dir_all(to.parent().unwrap_or(&dir))?;
-            fs::at("link", &to, std::os::unix::fs::symlink(cx.input(label), &to))?;
-        }
-        let (program, args) = fields.run.split_first().expect("the schema asks for one");
-        let mut program = Program::new(program).args(args).dir(&dir);
-        for (name, value) in fields.env.into_iter().flat_map(|e| e.columns) {
-            program = program.var(name, value);
-        }
-        let output = program.run()?;
-        for line in output.stdout.lines() {
-            cx.log(line);
-        }
-        for path in &fields.output {
-            keep(&dir, path, cx.out())?;
-        }
-        Ok(())
+    fn needs(&self, decl: &Decl) -> Needs {
+        let pool = if decl.fields["network"].as_bool() == Some(true) { Pool::Network } else { Pool::Cpu };
+        Needs { pool, ..Needs::default() }
+    }
+
+    fn how(&self) -> How<'_> {
+        How::Program(self)
     }
 }
 
-/// A file, followed through links; a link that leads to no file stays one.
-fn copy_input(from: &Path, to: &Path) -> Result<(), Failure> {
-    if from.is_file() {
-        fs::copy(from, to)?;
-        return Ok(());
+impl Launch for Command {
+    fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
+        let fields: Fields = cx.decl.read();
+        let dir = cx.scratch().to_owned();
+        let (program, args) = fields.run.split_first().expect("the schema asks for one");
+        let mut program = Program::new(program).args(args);
+        for glob in &fields.input {
+            for path in cx.project_files(glob)? {
+                let from = cx.project_file(&path);
+                if give(&from, &dir.join(&path), cx.is_held())? {
+                    program = program.reads(from);
+                }
+            }
+        }
+        for label in &fields.needs {
+            link(cx.input(label), &dir.join(label))?;
+        }
+        for path in &fields.untracked {
+            program = program.uses(cx.project_file(crate::env::expand_home(path)));
+        }
+        let vars = fields.env.into_iter().flat_map(|e| e.columns);
+        Ok(vars.fold(program, |program, (name, value)| program.var(name, value)))
     }
-    let target = fs::at("read the link", from, from.read_link())?;
+
+    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        let fields: Fields = cx.decl.read();
+        fields.output.iter().try_for_each(|path| keep(cx.scratch(), path, cx.out()))
+    }
+}
+
+/// Lays a file out for the program; says whether it is a link, to where the program must then be let.
+///
+/// A link to a file is followed; a link that leads to no file stays one. What is copied may be read and written at will.
+fn give(from: &Path, to: &Path, is_held: bool) -> Result<bool, Failure> {
+    let Some(metadata) = from.metadata().ok().filter(std::fs::Metadata::is_file) else {
+        let target = fs::at("read the link", from, from.read_link())?;
+        return link(&target, to).map(|()| false);
+    };
+    if is_held && metadata.len() >= LINKED_BYTES_MIN {
+        let real = fs::at("follow", from, from.canonicalize())?;
+        return link(&real, to).map(|()| true);
+    }
+    fs::copy(from, to)?;
+    Ok(false)
+}
+
+fn link(target: &Path, to: &Path) -> Result<(), Failure> {
     fs::create_dir_all(to.parent().unwrap_or(to))?;
     Ok(fs::at("link", to, std::os::unix::fs::symlink(target, to))?)
 }

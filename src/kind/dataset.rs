@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fetch::{SOURCE_PROPS, Source, check_source, fetched};
-use super::{ActionCx, Kind, Part};
+use super::{ActionCx, How, Kind, Part, Run};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Hasher};
 use crate::format::archive::read_members;
@@ -232,6 +232,12 @@ impl Kind for Dataset {
             .collect()
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Dataset {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         for source in &fields.source {

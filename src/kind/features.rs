@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ActionCx, Kind, Needs, Pool};
+use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::CandleTensor;
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT, Row};
@@ -73,6 +73,12 @@ impl Kind for Features {
         Needs { pool: Pool::Machine, ..Needs::default() }
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Features {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let dataset = Dataset::open(cx.input(&fields.on))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{ActionCx, Kind, Needs, Pool};
+use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::action::program::Program;
 use crate::failure::{Class, Failure};
 use crate::format::dataset::LEFT_OUT;
@@ -128,6 +128,12 @@ impl Kind for Fetch {
         Needs { pool: Pool::Network, ..Needs::default() }
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Fetch {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let source: Source = cx.decl.read();
         match fetch(cx, &source) {

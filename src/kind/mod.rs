@@ -20,6 +20,7 @@ pub mod speed;
 
 use std::path::{Path, PathBuf};
 
+use crate::action::program::Program;
 use crate::event::ActionEvent;
 use crate::failure::Failure;
 use crate::recipe::decl::{Decl, Problems};
@@ -72,8 +73,31 @@ pub trait Kind: Sync {
         Needs::default()
     }
 
+    /// Who does the work.
+    fn how(&self) -> How<'_>;
+}
+
+/// How an action of a kind is done.
+pub enum How<'a> {
+    /// By code of this program, in a process of its own.
+    Inside(&'a dyn Run),
+    /// By one other program.
+    Program(&'a dyn Launch),
+}
+
+/// Work that this program does itself.
+pub trait Run: Sync {
     /// Makes the artifact in `cx.out()`.
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
+}
+
+/// Work that is one program's. Both steps run in the build's own process, so they only move files about.
+pub trait Launch: Sync {
+    /// Lays out what the program reads, in `cx.scratch()`, where it will run; and says what to start.
+    fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure>;
+
+    /// Takes what the program made into `cx.out()`.
+    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
 }
 
 /// A target that another one brings along.
@@ -138,6 +162,8 @@ pub struct ActionCx<'a> {
     pub(crate) inputs: std::collections::BTreeMap<String, PathBuf>,
     pub(crate) out: PathBuf,
     pub(crate) scratch: PathBuf,
+    /// A program may read only what it was given.
+    pub(crate) is_held: bool,
     pub(crate) events: &'a mut dyn FnMut(ActionEvent),
 }
 
@@ -163,6 +189,12 @@ impl ActionCx<'_> {
     /// The artifact of one of this target's parts.
     pub fn part(&self, name: &str) -> &Path {
         self.input(&format!("{}:{name}", self.decl.label))
+    }
+
+    /// Whether the system holds a program to reading what it was given, and to writing where it runs: then it can be
+    /// given a link to a file of the project.
+    pub fn is_held(&self) -> bool {
+        self.is_held
     }
 
     /// A file of the project, named by a `File` field.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::features::{read_images, read_texts};
 use super::fetch::{SOURCE_PROPS, Source, check_source, fetched};
-use super::{ActionCx, Kind, Needs, Part, Pool};
+use super::{ActionCx, How, Kind, Needs, Part, Pool, Run};
 use crate::backend::rng::Rng;
 use crate::backend::{CandleTensor, Params, Tensor};
 use crate::failure::Failure;
@@ -232,6 +232,12 @@ impl Kind for Model {
         Needs { pool, ..Needs::default() }
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Model {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         match (&fields.source, &fields.train) {

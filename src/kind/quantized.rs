@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ActionCx, Kind, Needs, Pool};
+use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::failure::Failure;
 use crate::format::tensors::{self, Arrays};
 use crate::model::{Checkpoint, quantized};
@@ -84,6 +84,12 @@ impl Kind for Quantized {
         Needs { pool: Pool::Machine, ..Needs::default() }
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Quantized {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let base = cx.input(&fields.from.model).to_owned();

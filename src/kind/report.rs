@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::features::{Vectors, read_images, read_texts};
-use super::{ActionCx, Kind, Part};
+use super::{ActionCx, How, Kind, Part, Run};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::format::dataset::{Dataset, Row};
@@ -133,6 +133,12 @@ impl Kind for Report {
         parts
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Report {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let names = short_names(&fields.compare);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::features::base_of;
-use super::{ActionCx, Kind, Needs, Pool};
+use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::rng::Rng;
 use crate::backend::{CandleTensor, Tensor};
 use crate::failure::Failure;
@@ -49,6 +49,12 @@ impl Kind for Speed {
         Needs { pool: Pool::Machine, repeatable: false, measures: true }
     }
 
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Speed {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let dir = cx.input(&fields.of).to_owned();

@@ -19,6 +19,7 @@ mod batch;
 mod line;
 mod outlook;
 mod pools;
+mod scratch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -33,13 +34,13 @@ use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
 use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
-use crate::store::{Hold, Ingested, KeyLock, KeyRow, Purpose, Store};
-use crate::util::fs;
+use crate::store::{Hold, Ingested, KeyLock, KeyRow, Store};
 
 use batch::Batch;
 use line::Line;
 use outlook::{Outlook, Pending};
 use pools::Pools;
+use scratch::{Inputs, Scratch};
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -71,7 +72,7 @@ pub struct BuildOptions {
 impl BuildOptions {
     /// An ordinary build with so many jobs.
     pub fn new(jobs: usize) -> Self {
-        let runner = Arc::new(Processes);
+        let runner = Arc::new(Processes::default());
         let (keep_going, force, force_all, no_cache, tell_fresh) = (false, false, false, false, false);
         Self { jobs, keep_going, force, force_all, no_cache, tell_fresh, asked: Vec::new(), runner }
     }
@@ -103,6 +104,7 @@ pub fn build(
         line: Line::default(),
         batch: Batch::default(),
         hold: None,
+        scratch: None,
         summary: Summary::default(),
         begin: Instant::now(),
         begun_at: jiff::Timestamp::now().to_string(),
@@ -147,6 +149,8 @@ struct Done {
 /// Why an action has no artifact.
 enum Problem {
     Failed(Failure),
+    /// What its declaration may lack.
+    Undeclared(Failure, Vec<String>),
     Cancelled,
     /// The store lacks bytes of this input.
     InputGone(Index),
@@ -186,6 +190,7 @@ struct Build<'a> {
     batch: Batch,
     /// Blobs stay while there is anything to do.
     hold: Option<Hold>,
+    scratch: Option<Scratch>,
     summary: Summary,
     begin: Instant,
     begun_at: String,
@@ -525,11 +530,11 @@ impl Build<'_> {
             return self.judge_dependents(index);
         }
         let lock = lock.expect("taken above");
+        let start_us = self.now_us();
         self.engine.begin_changes();
         let judged = &self.judged[&index];
         let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());
-        let name = label.as_str().replace('/', "~");
-        let scratch = self.engine.root.join(".effai/scratch").join(format!("{name}-{}", key.short()));
+        let scratch = self.scratch()?.take()?;
         let log = log_file(&self.engine.root, &label);
         let pool = self.engine.plan().needs(index).pool;
         self.pools.enter(pool, self.line.memory(index));
@@ -539,7 +544,6 @@ impl Build<'_> {
         let started_at = jiff::Timestamp::now().to_string();
         self.build_id()?;
         self.ran.insert(index);
-        let start_us = self.now_us();
         let reasons = reasons.iter().map(ToString::to_string).collect();
         let metrics = Vec::new();
         let left_out = None;
@@ -577,7 +581,15 @@ impl Build<'_> {
             scratch: scratch.to_owned(),
             log: log.to_owned(),
             store: self.engine.store.clone(),
+            laid: self.scratch.as_ref().expect("it runs in one").inputs.clone(),
         })
+    }
+
+    fn scratch(&mut self) -> Result<&mut Scratch, Failure> {
+        if self.scratch.is_none() {
+            self.scratch = Some(Scratch::open(&self.engine.root)?);
+        }
+        Ok(self.scratch.as_mut().expect("opened above"))
     }
 
     fn hear(&mut self, index: Index, event: ActionEvent) {
@@ -597,23 +609,30 @@ impl Build<'_> {
         let running = self.running.remove(&index).expect("it was running");
         self.pools.leave(self.engine.plan().needs(index).pool, self.line.memory(index));
         let ingested = match done.ended {
-            Ok(ingested) => ingested,
+            Ok(ingested) => {
+                self.scratch()?.give_back(running.scratch.clone());
+                ingested
+            }
             Err(Problem::Cancelled) => {
                 self.states[index] = State::Skipped;
-                fs::remove_dir_all(&running.scratch)?;
                 self.batch.action(self.row(index, &running, &done.cost, None, "cancelled", None));
                 let label = self.label(index);
                 (self.tell)(&Event::Finished { label, outcome: Outcome::Cancelled });
                 return Ok(());
             }
-            Err(Problem::Failed(failure)) => {
-                let message = Some(failure.message.clone());
-                self.batch.action(self.row(index, &running, &done.cost, None, "failed", message));
-                return self.failed(index, failure, Some((running.log, running.scratch)));
+            Err(Problem::Failed(failure)) => return self.action_failed(index, running, &done.cost, failure),
+            Err(Problem::Undeclared(failure, lines)) => {
+                let (label, place) = (self.label(index), self.engine.place(index));
+                let help = format!(
+                    "a program is given only what its target declares; add to `{label}` in {place}:\n{}",
+                    lines.join("\n")
+                );
+                return self.action_failed(index, running, &done.cost, failure.help(help));
             }
             Err(Problem::InputGone(input)) => {
                 // Its turn comes when the input has been made again.
                 self.states[index] = State::Waiting;
+                self.scratch()?.give_back(running.scratch.clone());
                 drop(running);
                 return self.make_again(index, input);
             }
@@ -693,6 +712,26 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An action ran and made nothing; its log and directory stay.
+    fn action_failed(
+        &mut self,
+        index: Index,
+        running: Running,
+        cost: &Cost,
+        mut failure: Failure,
+    ) -> Result<(), Failure> {
+        let name = format!("{}-{}", self.label(index).as_str().replace('/', "~"), running.key.short());
+        let store = self.engine.store.clone();
+        let kept = self.scratch()?.keep(&running.scratch, &name, &store)?;
+        // What it says of its files is where they are now.
+        let moved = |text: String| text.replace(&*running.scratch.to_string_lossy(), &kept.to_string_lossy());
+        failure.message = moved(failure.message);
+        failure.help = failure.help.map(moved);
+        let message = Some(failure.message.clone());
+        self.batch.action(self.row(index, &running, cost, None, "failed", message));
+        self.failed(index, failure, Some((running.log, kept)))
     }
 
     fn failed(&mut self, index: Index, failure: Failure, kept: Option<(PathBuf, PathBuf)>) -> Result<(), Failure> {
@@ -790,6 +829,7 @@ struct Work {
     scratch: PathBuf,
     log: PathBuf,
     store: Store,
+    laid: Arc<Inputs>,
 }
 
 impl Work {
@@ -802,21 +842,17 @@ impl Work {
         let ended = match ended {
             Ended::Done => self.take_in(),
             Ended::Failed(failure) => Err(Problem::Failed(failure)),
+            Ended::Undeclared { failure, lines } => Err(Problem::Undeclared(failure, lines)),
             Ended::Cancelled => Err(Problem::Cancelled),
         };
         Done { ended, cost }
     }
 
-    /// The job's directories, with its inputs in place.
+    /// The job's inputs, in place.
     fn lay_out(&mut self) -> Result<(), Problem> {
-        let made = fs::remove_dir_all(&self.scratch)
-            .and_then(|()| fs::create_dir_all(&self.job.out))
-            .and_then(|()| fs::create_dir_all(&self.job.scratch));
-        made.map_err(|e| Problem::Failed(e.into()))?;
         for (index, label, artifact) in &self.inputs {
-            let dir = self.scratch.join("in").join(label.replace(':', "~"));
-            match self.store.blobs.materialise(&self.store.index, artifact, &dir, Purpose::Input) {
-                Ok(_) => drop(self.job.inputs.insert(label.clone(), dir)),
+            match self.laid.lay(&self.store, artifact) {
+                Ok(dir) => drop(self.job.inputs.insert(label.clone(), dir)),
                 Err(error) if error.is_repairable() => return Err(Problem::InputGone(*index)),
                 Err(error) => return Err(Problem::Failed(error.into())),
             }
@@ -827,7 +863,7 @@ impl Work {
     /// What was made goes into the store; the rest goes.
     fn take_in(&self) -> Result<Ingested, Problem> {
         let ingested = self.store.blobs.ingest(&self.job.out).map_err(|e| Problem::Failed(e.into()))?;
-        fs::remove_dir_all(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
+        scratch::empty(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
         Ok(ingested)
     }
 }

@@ -127,6 +127,17 @@ pub fn remove_dir_all(path: &Path) -> Result<(), FsError> {
     }
 }
 
+/// Removes all that lies in a directory, which stays.
+pub fn empty_dir(path: &Path) -> Result<(), FsError> {
+    for entry in at("list", path, fs::read_dir(path))? {
+        let entry = at("list", path, entry)?;
+        let is_dir = at("look at", path, entry.file_type())?.is_dir();
+        let path = entry.path();
+        if is_dir { remove_dir_all(&path)? } else { remove_file(&path)? }
+    }
+    Ok(())
+}
+
 /// Removes a file; one that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<(), FsError> {
     match fs::remove_file(path) {

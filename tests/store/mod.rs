@@ -198,13 +198,18 @@ fn a_size_that_is_none_is_refused() {
 fn eight_builds_at_once_run_each_key_once_and_leave_no_locks() {
     let shared = tempfile::tempdir().expect("a directory");
     let ran = shared.path().join("ran").display().to_string();
+    std::fs::write(&ran, "").expect("made");
     let mut recipe = String::new();
     for n in 0..6 {
         let needs = if n == 0 { String::new() } else { format!("needs \"t{}\"; ", n - 1) };
         let run = format!("echo t{n} >> {ran}; echo {n} > x");
-        recipe.push_str(&format!("command \"t{n}\" {{ run \"sh\" \"-c\" \"{run}\"; {needs}output \"x\"; }}\n"));
+        recipe.push_str(&format!(
+            "command \"t{n}\" {{ run \"sh\" \"-c\" \"{run}\"; {needs}output \"x\"; untracked \"{ran}\"; }}\n"
+        ));
         let run = format!("echo u{n} >> {ran}; echo u{n} > x");
-        recipe.push_str(&format!("command \"u{n}\" {{ run \"sh\" \"-c\" \"{run}\"; output \"x\"; }}\n"));
+        recipe.push_str(&format!(
+            "command \"u{n}\" {{ run \"sh\" \"-c\" \"{run}\"; output \"x\"; untracked \"{ran}\"; }}\n"
+        ));
     }
     let projects: Vec<Project> = (0..4).map(|_| Project::new(&recipe)).collect();
     let cache = shared.path().join("cache");

@@ -1,0 +1,179 @@
+//! What an action may see and do, and what becomes of it when its build dies.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::Project;
+
+/// A target `a` that runs this in a shell.
+fn shell(script: &str, fields: &str) -> Project {
+    Project::new(&format!(
+        "command \"a\" {{\n    run \"sh\" \"-c\" #\"{script}\"#\n    output \"o\"\n    {fields}\n}}\n"
+    ))
+}
+
+/// Builds `a`, which fails; what is said of it.
+#[track_caller]
+fn fails(project: &Project) -> String {
+    let run = project.effai(&["build"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    run.stderr
+}
+
+#[track_caller]
+fn contains(text: &str, part: &str) {
+    assert!(text.contains(part), "no {part:?} in:\n{text}");
+}
+
+#[test]
+fn an_undeclared_file_is_named_with_the_line_to_add() {
+    let project = shell("cat data/x.csv > o", "");
+    project.write("data/x.csv", "1");
+    let said = fails(&project);
+    contains(&said, "`sh` failed (exit status: 1):\n  cat: data/x.csv: No such file or directory");
+    contains(&said, "add to `a` in effai.kdl:1:\n        input \"data/x.csv\"");
+    project.edit("effai.kdl", "output", "input \"data/x.csv\"; output");
+    assert_eq!(project.builds(&[]), ["a"]);
+    assert_eq!(project.read("out/a/o"), "1");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn files_beside_what_was_declared_cannot_be_read_by_any_path() {
+    let project = shell("cat $SECRET > o", "env { SECRET \"PATH\"; }");
+    project.write("secret.txt", "1");
+    let path = project.path("secret.txt").display().to_string();
+    project.edit("effai.kdl", "PATH", &path);
+    let said = fails(&project);
+    contains(&said, &format!("cat: {path}: Permission denied"));
+    contains(&said, "input \"secret.txt\"");
+    let outside = tempfile::NamedTempFile::new().expect("a file");
+    let outside = outside.path().display().to_string();
+    project.edit("effai.kdl", &path, &outside);
+    contains(&fails(&project), &format!("untracked \"{outside}\""));
+    project.edit("effai.kdl", "output", &format!("untracked \"{outside}\"; output"));
+    assert_eq!(project.builds(&[]), ["a"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn inputs_cannot_be_written_and_nothing_lands_outside() {
+    let project = shell("cat in/o; echo x >> in/o", "needs \"in\"");
+    project.edit(
+        "effai.kdl",
+        "command \"a\"",
+        "command \"in\" { run \"sh\" \"-c\" \"echo 1 > o\"; output \"o\"; }\ncommand \"a\"",
+    );
+    contains(&fails(&project), "cannot create in/o: Permission denied");
+    let large = shell("echo x >> large", "input \"large\"");
+    large.write("large", &"x".repeat(1 << 20));
+    contains(&fails(&large), "cannot create large: Permission denied");
+    assert_eq!(large.read("large").len(), 1 << 20);
+    let outside = shell("echo x > $PLACE", "env { PLACE \"PATH\"; }");
+    outside.edit("effai.kdl", "PATH", &outside.path("made").display().to_string());
+    contains(&fails(&outside), "Permission denied");
+    assert!(!outside.path("made").exists());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_network_is_declared() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let script = format!("import socket; socket.create_connection(('127.0.0.1', {port})); open('o', 'w')");
+    let project = Project::new(&format!("command \"a\" {{ run \"python3\" \"-c\" \"{script}\"; output \"o\"; }}\n"));
+    contains(&fails(&project), "PermissionError");
+    project.edit("effai.kdl", "output", "network; output");
+    assert_eq!(project.builds(&[]), ["a"]);
+}
+
+#[test]
+fn variables_are_few_and_home_and_tmp_can_be_written() {
+    let project = shell("env | sort | sed s/=.*// > o; touch $HOME/x $TMPDIR/y", "env { MINE \"1\"; }");
+    project.builds(&[]);
+    assert_eq!(project.read("out/a/o"), "EFFAI_EVENTS\nHOME\nLANG\nMINE\nPATH\nPWD\nTMPDIR\nTZ\n");
+}
+
+#[test]
+fn a_program_that_is_not_there() {
+    let project = Project::new("command \"a\" { run \"no-such-program\"; output \"o\"; }\n");
+    let run = project.effai(&["build"]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    contains(&run.stderr, "`no-such-program` is not installed");
+    contains(&run.stderr, "put it on the PATH");
+}
+
+#[test]
+fn a_failed_action_can_be_run_again_where_it_failed() {
+    let project = shell("cat in/o && exit 3", "needs \"in\"");
+    project.edit(
+        "effai.kdl",
+        "command \"a\"",
+        "command \"in\" { run \"sh\" \"-c\" \"echo 1 > o\"; output \"o\"; }\ncommand \"a\"",
+    );
+    let said = fails(&project);
+    let kept = said.lines().find_map(|l| l.trim().strip_prefix("kept: ")).expect("it is kept").trim().to_owned();
+    assert_eq!(project.read(&format!("{kept}/work/in/o")), "1\n", "its inputs are there");
+    let left: Vec<_> = std::fs::read_dir(project.path(".effai/scratch")).expect("listed").collect();
+    assert_eq!(left.len(), 1, "nothing else is left");
+}
+
+#[test]
+fn a_program_may_tell_of_itself_and_what_it_leaves_running_ends() {
+    let event = r#"{"event":"metric","name":"loss","value":0.5}"#;
+    let project = shell(&format!("echo '{event}' >&$EFFAI_EVENTS; sleep 1000 & echo $! > o"), "");
+    assert_eq!(project.builds(&[]), ["a"]);
+    let pid = project.read("out/a/o");
+    until(|| !is_alive(pid.trim()));
+    contains(&project.effai(&["log", "a", "--json"]).stdout, "\"loss\"");
+}
+
+/// Killed without a chance to say so, a build leaves nothing running.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_killed_builds_actions_end() {
+    let project = shell("echo $$ > $PLACE; sleep 1000 & wait", "env { PLACE \"PATH\"; }; untracked \"PATH\"");
+    project.write("pid", "");
+    project.edit("effai.kdl", "PATH", &project.path("pid").display().to_string());
+    let mut child = start(&project);
+    until(|| !project.read("pid").trim().is_empty());
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let pid = project.read("pid");
+    until(|| !is_alive(pid.trim()));
+    project.edit("effai.kdl", "sleep 1000 & wait", "echo 1 > o");
+    assert_eq!(project.builds(&[]), ["a"]);
+    let left: Vec<_> = std::fs::read_dir(project.path(".effai/scratch")).expect("listed").collect();
+    assert_eq!(left.len(), 0, "what the killed build left is gone");
+}
+
+/// A build whose first action has begun.
+fn start(project: &Project) -> std::process::Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_effai"))
+        .arg("build")
+        .current_dir(project.path("."))
+        .env("EFFAI_CACHE_DIR", project.cache())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let begun = stderr.lines().map(|l| l.expect("text")).find(|l| l.starts_with("run "));
+    begun.expect("it runs something");
+    child
+}
+
+fn is_alive(pid: &str) -> bool {
+    // A process that ended and is not waited for yet has no memory any more.
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid).join("status")).unwrap_or_default();
+    status.contains("VmRSS")
+}
+
+/// Looks again and again, for at most a minute.
+fn until(condition: impl Fn() -> bool) {
+    let begin = std::time::Instant::now();
+    while !condition() {
+        assert!(begin.elapsed().as_secs() < 60, "it never came to be");
+        std::thread::yield_now();
+    }
+}
