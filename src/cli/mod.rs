@@ -87,6 +87,10 @@ pub fn run() -> u8 {
     if std::env::args_os().nth(1).is_some_and(|verb| verb == crate::action::VERB) {
         return crate::action::run_child();
     }
+    #[cfg(debug_assertions)]
+    if let Some(step) = crate::env::crash_at() {
+        crate::util::fault::arm(step);
+    }
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {

@@ -11,6 +11,7 @@ use walkdir::WalkDir;
 use super::tree::{BadTree, Entry, Form, Tree, link_bytes};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
+use crate::util::fault;
 use crate::util::fs::{self, FsError};
 
 /// With this many new files and more, the file system is synced once instead of file by file.
@@ -222,8 +223,7 @@ impl Blobs {
         if to.exists() {
             return Ok(false);
         }
-        fs::write_atomic(&to, bytes)?;
-        fs::at("protect", &to, set_mode(&to, 0o444))?;
+        fs::write_atomic_mode(&to, bytes, 0o444)?;
         Ok(true)
     }
 
@@ -251,6 +251,7 @@ impl Blobs {
 }
 
 pub(super) fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    fault::step();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 

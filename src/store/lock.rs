@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::Store;
 use crate::fingerprint::Digest;
+use crate::util::fault;
 use crate::util::fs::{self, FsError};
 
 /// Holds a key until dropped. The lock is the kernel's (`flock`): it ends with its holder, however that ends.
@@ -34,6 +35,7 @@ impl Store {
         loop {
             match try_lock(&path)? {
                 Attempt::Locked(mut file) => {
+                    fault::step();
                     let written = file.set_len(0).and_then(|()| file.write_all(who.as_bytes()));
                     let lock = KeyLock { _file: file, path };
                     fs::at("write", &lock.path, written)?;
@@ -83,8 +85,10 @@ enum Attempt {
 }
 
 fn try_lock(path: &Path) -> Result<Attempt, FsError> {
+    fault::step();
     let mut options = std::fs::OpenOptions::new();
     let file = fs::at("open", path, options.read(true).write(true).create(true).truncate(false).open(path))?;
+    fault::step();
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Ok(Attempt::Taken(file)),
         Err(TryLockError::Error(source)) => Err(FsError { attempt: "lock", path: path.to_owned(), source }),

@@ -18,7 +18,7 @@ use super::blobs::{Blobs, StoreError, mtime_ns, set_mode};
 use super::index::Index;
 use super::tree::{Entry, Form, Tree, link_target};
 use crate::fingerprint::Digest;
-use crate::util::fs;
+use crate::util::{fault, fs};
 
 /// From this size on a file is linked and not copied: below it a copy costs no more than the look that a link needs.
 const LINKED_BYTES_MIN: u64 = 1 << 20;
@@ -103,6 +103,7 @@ impl Blobs {
     fn place(&self, entry: &Entry, dir: &Path, purpose: Purpose) -> Result<Placed, StoreError> {
         let to = dir.join(&entry.path);
         let from = self.path(&entry.digest);
+        fault::step();
         match entry.form {
             Form::Link => {
                 let bytes = self.read(&entry.digest)?;

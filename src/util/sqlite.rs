@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use super::fault;
 use super::fs::{self, FsError};
 use crate::failure::Failure;
 
@@ -58,6 +59,7 @@ pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
         fs::create_dir_all(parent)?;
     }
     let wrap = |source| DbError::Sqlite { path: path.to_owned(), source };
+    fault::step();
     let mut connection = Connection::open(path).map_err(wrap)?;
     connection.busy_timeout(std::time::Duration::from_secs(30)).map_err(wrap)?;
     let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, usize>(0));
@@ -70,11 +72,14 @@ pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
         if done > migrations.len() {
             return Err(DbError::TooNew { path: path.to_owned(), found: done, known: migrations.len() });
         }
+        fault::step();
         for migration in &migrations[done..] {
             transaction.execute_batch(migration).map_err(wrap)?;
         }
         transaction.pragma_update(None, "user_version", migrations.len()).map_err(wrap)?;
+        fault::step();
         transaction.commit().map_err(wrap)?;
+        fault::step();
     }
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(wrap)?;
     Ok(connection)
