@@ -39,6 +39,9 @@ impl From<FsError> for Failure {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 failure.help("check who owns the path and whether it is writable")
             }
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                failure.help("something else lies there: move it away, effai makes what it needs anew")
+            }
             _ => failure,
         }
     }
@@ -181,6 +184,12 @@ pub fn remove_file(path: &Path) -> Result<(), FsError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => at("remove", path, other),
     }
+}
+
+/// Whether the disk that holds a path has no room left to speak of.
+pub fn is_full(path: &Path) -> bool {
+    const ROOM_BYTES_MIN: u64 = 64 << 10;
+    rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES_MIN)
 }
 
 /// Renames within a file system.
