@@ -5,6 +5,7 @@
 //! cancelling is a signal to a process group. The only module that starts processes.
 
 mod child;
+mod guard;
 pub mod program;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
 pub use child::run as run_child;
+pub use guard::{VERB as GUARD_VERB, run as run_guard};
 
 use crate::event::ActionEvent;
 use crate::failure::Failure;
@@ -101,6 +103,7 @@ impl Cancel {
     }
 
     fn add(&self, group: Pid) {
+        guard::watch(group);
         self.groups.lock().expect("no panic holds this").push(group);
         if self.is_asked() {
             let _ = kill_process_group(group, Signal::TERM);
@@ -109,6 +112,7 @@ impl Cancel {
 
     fn remove(&self, group: Pid) {
         self.groups.lock().expect("no panic holds this").retain(|g| *g != group);
+        guard::release(group);
     }
 }
 
@@ -155,9 +159,9 @@ fn run(job: &Job, pool: Pool, log: &Path, cancel: &Cancel, said: &mut dyn FnMut(
             let failure = listen(events, said);
             let waited = child.wait4();
             watchdog.stop();
-            cancel.remove(group);
             // What the action started and left behind ends with it.
             let _ = kill_process_group(group, Signal::KILL);
+            cancel.remove(group);
             match waited {
                 Err(error) => Ended::Failed(Failure::environment(format!("cannot wait for the action: {error}"))),
                 Ok(waited) => {

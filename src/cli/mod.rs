@@ -84,8 +84,10 @@ struct Completions {
 /// 0: done. 1: a target failed, or `status --check` found something stale. 2: usage or recipe.
 /// 3: disk, network, device. 130: interrupted.
 pub fn run() -> u8 {
-    if std::env::args_os().nth(1).is_some_and(|verb| verb == crate::action::VERB) {
-        return crate::action::run_child();
+    match std::env::args_os().nth(1) {
+        Some(verb) if verb == crate::action::VERB => return crate::action::run_child(),
+        Some(verb) if verb == crate::action::GUARD_VERB => return crate::action::run_guard(),
+        _ => {}
     }
     #[cfg(debug_assertions)]
     if let Some(step) = crate::env::crash_at() {
@@ -181,13 +183,11 @@ fn report(error: &EngineError, output: &Output) {
             output.error(&e.to_string(), Some(&help));
         }
         EngineError::Failure(failure) => output.error(&failure.message, failure.help.as_deref()),
-        other => {
-            let failure = match other {
-                EngineError::Db(_) => Failure::environment(crate::failure::chain(other)),
-                _ => Failure::user(crate::failure::chain(other)),
-            };
+        EngineError::Db(e) => {
+            let failure = e.failure();
             output.error(&failure.message, failure.help.as_deref());
         }
+        other => output.error(&crate::failure::chain(other), None),
     }
 }
 
