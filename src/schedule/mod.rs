@@ -27,9 +27,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::action::{Cancel, Cost, Ended, Job, Processes, Runner};
-use crate::engine::{Delivery, Engine, Judged};
+use crate::engine::{Delivery, Engine, Judged, Scratch, scratch_name};
 use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
 use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
@@ -103,6 +103,7 @@ pub fn build(
         line: Line::default(),
         batch: Batch::default(),
         hold: None,
+        scratch: None,
         summary: Summary::default(),
         begin: Instant::now(),
         begun_at: jiff::Timestamp::now().to_string(),
@@ -186,6 +187,8 @@ struct Build<'a> {
     batch: Batch,
     /// Blobs stay while there is anything to do.
     hold: Option<Hold>,
+    /// Directories of actions likewise.
+    scratch: Option<Scratch>,
     summary: Summary,
     begin: Instant,
     begun_at: String,
@@ -230,6 +233,7 @@ impl Build<'_> {
             return Ok(());
         }
         self.hold = Some(self.engine.store.enter(&self.engine.root)?);
+        self.scratch = Some(self.engine.enter_scratch()?);
         self.plan_ahead(&open)?;
         for &index in &open {
             self.judge(index)?;
@@ -528,8 +532,7 @@ impl Build<'_> {
         self.engine.begin_changes();
         let judged = &self.judged[&index];
         let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());
-        let name = label.as_str().replace('/', "~");
-        let scratch = self.engine.root.join(".effai/scratch").join(format!("{name}-{}", key.short()));
+        let scratch = self.engine.root.join(".effai/scratch").join(scratch_name(&label, &key));
         let log = log_file(&self.engine.root, &label);
         let pool = self.engine.plan().needs(index).pool;
         self.pools.enter(pool, self.line.memory(index));
@@ -801,7 +804,7 @@ impl Work {
         let (ended, cost) = runner.run(&self.job, self.pool, &self.log, cancel, say);
         let ended = match ended {
             Ended::Done => self.take_in(),
-            Ended::Failed(failure) => Err(Problem::Failed(failure)),
+            Ended::Failed(failure) => Err(Problem::Failed(self.with_disk(failure))),
             Ended::Cancelled => Err(Problem::Cancelled),
         };
         Done { ended, cost }
@@ -824,9 +827,19 @@ impl Work {
         Ok(())
     }
 
+    /// A program that says it failed where the disk is full failed for that.
+    fn with_disk(&self, failure: Failure) -> Failure {
+        if failure.class != Class::Target || !fs::is_full(&self.scratch) {
+            return failure;
+        }
+        let disk = format!("the disk that holds {} is full: {}", self.scratch.display(), failure.message);
+        Failure::environment(disk).help("free some space and build again")
+    }
+
     /// What was made goes into the store; the rest goes.
     fn take_in(&self) -> Result<Ingested, Problem> {
-        let ingested = self.store.blobs.ingest(&self.job.out).map_err(|e| Problem::Failed(e.into()))?;
+        let ingested =
+            self.store.blobs.ingest(&self.store.index, &self.job.out).map_err(|e| Problem::Failed(e.into()))?;
         fs::remove_dir_all(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
         Ok(ingested)
     }

@@ -47,6 +47,14 @@ pub struct Placed {
     pub mtime_ns: i64,
 }
 
+impl Placed {
+    /// How a file looks; none where nothing is.
+    pub fn at(dir: &Path, path: &Path) -> Option<Self> {
+        let metadata = dir.join(path).symlink_metadata().ok()?;
+        Some(Self { path: path.to_owned(), size: metadata.len(), mtime_ns: mtime_ns(&metadata) })
+    }
+}
+
 /// Set once the file system has refused a clone, so that it is not asked for each file.
 static NO_CLONES: AtomicBool = AtomicBool::new(false);
 
