@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests set up files in the plainest way")]
 
 mod cli;
+#[cfg(target_os = "linux")]
+mod crash;
 mod diagnostics;
 mod engine;
 mod lsp;
