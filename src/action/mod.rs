@@ -5,7 +5,7 @@
 //! cancelling is a signal to a process group. The only module that starts processes.
 
 mod child;
-mod guard;
+pub mod guard;
 pub mod program;
 
 use std::collections::BTreeMap;
@@ -25,7 +25,6 @@ use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
 pub use child::run as run_child;
-pub use guard::{VERB as GUARD_VERB, run as run_guard};
 
 use crate::event::ActionEvent;
 use crate::failure::Failure;

@@ -86,7 +86,9 @@ struct Completions {
 pub fn run() -> u8 {
     match std::env::args_os().nth(1) {
         Some(verb) if verb == crate::action::VERB => return crate::action::run_child(),
-        Some(verb) if verb == crate::action::GUARD_VERB => return crate::action::run_guard(),
+        Some(verb) if verb == crate::action::guard::VERB => {
+            return crate::action::guard::run(std::env::args_os().nth(2).map(PathBuf::from).as_deref());
+        }
         _ => {}
     }
     #[cfg(debug_assertions)]

@@ -1,9 +1,10 @@
 //! `.effai/scratch`: where actions work. What builds left there that were killed goes when the next one begins.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Engine;
+use crate::action::guard;
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::plan::Label;
@@ -21,6 +22,15 @@ pub fn scratch_name(label: &Label, key: &Digest) -> String {
 }
 
 impl Engine {
+    /// The file of this process's guard, which is started if it does not run yet.
+    pub fn guard(&self) -> Option<&'static Path> {
+        guard::start(&self.guards_dir())
+    }
+
+    fn guards_dir(&self) -> PathBuf {
+        self.root.join(".effai/guards")
+    }
+
     /// To be held while actions run. Clears what killed builds left, if no other build runs in this project; what a
     /// failed action left stays for a look.
     pub fn enter_scratch(&self) -> Result<Scratch, Failure> {
@@ -28,7 +38,10 @@ impl Engine {
         fs::create_dir_all(&path)?;
         let dir = fs::open(&path)?;
         match dir.try_lock() {
-            Ok(()) => self.clear_scratch(&path)?,
+            Ok(()) => {
+                guard::wait_for_dead(&self.guards_dir())?;
+                self.clear_scratch(&path)?;
+            }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(source)) => return Err(FsError { attempt: "lock", path, source }.into()),
         }

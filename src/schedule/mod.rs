@@ -507,7 +507,7 @@ impl Build<'_> {
         let mut lock = None;
         if done.is_none() {
             let who = format!("process {} building {label} in {}", std::process::id(), self.engine.root.display());
-            lock = match self.engine.store.try_lock(&key, &who)? {
+            lock = match self.engine.store.try_lock(&key, &who, self.engine.guard())? {
                 Ok(lock) => Some(lock),
                 Err(holder) => {
                     self.locked_out.insert(index, Instant::now() + LOOK_AGAIN);

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::fault;
 use crate::failure::Failure;
@@ -190,6 +191,16 @@ pub fn remove_file(path: &Path) -> Result<(), FsError> {
 pub fn is_full(path: &Path) -> bool {
     const ROOM_BYTES_MIN: u64 = 64 << 10;
     rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES_MIN)
+}
+
+/// Waits until nobody holds the lock of a file, or it is not there; but not for ever.
+pub fn wait_unlocked(path: &Path) {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    const LOOK_AGAIN: Duration = Duration::from_millis(2);
+    let begin = Instant::now();
+    while File::open(path).is_ok_and(|file| file.try_lock_shared().is_err()) && begin.elapsed() < PATIENCE {
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Renames within a file system.

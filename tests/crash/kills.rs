@@ -197,7 +197,7 @@ fn share(seed: u64, builds: usize) {
 
 #[test]
 fn two_builds_share_a_store() {
-    each_seed(5, |seed| share(seed, 2));
+    each_seed(6, |seed| share(seed, 2));
 }
 
 #[test]
