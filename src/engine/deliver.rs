@@ -85,6 +85,10 @@ impl Engine {
             Err(error) if error.is_repairable() => return Ok(Err(error)),
             Err(error) => return Err(error.into()),
         };
+        // Of builds that deliver the same one after the other, not between each other's steps.
+        let own = self.root.join(".effai");
+        let turn = fs::open(&own)?;
+        fs::at("lock", &own, turn.lock())?;
         let aside = self.clear(&label, &dir, &before.into_iter().map(|(_, p)| p).collect::<Vec<_>>())?;
         if let Some(parent) = dir.parent() {
             fs::create_dir_all(parent)?;
