@@ -430,6 +430,8 @@ impl Build<'_> {
 
     fn make_ready(&mut self, index: Index) {
         self.states[index] = State::Ready;
+        // Before the first is ready: starting it is no time that an action waits in line.
+        self.engine.guard();
         self.ready_us.insert(index, self.now_us());
         self.line.enter(self.engine.plan().needs(index).pool, index);
     }
