@@ -42,6 +42,7 @@ pub struct Engine {
     /// What happened here before.
     pub record: Record,
     kept: Kept,
+    profile: Option<String>,
     graph: KeptPlan,
     graph_digest: Digest,
     sight: Sight,
@@ -139,6 +140,7 @@ impl Engine {
             store,
             record,
             kept,
+            profile: options.profile.clone(),
             graph,
             graph_digest,
             sight: Sight::default(),
@@ -194,12 +196,20 @@ impl Engine {
     /// A target's declaration.
     pub fn decl(&self, index: Index) -> Result<Decl, Failure> {
         self.graph.plan.decl(index, || {
-            self.kept.decls(&self.graph).ok_or_else(|| {
+            self.kept.decls(&self.graph).or_else(|| self.decls_anew()).ok_or_else(|| {
                 self.kept.drop_plan();
                 Failure::environment("the project's own files in .effai/plan were changed while they were read")
                     .help("run the command again: they are made anew from the recipes")
             })
         })
+    }
+
+    /// The declarations from the recipes, where the kept ones are damaged and the recipes still say the same.
+    fn decls_anew(&self) -> Option<Vec<u8>> {
+        self.kept.drop_plan();
+        let recipes = load::load(&self.root, self.profile.as_deref()).ok()?;
+        let plan = Plan::new(recipes.decls, &recipes.sources).ok()?;
+        self.graph.has_decls(plan.decl_bytes()).then(|| plan.decl_bytes().to_vec())
     }
 
     /// Where a target is declared: `recipes/clip.kdl:12`.

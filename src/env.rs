@@ -7,6 +7,8 @@ use std::path::PathBuf;
 /// A variable and what it is for; `effai config` and the documentation list these.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("EFFAI_CACHE_DIR", "where the store is; otherwise $XDG_CACHE_HOME/effai or ~/.cache/effai"),
+    #[cfg(debug_assertions)]
+    ("EFFAI_CRASH_AT", "for tests, not in release builds: the step at which this process is killed"),
     ("EFFAI_EVENTS", "set for actions: the number of the descriptor that takes their events"),
     ("EFFAI_LOG", "what to log on stderr, e.g. effai=debug"),
 ];
@@ -30,6 +32,12 @@ pub fn expand_home(path: &str) -> PathBuf {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(path),
     }
+}
+
+/// At which change of a disk the crash tests want this process to end.
+#[cfg(debug_assertions)]
+pub fn crash_at() -> Option<u64> {
+    std::env::var("EFFAI_CRASH_AT").ok()?.parse().ok()
 }
 
 /// The descriptor for events, in an action.

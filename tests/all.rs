@@ -3,6 +3,8 @@
 
 mod actions;
 mod cli;
+#[cfg(target_os = "linux")]
+mod crash;
 mod diagnostics;
 mod engine;
 mod lsp;

@@ -36,11 +36,11 @@ use spawner::{Ender, Handles, Request, Spawner};
 /// The hidden verb that makes this program an action.
 const VERB: &str = "__action";
 
-/// Runs this program as what a hidden verb says; returns the exit code. None where it says none.
-pub fn run_hidden(verb: &std::ffi::OsStr) -> Option<u8> {
-    match verb.to_str()? {
+/// Runs this program as what a hidden verb says; returns the exit code. None where there is none.
+pub fn run_hidden(mut args: impl Iterator<Item = OsString>) -> Option<u8> {
+    match args.next()?.to_str()? {
         VERB => Some(child::run()),
-        spawner::VERB => Some(spawner::serve()),
+        spawner::VERB => Some(spawner::serve(Path::new(&args.next()?))),
         _ => None,
     }
 }
@@ -129,6 +129,10 @@ impl Cancel {
 
 /// Runs jobs. The engine's own way is [`Processes`]; its tests have a quicker one.
 pub trait Runner: Send + Sync {
+    /// A build is about to run its first job. All that is started keeps a shared lock on the file `alive`, until it has
+    /// ended, whatever becomes of the build.
+    fn begin(&self, _alive: &Path) {}
+
     /// Fills `job.out`; events go to `said`, output to `log`.
     fn run(
         &self,
@@ -148,6 +152,11 @@ pub struct Processes {
 }
 
 impl Runner for Processes {
+    fn begin(&self, alive: &Path) {
+        // Where it cannot be started, the first job says why.
+        let _ = self.spawner.get_or_init(|| Spawner::start(alive));
+    }
+
     fn run(
         &self,
         job: &Job,
@@ -232,7 +241,8 @@ impl Processes {
         said: &mut dyn FnMut(ActionEvent),
         cost: &mut Cost,
     ) -> Result<Ran, NotStarted> {
-        let spawner = self.spawner.get_or_init(Spawner::start).as_ref().map_err(|e| NotStarted::Failed(e.clone()))?;
+        let spawner = self.spawner.get().expect("a build begins with `begin`");
+        let spawner = spawner.as_ref().map_err(|e| NotStarted::Failed(e.clone()))?;
         let (reader, writer) = std::io::pipe()
             .map_err(|e| NotStarted::Failed(Failure::environment(format!("cannot make a pipe: {e}"))))?;
         let open = |path| fs::open(path).map_err(|e| NotStarted::Failed(e.into()));

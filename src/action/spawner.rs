@@ -6,7 +6,8 @@
 //! - a `fork` of a small process costs little, however large the build has grown; and what the system says of an
 //!   action's peak memory is the action's, not the build's, which `fork` would hand on;
 //! - it has one thread, so what is set up between `fork` and `exec` (Landlock, the death signal) is safe to do;
-//! - it outlives a killed build by an instant: its end of the socket closes, it ends every action and then itself.
+//! - it outlives a killed build by an instant: its end of the socket closes, it ends every action and then itself. Until
+//!   then it keeps a lock, by which the next build knows that nobody writes any more where the killed one's actions ran.
 //!
 //! ```text
 //! build                                   spawner                    action
@@ -24,6 +25,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -100,13 +102,14 @@ pub(super) struct Running {
 }
 
 impl Spawner {
-    pub(super) fn start() -> Result<Self, Failure> {
+    /// It holds a shared lock on `alive` until all that it starts has ended.
+    pub(super) fn start(alive: &Path) -> Result<Self, Failure> {
         let fail = |e| Failure::environment(format!("cannot start the process that starts actions: {e}"));
         let me = std::env::current_exe().map_err(fail)?;
         let (ours, theirs) = UnixStream::pair().map_err(fail)?;
         // A group of its own: Ctrl-C is for the build to act on.
         let mut command = Command::new(me);
-        command.arg(VERB).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).process_group(0);
+        command.arg(VERB).arg(alive).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).process_group(0);
         let process = command.spawn().map_err(fail)?;
         Ok(Self { socket: Mutex::new(ours), process })
     }

@@ -84,8 +84,12 @@ struct Completions {
 /// 0: done. 1: a target failed, or `status --check` found something stale. 2: usage or recipe.
 /// 3: disk, network, device. 130: interrupted.
 pub fn run() -> u8 {
-    if let Some(code) = std::env::args_os().nth(1).and_then(|verb| crate::action::run_hidden(&verb)) {
+    if let Some(code) = crate::action::run_hidden(std::env::args_os().skip(1)) {
         return code;
+    }
+    #[cfg(debug_assertions)]
+    if let Some(step) = crate::env::crash_at() {
+        crate::util::fault::arm(step);
     }
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -177,13 +181,11 @@ fn report(error: &EngineError, output: &Output) {
             output.error(&e.to_string(), Some(&help));
         }
         EngineError::Failure(failure) => output.error(&failure.message, failure.help.as_deref()),
-        other => {
-            let failure = match other {
-                EngineError::Db(_) => Failure::environment(crate::failure::chain(other)),
-                _ => Failure::user(crate::failure::chain(other)),
-            };
+        EngineError::Db(e) => {
+            let failure = e.failure();
             output.error(&failure.message, failure.help.as_deref());
         }
+        other => output.error(&crate::failure::chain(other), None),
     }
 }
 

@@ -88,7 +88,14 @@ fn tell(pruned: &Pruned, args: &Prune, output: &Output) {
 pub(super) fn verify(engine: &Engine, args: &Verify, output: &Output) -> Result<u8, EngineError> {
     let store = &engine.store;
     let mut closed = if args.repair { Some(store.gate.close(&mut wait(output))?) } else { store.gate.try_close()? };
-    let leftovers = if closed.is_some() { store.leftovers()? } else { Vec::new() };
+    engine.check_databases()?;
+    let (leftovers, stale_rows) = match closed {
+        Some(_) => (store.leftovers()?, store.stale_rows()?),
+        None => {
+            output.note("builds use the store: leftovers and rows without a blob are not looked for");
+            Default::default()
+        }
+    };
     // Only repair keeps builds out while everything is read.
     let _hold = if args.repair {
         None
@@ -97,7 +104,7 @@ pub(super) fn verify(engine: &Engine, args: &Verify, output: &Output) -> Result<
         Some(store.gate.hold()?)
     };
     let standing: Vec<Digest> = engine.standing()?.into_iter().flat_map(|s| s.artifacts).collect();
-    let checked = store.verify(&standing, leftovers)?;
+    let checked = store.verify(&standing, leftovers, stale_rows)?;
     if args.repair {
         engine.forget_artifacts(&checked.artifacts)?;
         store.repair(&checked)?;

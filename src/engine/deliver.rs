@@ -3,6 +3,7 @@
 //! What a user edits there never reaches a build. It is noticed, said, and kept: before other bytes take
 //! its place it is moved to `.effai/edited/`.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -51,22 +52,27 @@ impl Engine {
         if self.lies_in_out(index, artifact) {
             return Ok(Ok((Delivery::There, Vec::new())));
         }
-        let before = self.record.outputs(&label)?;
+        let mut before = self.record.outputs(&label)?;
         let same = !before.is_empty() && before.iter().all(|(a, _)| a == artifact);
         let mut edited = Vec::new();
         let mut missing = false;
-        for (_, placed) in &before {
+        let mut placed_unsaid = false;
+        for (_, placed) in &mut before {
             match look(&dir, placed) {
                 Look::AsPlaced => {}
-                Look::Edited => edited.push(placed.path.clone()),
+                Look::Edited => match self.placed_unsaid(artifact, &dir, &placed.path) {
+                    Some(as_it_is) if same => (*placed, placed_unsaid) = (as_it_is, true),
+                    _ => edited.push(placed.path.clone()),
+                },
                 Look::Missing => missing = true,
             }
         }
         if same && !missing {
             if edited.is_empty() {
                 self.outdated = true;
-                self.outputs.insert(index, (*artifact, before.into_iter().map(|(_, p)| p).collect()));
-                return Ok(Ok((Delivery::There, Vec::new())));
+                let placed: Vec<Placed> = before.into_iter().map(|(_, p)| p).collect();
+                self.outputs.insert(index, (*artifact, placed.clone()));
+                return Ok(Ok((Delivery::There, if placed_unsaid { placed } else { Vec::new() })));
             }
             return Ok(Ok((Delivery::Edited(edited), Vec::new())));
         }
@@ -79,6 +85,10 @@ impl Engine {
             Err(error) if error.is_repairable() => return Ok(Err(error)),
             Err(error) => return Err(error.into()),
         };
+        // Of builds that deliver the same one after the other, not between each other's steps.
+        let own = self.root.join(".effai");
+        let turn = fs::open(&own)?;
+        fs::at("lock", &own, turn.lock())?;
         let aside = self.clear(&label, &dir, &before.into_iter().map(|(_, p)| p).collect::<Vec<_>>())?;
         if let Some(parent) = dir.parent() {
             fs::create_dir_all(parent)?;
@@ -87,6 +97,15 @@ impl Engine {
         placed.sort_by(|a, b| a.path.cmp(&b.path));
         self.outputs.insert(index, (*artifact, placed.clone()));
         Ok(Ok((aside.map_or(Delivery::Placed, Delivery::PlacedAside), placed)))
+    }
+
+    /// A file that does not look as the record says but holds the artifact's bytes: a build placed it and was killed
+    /// before it could say so.
+    fn placed_unsaid(&self, artifact: &Digest, dir: &Path, path: &Path) -> Option<Placed> {
+        let tree = self.store.blobs.tree(artifact).ok()?;
+        let entry = tree.entries().iter().find(|e| e.path == path)?;
+        let full = dir.join(path);
+        (content(&full)? == entry.digest).then(|| Placed::at(dir, path)).flatten()
     }
 
     /// Takes the old files away; what is not as it was placed is moved aside and kept.
@@ -104,8 +123,7 @@ impl Engine {
                 continue;
             }
             // Placed by a build that was killed before it could say so: the store has the bytes.
-            let digest = Digest::of_file(entry.path()).ok().filter(|_| entry.file_type().is_file());
-            if ours.is_none() && digest.is_some_and(|(digest, _)| self.store.blobs.has(&digest)) {
+            if content(entry.path()).is_some_and(|digest| self.store.blobs.has(&digest)) {
                 continue;
             }
             let to = aside.join(relative);
@@ -115,6 +133,14 @@ impl Engine {
         }
         fs::remove_dir_all(dir)?;
         Ok(moved.then_some(aside))
+    }
+}
+
+/// The digest of a file's bytes, or of where a link leads.
+fn content(path: &Path) -> Option<Digest> {
+    match path.read_link() {
+        Ok(target) => Some(Digest::of(target.as_os_str().as_bytes())),
+        Err(_) => path.is_file().then(|| Digest::of_file(path).ok())?.map(|(digest, _)| digest),
     }
 }
 

@@ -54,6 +54,13 @@ pub(super) struct Known {
     pub(super) left_out: bool,
 }
 
+impl KeptPlan {
+    /// Whether these are the declarations it was made from.
+    pub(super) fn has_decls(&self, bytes: &[u8]) -> bool {
+        Digest::of(bytes) == self.decls
+    }
+}
+
 impl KeptState {
     pub(super) fn new(sight: Sight, known: Vec<Known>, outputs: Vec<(u32, Digest, Vec<Placed>)>) -> Self {
         Self { plan: None, sight, known, outputs }
@@ -90,14 +97,27 @@ impl Kept {
         let kept = KeptPlan { program: program(), read, settings, plan, decls };
         let (bytes, digest) = sealed(&kept);
         self.drop_state();
+        self.drop_outdated();
         let _ = fs::write_atomic(&self.path("decls"), kept.plan.decl_bytes())
             .and_then(|()| fs::write_atomic(&self.path("plan"), &bytes));
         (kept, digest)
     }
 
+    /// Takes away what is kept of profiles whose recipes have changed since: it would be made anew before any use.
+    fn drop_outdated(&self) {
+        for path in fs::list(&self.root.join(".effai/plan")).unwrap_or_default() {
+            let is_plan = path.extension().is_some_and(|e| e == "plan");
+            if is_plan && !read(&path).is_some_and(|(kept, _): (KeptPlan, _)| kept.read.holds(&self.root)) {
+                for extension in ["state", "decls", "plan"] {
+                    let _ = fs::remove_file(&path.with_extension(extension));
+                }
+            }
+        }
+    }
+
     /// The bytes of the declarations; none if they are not the plan's.
     pub(super) fn decls(&self, plan: &KeptPlan) -> Option<Vec<u8>> {
-        fs::read(&self.path("decls")).ok().filter(|bytes| Digest::of(bytes) == plan.decls)
+        fs::read(&self.path("decls")).ok().filter(|bytes| plan.has_decls(bytes))
     }
 
     pub(super) fn drop_plan(&self) {

@@ -10,6 +10,18 @@ use crate::store::Standing;
 use crate::util::fs;
 
 impl Engine {
+    /// Reads the databases of the store and of every project that uses it, and holds their parts against each other.
+    pub fn check_databases(&self) -> Result<(), EngineError> {
+        self.store.register(&self.root)?;
+        self.store.index.check()?;
+        for root in self.store.users()? {
+            if let Some(record) = record(&root) {
+                record.check()?;
+            }
+        }
+        Ok(())
+    }
+
     /// What every project that uses the store stands on, this one among them.
     pub fn standing(&self) -> Result<Vec<Standing>, Failure> {
         self.store.register(&self.root)?;

@@ -134,7 +134,8 @@ fn link(target: &Path, to: &Path) -> Result<(), Failure> {
 
 fn keep(dir: &Path, path: &str, out: &Path) -> Result<(), Failure> {
     let from = dir.join(path);
-    if !from.exists() {
+    // Not followed: a link is an output itself, also when what it leads to has been moved before it.
+    if from.symlink_metadata().is_err() {
         return Err(Failure::target(format!("the command ended well but did not make `{path}`"))
             .help("check the path after `output`, it is taken from the directory the command runs in"));
     }

@@ -256,6 +256,7 @@ mod tests {
             inputs: std::collections::BTreeMap::new(),
             out: root.join("out"),
             scratch: root.join("scratch"),
+            is_held: false,
             events: &mut take,
         };
         let result = Fetch.run(&mut cx);

@@ -208,14 +208,20 @@ impl Disk<'_> {
     /// An earlier parse of the same bytes.
     fn parsed(&self, digest: &Digest, file: u32) -> Option<Vec<Node>> {
         let bytes = fs::read(&self.parsed_path(digest)).ok()?;
-        let mut nodes: Vec<Node> = postcard::from_bytes(&bytes).ok()?;
+        let (seal, body) = bytes.split_first_chunk::<32>()?;
+        if Digest::of(body).bytes() != seal {
+            return None;
+        }
+        let mut nodes: Vec<Node> = postcard::from_bytes(body).ok()?;
         nodes.iter_mut().for_each(|node| number_spans(node, file));
         Some(nodes)
     }
 
-    /// Keeping a parse is a favour to the next start; where it fails, that one parses again.
+    /// Keeping a parse is a favour to the next start; where it fails, that one parses again. Written is a digest of
+    /// what follows, and what follows: a damaged one is parsed again too.
     fn keep_parsed(&self, digest: &Digest, nodes: &[Node]) {
-        if let Ok(bytes) = postcard::to_stdvec(nodes) {
+        if let Ok(body) = postcard::to_stdvec(nodes) {
+            let bytes = [Digest::of(&body).bytes().as_slice(), &body].concat();
             let _ = fs::write_atomic(&self.parsed_path(digest), &bytes);
         }
     }

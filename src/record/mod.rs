@@ -17,6 +17,7 @@ use crate::fingerprint::evidence::{SeenFile, Stat};
 use crate::fingerprint::{Digest, Fact, Manifest};
 use crate::plan::Label;
 use crate::store::Placed;
+use crate::util::fault;
 use crate::util::sqlite::{self, DbError};
 
 pub use history::{BuildId, BuildRow, Run, Timing, log_file};
@@ -129,7 +130,11 @@ impl Record {
 
     /// Asks the database; its complaint gets the path.
     fn ask<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, DbError> {
-        ask(self.open()?).map_err(|source| DbError::Sqlite { path: self.path.clone(), source })
+        let connection = self.open()?;
+        fault::step();
+        let answer = ask(connection).map_err(|source| DbError::Sqlite { path: self.path.clone(), source });
+        fault::step();
+        answer
     }
 
     /// The state of a target when it was last built here.

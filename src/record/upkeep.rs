@@ -2,7 +2,8 @@
 
 use super::{Record, digest};
 use crate::fingerprint::Digest;
-use crate::util::sqlite::DbError;
+use crate::plan::Label;
+use crate::util::sqlite::{self, DbError};
 
 impl Record {
     /// The artifacts of the last known states of all targets, and of what lies in `out/`.
@@ -11,6 +12,22 @@ impl Record {
             let sql = "SELECT artifact FROM targets UNION SELECT artifact FROM outputs";
             let mut statement = connection.prepare(sql)?;
             let rows = statement.query_map([], |row| digest(row, 0))?;
+            rows.collect()
+        })
+    }
+
+    /// Reads all of the database and holds its parts against each other.
+    pub fn check(&self) -> Result<(), DbError> {
+        sqlite::check(self.open()?, &self.path)
+    }
+
+    /// Labels and keys of actions whose last run failed.
+    pub fn failed(&self) -> Result<Vec<(Label, Digest)>, DbError> {
+        self.ask(|connection| {
+            let sql = "SELECT label, key FROM actions
+                       WHERE outcome = 'failed' AND id IN (SELECT max(id) FROM actions GROUP BY label, key)";
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map([], |row| Ok((Label::new(row.get::<_, String>(0)?), digest(row, 1)?)))?;
             rows.collect()
         })
     }

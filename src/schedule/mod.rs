@@ -30,11 +30,13 @@ use std::time::{Duration, Instant};
 use crate::action::{Cancel, Cost, Ended, Job, Processes, Runner};
 use crate::engine::{Delivery, Engine, Judged};
 use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Index, Label};
 use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
 use crate::store::{Hold, Ingested, KeyLock, KeyRow, Store};
+
+use crate::util::fs;
 
 use batch::Batch;
 use line::Line;
@@ -190,6 +192,7 @@ struct Build<'a> {
     batch: Batch,
     /// Blobs stay while there is anything to do.
     hold: Option<Hold>,
+    /// Where actions run, likewise.
     scratch: Option<Scratch>,
     summary: Summary,
     begin: Instant,
@@ -235,6 +238,7 @@ impl Build<'_> {
             return Ok(());
         }
         self.hold = Some(self.engine.store.enter(&self.engine.root)?);
+        self.scratch = Some(Scratch::open(self.engine)?);
         self.plan_ahead(&open)?;
         for &index in &open {
             self.judge(index)?;
@@ -431,6 +435,9 @@ impl Build<'_> {
 
     fn make_ready(&mut self, index: Index) {
         self.states[index] = State::Ready;
+        // Before the first is ready: what is set up then is no time that an action waits in line.
+        let alive = self.scratch().alive().to_owned();
+        self.options.runner.begin(&alive);
         self.ready_us.insert(index, self.now_us());
         self.line.enter(self.engine.plan().needs(index).pool, index);
     }
@@ -508,7 +515,8 @@ impl Build<'_> {
         let mut lock = None;
         if done.is_none() {
             let who = format!("process {} building {label} in {}", std::process::id(), self.engine.root.display());
-            lock = match self.engine.store.try_lock(&key, &who)? {
+            let alive = self.scratch().alive().to_owned();
+            lock = match self.engine.store.try_lock(&key, &who, Some(&alive))? {
                 Ok(lock) => Some(lock),
                 Err(holder) => {
                     self.locked_out.insert(index, Instant::now() + LOOK_AGAIN);
@@ -534,7 +542,7 @@ impl Build<'_> {
         self.engine.begin_changes();
         let judged = &self.judged[&index];
         let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());
-        let scratch = self.scratch()?.take()?;
+        let scratch = self.scratch().take()?;
         let log = log_file(&self.engine.root, &label);
         let pool = self.engine.plan().needs(index).pool;
         self.pools.enter(pool, self.line.memory(index));
@@ -581,15 +589,12 @@ impl Build<'_> {
             scratch: scratch.to_owned(),
             log: log.to_owned(),
             store: self.engine.store.clone(),
-            laid: self.scratch.as_ref().expect("it runs in one").inputs.clone(),
+            laid: self.scratch.as_ref().expect("it runs in one").inputs(),
         })
     }
 
-    fn scratch(&mut self) -> Result<&mut Scratch, Failure> {
-        if self.scratch.is_none() {
-            self.scratch = Some(Scratch::open(&self.engine.root)?);
-        }
-        Ok(self.scratch.as_mut().expect("opened above"))
+    fn scratch(&mut self) -> &mut Scratch {
+        self.scratch.as_mut().expect("opened before anything is judged")
     }
 
     fn hear(&mut self, index: Index, event: ActionEvent) {
@@ -610,7 +615,7 @@ impl Build<'_> {
         self.pools.leave(self.engine.plan().needs(index).pool, self.line.memory(index));
         let ingested = match done.ended {
             Ok(ingested) => {
-                self.scratch()?.give_back(running.scratch.clone());
+                self.scratch().give_back(running.scratch.clone());
                 ingested
             }
             Err(Problem::Cancelled) => {
@@ -632,7 +637,7 @@ impl Build<'_> {
             Err(Problem::InputGone(input)) => {
                 // Its turn comes when the input has been made again.
                 self.states[index] = State::Waiting;
-                self.scratch()?.give_back(running.scratch.clone());
+                self.scratch().give_back(running.scratch.clone());
                 drop(running);
                 return self.make_again(index, input);
             }
@@ -722,9 +727,9 @@ impl Build<'_> {
         cost: &Cost,
         mut failure: Failure,
     ) -> Result<(), Failure> {
-        let name = format!("{}-{}", self.label(index).as_str().replace('/', "~"), running.key.short());
+        let name = scratch::name(&self.label(index), &running.key);
         let store = self.engine.store.clone();
-        let kept = self.scratch()?.keep(&running.scratch, &name, &store)?;
+        let kept = self.scratch().keep(&running.scratch, &name, &store)?;
         // What it says of its files is where they are now.
         let moved = |text: String| text.replace(&*running.scratch.to_string_lossy(), &kept.to_string_lossy());
         failure.message = moved(failure.message);
@@ -841,8 +846,8 @@ impl Work {
         let (ended, cost) = runner.run(&self.job, self.pool, &self.log, cancel, say);
         let ended = match ended {
             Ended::Done => self.take_in(),
-            Ended::Failed(failure) => Err(Problem::Failed(failure)),
-            Ended::Undeclared { failure, lines } => Err(Problem::Undeclared(failure, lines)),
+            Ended::Failed(failure) => Err(Problem::Failed(self.with_disk(failure))),
+            Ended::Undeclared { failure, lines } => Err(Problem::Undeclared(self.with_disk(failure), lines)),
             Ended::Cancelled => Err(Problem::Cancelled),
         };
         Done { ended, cost }
@@ -860,9 +865,19 @@ impl Work {
         Ok(())
     }
 
+    /// A program that says it failed where the disk is full failed for that.
+    fn with_disk(&self, failure: Failure) -> Failure {
+        if failure.class != Class::Target || !fs::is_full(&self.scratch) {
+            return failure;
+        }
+        let disk = format!("the disk that holds {} is full: {}", self.scratch.display(), failure.message);
+        Failure::environment(disk).help("free some space and build again")
+    }
+
     /// What was made goes into the store; the rest goes.
     fn take_in(&self) -> Result<Ingested, Problem> {
-        let ingested = self.store.blobs.ingest(&self.job.out).map_err(|e| Problem::Failed(e.into()))?;
+        let ingested =
+            self.store.blobs.ingest(&self.store.index, &self.job.out).map_err(|e| Problem::Failed(e.into()))?;
         scratch::empty(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
         Ok(ingested)
     }

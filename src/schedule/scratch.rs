@@ -10,14 +10,19 @@
 //! small commands that was half of all time. All of it goes with the build; what a killed one left goes with the next.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use walkdir::WalkDir;
 
+use rustix::process::{Pid, test_kill_process};
+
+use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
+use crate::plan::Label;
 use crate::store::{Purpose, Store};
 use crate::util::fs::{self, FsError};
 
@@ -29,28 +34,38 @@ pub(super) struct Scratch {
     ours: PathBuf,
     free: Vec<PathBuf>,
     made: usize,
-    pub(super) inputs: Arc<Inputs>,
-    _alive: File,
+    inputs: Arc<Inputs>,
+    /// Locked until the build has ended, and all that it started.
+    alive: PathBuf,
+    _locked: File,
+}
+
+/// What an action's directory is called when it is kept.
+pub(super) fn name(label: &Label, key: &Digest) -> String {
+    format!("{}-{}", label.as_str().replace('/', "~"), key.short())
 }
 
 impl Scratch {
-    /// This build's directories, below the project's root. Those of builds that were killed are taken away.
-    pub(super) fn open(root: &Path) -> Result<Self, FsError> {
-        let all = root.join(".effai/scratch");
+    /// A build's directories. What builds left that were killed is taken away, when all they ran has ended.
+    pub(super) fn open(engine: &Engine) -> Result<Self, Failure> {
+        let all = engine.root.join(".effai/scratch");
         let ours = all.join(std::process::id().to_string());
-        for path in fs::list(&all)? {
-            let is_a_builds = path.file_name().is_some_and(|n| n.as_encoded_bytes().iter().all(u8::is_ascii_digit));
-            let is_dead = || fs::open(&path.join("alive")).map_or(true, |file| file.try_lock().is_ok());
-            if is_a_builds && is_dead() {
-                // What an action that is just ending still writes there goes the next time.
-                let _ = fs::remove_dir_all(&path);
-            }
-        }
-        let alive = fs::create(&ours.join("alive"))?;
-        fs::at("lock", &ours, alive.lock())?;
+        clear(engine, &all)?;
+        let alive = ours.join("alive");
+        let locked = fs::create(&alive)?;
+        fs::at("lock", &alive, locked.lock_shared())?;
         let inputs = Arc::new(Inputs { dir: ours.join("in"), laid: Mutex::default() });
         fs::create_dir_all(&inputs.dir)?;
-        Ok(Self { all, ours, free: Vec::new(), made: 0, inputs, _alive: alive })
+        Ok(Self { all, ours, free: Vec::new(), made: 0, inputs, alive, _locked: locked })
+    }
+
+    /// A file that is locked until the build has ended, and all that it started.
+    pub(super) fn alive(&self) -> &Path {
+        &self.alive
+    }
+
+    pub(super) fn inputs(&self) -> Arc<Inputs> {
+        self.inputs.clone()
     }
 
     /// A directory for one action.
@@ -96,6 +111,44 @@ impl Drop for Scratch {
         // Left behind it costs space until the next build.
         let _ = fs::remove_dir_all(&self.ours);
     }
+}
+
+/// Takes away what killed builds left; and, where no other build runs, what actions left that have not failed since.
+fn clear(engine: &Engine, all: &Path) -> Result<(), Failure> {
+    let is_a_builds = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+    let (builds, kept): (Vec<_>, Vec<_>) =
+        fs::list(all)?.into_iter().partition(|path| path.file_name().is_some_and(is_a_builds));
+    let mut others = false;
+    for path in builds {
+        let ours = path.file_name() == Some(OsStr::new(&std::process::id().to_string()));
+        let build = path.file_name().and_then(|name| name.to_str()?.parse().ok()).and_then(Pid::from_raw);
+        if !ours && build.is_some_and(|build| test_kill_process(build).is_ok()) {
+            others = true;
+            continue;
+        }
+        // A dead build's actions are being ended.
+        fs::wait_unlocked(&path.join("alive"));
+        fs::remove_dir_all(&path)?;
+    }
+    if others {
+        return Ok(());
+    }
+    if !kept.is_empty() {
+        let failed = engine.record.failed()?;
+        let failed: Vec<_> = failed.iter().map(|(label, key)| all.join(name(label, key))).collect();
+        for path in kept.iter().filter(|path| !failed.contains(path)) {
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }?;
+        }
+    }
+    // Written beside their names; nobody misses one that was still to be renamed.
+    for dir in ["plan", "parsed"] {
+        for path in fs::list(&engine.root.join(".effai").join(dir)).unwrap_or_default() {
+            if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp")) {
+                fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Empties an action's directory.

@@ -1,6 +1,6 @@
 //! Content by digest: taking files in, reading blobs back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +8,18 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
+use super::index::Index;
 use super::tree::{BadTree, Entry, Form, Tree, link_bytes};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
+use crate::util::fault;
 use crate::util::fs::{self, FsError};
 
 /// With this many new files and more, the file system is synced once instead of file by file.
 const SYNC_AT_ONCE_MIN: usize = 32;
+
+/// Directories from a blob up to the store's own: its two digits, `blobs` and the store.
+const LEVELS: usize = 3;
 
 /// The blobs of a store.
 #[derive(Clone, Debug)]
@@ -146,8 +151,9 @@ impl Blobs {
     /// Takes a directory's files in; they are moved where the file system lets them be.
     ///
     /// Files are hashed on all of rayon's threads; the tree does not depend on how many. The new blobs are not synced:
-    /// [`Blobs::sync`] does that for many artifacts at once, before the index names them.
-    pub fn ingest(&self, dir: &Path) -> Result<Ingested, StoreError> {
+    /// [`Blobs::sync`] does that for many artifacts at once, before the index names them. A blob that is there is
+    /// believed only if the index remembers it as it looks: left by a build that was killed, it was never synced.
+    pub fn ingest(&self, index: &Index, dir: &Path) -> Result<Ingested, StoreError> {
         let mut files = Vec::new();
         for entry in WalkDir::new(dir).min_depth(1).sort_by_file_name() {
             let entry = entry.map_err(|source| StoreError::Walk { path: dir.to_owned(), source })?;
@@ -155,13 +161,14 @@ impl Blobs {
                 files.push(entry.into_path());
             }
         }
-        let taken: Vec<(Entry, bool)> = files.par_iter().map(|path| self.take(dir, path)).collect::<Result<_, _>>()?;
+        let taken: Vec<(Entry, bool)> =
+            files.par_iter().map(|path| self.take(index, dir, path)).collect::<Result<_, _>>()?;
         let tree = Tree::new(taken.iter().map(|(entry, _)| entry.clone()).collect());
         let bytes = tree.to_bytes();
         let artifact = Digest::of(&bytes);
         let mut new: HashMap<Digest, u64> =
             taken.iter().filter(|(_, new)| *new).map(|(e, _)| (e.digest, e.size)).collect();
-        if self.write(&artifact, &bytes)? {
+        if self.write(index, &artifact, &bytes)? {
             new.insert(artifact, bytes.len() as u64);
         }
         let mut new_blobs = Vec::with_capacity(new.len());
@@ -175,14 +182,14 @@ impl Blobs {
     }
 
     /// One file; says whether its blob is new.
-    fn take(&self, dir: &Path, path: &Path) -> Result<(Entry, bool), StoreError> {
+    fn take(&self, index: &Index, dir: &Path, path: &Path) -> Result<(Entry, bool), StoreError> {
         let metadata = fs::at("look at", path, path.symlink_metadata())?;
         let relative = path.strip_prefix(dir).expect("walked from there").to_owned();
         if metadata.is_symlink() {
             let target = fs::at("read the link", path, path.read_link())?;
             let bytes = link_bytes(&target);
             let digest = Digest::of(bytes);
-            let new = self.write(&digest, bytes)?;
+            let new = self.write(index, &digest, bytes)?;
             return Ok((Entry { path: relative, form: Form::Link, digest, size: bytes.len() as u64 }, new));
         }
         if !metadata.is_file() {
@@ -190,15 +197,12 @@ impl Blobs {
         }
         let form = if metadata.permissions().mode() & 0o111 != 0 { Form::Executable } else { Form::File };
         let (digest, size) = fs::at("read", path, Digest::of_file(path))?;
-        let new = self.take_content(path, &metadata, &digest)?;
+        let new = !self.is_kept(index, &digest) && self.take_content(path, &metadata, &digest)?;
         Ok((Entry { path: relative, form, digest, size }, new))
     }
 
     fn take_content(&self, path: &Path, metadata: &std::fs::Metadata, digest: &Digest) -> Result<bool, StoreError> {
         let to = self.path(digest);
-        if to.exists() {
-            return Ok(false);
-        }
         fs::create_dir_all(to.parent().expect("a blob lies in a directory"))?;
         // A file with a second name may be written through it later: only a sole name is moved.
         if metadata.nlink() == 1 {
@@ -217,17 +221,21 @@ impl Blobs {
     }
 
     /// Writes a blob from memory; says whether it is new.
-    fn write(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, StoreError> {
-        let to = self.path(digest);
-        if to.exists() {
+    fn write(&self, index: &Index, digest: &Digest, bytes: &[u8]) -> Result<bool, StoreError> {
+        if self.is_kept(index, digest) {
             return Ok(false);
         }
-        fs::write_atomic(&to, bytes)?;
-        fs::at("protect", &to, set_mode(&to, 0o444))?;
+        fs::write_atomic_mode(&self.path(digest), bytes, 0o444)?;
         Ok(true)
     }
 
-    /// Makes new blobs last through a power cut before the index names them.
+    /// Whether a blob is there and looks as the index remembers it.
+    fn is_kept(&self, index: &Index, digest: &Digest) -> bool {
+        let Ok(metadata) = self.path(digest).symlink_metadata() else { return false };
+        index.blobs(&[*digest]) == [Some((metadata.len(), mtime_ns(&metadata)))]
+    }
+
+    /// Makes new blobs, and the names they have, last through a power cut before the index names them.
     pub fn sync<'a>(&self, digests: impl ExactSizeIterator<Item = &'a Digest>) -> Result<(), StoreError> {
         if digests.len() >= SYNC_AT_ONCE_MIN {
             #[cfg(target_os = "linux")]
@@ -236,11 +244,13 @@ impl Blobs {
                 return Ok(fs::at("sync", &self.dir, rustix::fs::syncfs(&dir).map_err(Into::into))?);
             }
         }
+        let mut names = BTreeSet::new();
         for digest in digests {
             let path = self.path(digest);
             fs::at("sync", &path, fs::open(&path)?.sync_all())?;
+            names.extend(path.ancestors().skip(1).take(LEVELS).map(Path::to_owned));
         }
-        Ok(())
+        names.iter().try_for_each(|dir| Ok(fs::at("sync", dir, fs::open(dir)?.sync_all())?))
     }
 
     /// Bytes and number of all blobs.
@@ -251,6 +261,7 @@ impl Blobs {
 }
 
 pub(super) fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    fault::step();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }
 

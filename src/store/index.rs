@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::fingerprint::{Digest, Manifest};
+use crate::util::fault;
 use crate::util::sqlite::{self, DbError};
 
 pub use upkeep::KeyUse;
@@ -70,7 +71,10 @@ impl Index {
             Some(connection) => connection,
             none => none.insert(sqlite::open(&self.path, MIGRATIONS)?),
         };
-        ask(connection).map_err(|source| DbError::Sqlite { path: self.path.to_path_buf(), source })
+        fault::step();
+        let answer = ask(connection).map_err(|source| DbError::Sqlite { path: self.path.to_path_buf(), source });
+        fault::step();
+        answer
     }
 
     /// The artifact of a key.

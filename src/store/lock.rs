@@ -2,14 +2,20 @@
 //!
 //! A lock's file is taken away with the lock. Another process may have opened it just before; so whoever
 //! gets a lock looks whether the file still has its name, and begins again if not.
+//!
+//! So a lock's file that says who has it and is not locked was a dead process's. It says too where to wait for the end of
+//! what that one ran: a file that stays locked until then.
 
+use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Store;
 use crate::fingerprint::Digest;
+use crate::util::fault;
 use crate::util::fs::{self, FsError};
 
 /// Holds a key until dropped. The lock is the kernel's (`flock`): it ends with its holder, however that ends.
@@ -27,14 +33,23 @@ impl Drop for KeyLock {
 }
 
 impl Store {
-    /// Tries to take a key; if another process has it, says who that is.
-    pub fn try_lock(&self, key: &Digest, who: &str) -> Result<Result<KeyLock, String>, FsError> {
+    /// Tries to take a key; if another process has it, says who that is. `until` is a file that stays locked after this
+    /// process until everything it runs has ended; where the last holder died, its own is waited for.
+    pub fn try_lock(&self, key: &Digest, who: &str, until: Option<&Path>) -> Result<Result<KeyLock, String>, FsError> {
         let path = self.locks_dir().join(key.to_string());
         fs::create_dir_all(&self.locks_dir())?;
         loop {
             match try_lock(&path)? {
                 Attempt::Locked(mut file) => {
-                    let written = file.set_len(0).and_then(|()| file.write_all(who.as_bytes()));
+                    fault::step();
+                    let mut left = Vec::new();
+                    let _ = file.read_to_end(&mut left);
+                    if let Some(at) = left.iter().position(|byte| *byte == b'\n') {
+                        fs::wait_unlocked(Path::new(OsStr::from_bytes(&left[at + 1..])));
+                    }
+                    let until = until.map_or(&[][..], |file| file.as_os_str().as_bytes());
+                    let words = [who.as_bytes(), b"\n", until].concat();
+                    let written = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(&words));
                     let lock = KeyLock { _file: file, path };
                     fs::at("write", &lock.path, written)?;
                     return Ok(Ok(lock));
@@ -43,7 +58,8 @@ impl Store {
                 Attempt::Taken(mut file) => {
                     let mut holder = String::new();
                     let _ = file.read_to_string(&mut holder);
-                    return Ok(Err(if holder.is_empty() { "another build".into() } else { holder }));
+                    let who = holder.lines().next().unwrap_or("another build");
+                    return Ok(Err(who.to_owned()));
                 }
             }
         }
@@ -83,8 +99,10 @@ enum Attempt {
 }
 
 fn try_lock(path: &Path) -> Result<Attempt, FsError> {
+    fault::step();
     let mut options = std::fs::OpenOptions::new();
     let file = fs::at("open", path, options.read(true).write(true).create(true).truncate(false).open(path))?;
+    fault::step();
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Ok(Attempt::Taken(file)),
         Err(TryLockError::Error(source)) => Err(FsError { attempt: "lock", path: path.to_owned(), source }),
@@ -112,7 +130,7 @@ mod tests {
                 scope.spawn(move || {
                     let store = Store::at(root);
                     for _ in 0..500 {
-                        if let Ok(lock) = store.try_lock(&key, name).expect("tried") {
+                        if let Ok(lock) = store.try_lock(&key, name, None).expect("tried") {
                             assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                             inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                             drop(lock);
@@ -122,9 +140,31 @@ mod tests {
             }
         });
         assert_eq!(fs::list(&store.locks_dir()).expect("listed"), Vec::<PathBuf>::new());
-        let held = store.try_lock(&key, "me").expect("tried").expect("free");
-        assert_eq!(store.try_lock(&key, "you").expect("tried").expect_err("held"), "me");
+        let held = store.try_lock(&key, "me", None).expect("tried").expect("free");
+        assert_eq!(store.try_lock(&key, "you", None).expect("tried").expect_err("held"), "me");
         assert_eq!(store.dead_locks().expect("looked"), Vec::<PathBuf>::new());
         drop(held);
+    }
+
+    #[test]
+    fn the_end_of_what_a_dead_holder_ran_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::at(dir.path());
+        let key = Digest::of(b"key");
+        let guard = dir.path().join("guard");
+        let alive = fs::create(&guard).expect("made");
+        alive.lock().expect("locked");
+        fs::write(&store.locks_dir().join(key.to_string()), format!("who\n{}", guard.display()).as_bytes())
+            .expect("left");
+        let (said, heard) = std::sync::mpsc::channel();
+        let taker = std::thread::spawn(move || {
+            let lock = store.try_lock(&key, "me", None).expect("tried").expect("free");
+            said.send(()).expect("heard");
+            drop(lock);
+        });
+        assert!(heard.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "taken over too early");
+        drop(alive);
+        heard.recv().expect("said");
+        taker.join().expect("no panic");
     }
 }

@@ -18,7 +18,7 @@ use super::blobs::{Blobs, StoreError, mtime_ns, set_mode};
 use super::index::Index;
 use super::tree::{Entry, Form, Tree, link_target};
 use crate::fingerprint::Digest;
-use crate::util::fs;
+use crate::util::{fault, fs};
 
 /// From this size on a file is linked and not copied: below it a copy costs no more than the look that a link needs.
 const LINKED_BYTES_MIN: u64 = 1 << 20;
@@ -45,6 +45,14 @@ pub struct Placed {
     pub size: u64,
     /// Modification time, ns.
     pub mtime_ns: i64,
+}
+
+impl Placed {
+    /// How a file looks; none where nothing is.
+    pub fn at(dir: &Path, path: &Path) -> Option<Self> {
+        let metadata = dir.join(path).symlink_metadata().ok()?;
+        Some(Self { path: path.to_owned(), size: metadata.len(), mtime_ns: mtime_ns(&metadata) })
+    }
 }
 
 /// Set once the file system has refused a clone, so that it is not asked for each file.
@@ -103,6 +111,7 @@ impl Blobs {
     fn place(&self, entry: &Entry, dir: &Path, purpose: Purpose) -> Result<Placed, StoreError> {
         let to = dir.join(&entry.path);
         let from = self.path(&entry.digest);
+        fault::step();
         match entry.form {
             Form::Link => {
                 let bytes = self.read(&entry.digest)?;

@@ -29,7 +29,9 @@ impl Store {
     /// Notes that a project uses this store.
     pub fn register(&self, root: &Path) -> Result<(), FsError> {
         let path = self.users_dir().join(Digest::of(root.as_os_str().as_bytes()).to_string());
-        if path.exists() { Ok(()) } else { fs::write_atomic(&path, root.as_os_str().as_bytes()) }
+        // Compared and not only looked for: a power cut may leave the name without the bytes.
+        let is_known = fs::read(&path).is_ok_and(|bytes| bytes == root.as_os_str().as_bytes());
+        if is_known { Ok(()) } else { fs::write_atomic(&path, root.as_os_str().as_bytes()) }
     }
 
     /// The projects that have built with this store and are still there.
@@ -37,8 +39,9 @@ impl Store {
         let mut users = Vec::new();
         for path in fs::list(&self.users_dir())? {
             let root = PathBuf::from(OsStr::from_bytes(&fs::read(&path)?));
-            // A file that a kill left beside its name holds a part of a path, or is the same path again.
-            if root.join("effai.kdl").exists() && !users.contains(&root) {
+            // A file that a kill left beside its name, or a power cut under it, does not hold the path it is named for.
+            let is_whole = path.ends_with(Digest::of(root.as_os_str().as_bytes()).to_string());
+            if is_whole && root.join("effai.kdl").exists() {
                 users.push(root);
             }
         }
@@ -46,7 +49,7 @@ impl Store {
         Ok(users)
     }
 
-    fn users_dir(&self) -> PathBuf {
+    pub(super) fn users_dir(&self) -> PathBuf {
         self.root.join("projects")
     }
 }

@@ -5,7 +5,7 @@
 //! that names it; the keys are forgotten, on disk; then blobs go. Killed after the second step, the store
 //! holds blobs that nothing names, and the next collection takes them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
@@ -83,6 +83,7 @@ impl Store {
             for leftover in self.leftovers()? {
                 self.remove_leftover(&leftover)?;
             }
+            self.index.forget_all(&[], &self.stale_rows()?)?;
         }
         Ok(pruned)
     }
@@ -106,7 +107,19 @@ impl Store {
         leftovers.retain(|path| !aside(path));
         leftovers.extend(self.blobs.walk()?.1);
         leftovers.extend(self.dead_locks()?);
+        let is_named = |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.len() == 64);
+        leftovers.extend(fs::list(&self.users_dir())?.into_iter().filter(|path| !is_named(path)));
+        // Half a tag.
+        let is_temporary = |path: &PathBuf| path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".tmp"));
+        leftovers.extend(fs::list(&self.root)?.into_iter().filter(is_temporary));
         Ok(leftovers)
+    }
+
+    /// Blobs that the index remembers and that are not there. Only meaningful while the gate is closed.
+    pub fn stale_rows(&self) -> Result<Vec<Digest>, Failure> {
+        let there: HashSet<Digest> = self.blobs.list()?.iter().map(|blob| blob.digest).collect();
+        let evidence = self.index.evidence()?;
+        Ok(evidence.into_iter().map(|(digest, ..)| digest).filter(|digest| !there.contains(digest)).collect())
     }
 
     pub(super) fn remove_leftover(&self, path: &std::path::Path) -> Result<(), fs::FsError> {

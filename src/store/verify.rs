@@ -72,12 +72,16 @@ pub struct Checked {
 }
 
 impl Store {
-    /// Looks at everything; changes nothing. The caller holds the gate or has it closed; `leftovers` were listed while
-    /// it was closed, since what a running build writes looks the same.
-    pub fn verify(&self, standing: &[Digest], leftovers: Vec<PathBuf>) -> Result<Checked, Failure> {
+    /// Looks at everything; changes nothing. The caller holds the gate or has it closed; `leftovers` and `stale_rows`
+    /// were listed while it was closed, since what a running build writes looks the same.
+    pub fn verify(
+        &self,
+        standing: &[Digest],
+        leftovers: Vec<PathBuf>,
+        stale_rows: Vec<Digest>,
+    ) -> Result<Checked, Failure> {
         // Keys before blobs: what a key names was there before the key.
         let keys = self.index.keys()?;
-        let evidence = self.index.evidence()?;
         let blobs = self.blobs.list()?;
         let there: HashSet<Digest> = blobs.iter().map(|b| b.digest).collect();
         let broken: HashSet<Digest> =
@@ -98,7 +102,7 @@ impl Store {
                 checked.keys.extend(keys.iter().map(|k| k.key));
             }
         }
-        for (digest, ..) in evidence {
+        for digest in stale_rows {
             if !found.there.contains(&digest) && !found.problems.contains_key(&self.blobs.path(&digest)) {
                 found.add(Fault::StaleRow, digest, None);
             }

@@ -4,8 +4,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use super::fault;
 use crate::failure::Failure;
 
 /// An attempt on a path that failed.
@@ -36,6 +39,9 @@ impl From<FsError> for Failure {
             ),
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 failure.help("check who owns the path and whether it is writable")
+            }
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                failure.help("something else lies there: move it away, effai makes what it needs anew")
             }
             _ => failure,
         }
@@ -80,6 +86,7 @@ pub fn create(path: &Path) -> Result<File, FsError> {
     if let Some(parent) = path.parent() {
         create_dir_all(parent)?;
     }
+    fault::step();
     at("create", path, File::create(path))
 }
 
@@ -89,21 +96,48 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
     if let Some(parent) = path.parent() {
         create_dir_all(parent)?;
     }
-    at("write", path, fs::write(path, bytes))
+    fault::step();
+    at("write", path, File::create(path).and_then(|mut file| pour(&mut file, bytes)))
 }
 
-/// Writes beside and renames into place: a reader sees the old or the new bytes, never a part.
+/// Writes beside and renames into place: a reader sees the old or the new bytes, never a part. After a power cut it may
+/// see neither: what must be there then is synced by its caller.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    write_atomic_mode(path, bytes, 0o600)
+}
+
+/// As [`write_atomic`], with these permissions from the moment the file has its name.
+pub fn write_atomic_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
     let parent = path.parent().unwrap_or(Path::new("."));
     create_dir_all(parent)?;
+    fault::step();
     let mut file = at("create a file in", parent, tempfile::NamedTempFile::new_in(parent))?;
-    at("write", path, file.write_all(bytes))?;
+    at("write", path, pour(file.as_file_mut(), bytes))?;
+    let mode = fs::Permissions::from_mode(mode);
+    at("set the mode of", path, file.as_file().set_permissions(mode))?;
+    fault::step();
     at("rename into", path, file.persist(path).map_err(|e| e.error))?;
+    fault::step();
     Ok(())
+}
+
+/// Writes all bytes; for the crash tests there is a step with half of them written.
+fn pour(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let bytes = if cfg!(debug_assertions) {
+        fault::step();
+        let (begin, rest) = bytes.split_at(bytes.len() / 2);
+        file.write_all(begin)?;
+        fault::step();
+        rest
+    } else {
+        bytes
+    };
+    file.write_all(bytes)
 }
 
 /// Creates a directory and those above it.
 pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
+    fault::step();
     at("create directory", path, fs::create_dir_all(path))
 }
 
@@ -121,6 +155,11 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, FsError> {
 
 /// Removes a directory and all below it; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<(), FsError> {
+    fault::step();
+    #[cfg(debug_assertions)]
+    if fault::is_armed() {
+        remove_entries(path);
+    }
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => at("remove", path, other),
@@ -138,16 +177,46 @@ pub fn empty_dir(path: &Path) -> Result<(), FsError> {
     Ok(())
 }
 
+/// What lies in a directory, one by one, each with a step before it.
+#[cfg(debug_assertions)]
+fn remove_entries(dir: &Path) {
+    for path in list(dir).unwrap_or_default() {
+        if path.is_dir() && !path.is_symlink() {
+            remove_entries(&path);
+        }
+        fault::step();
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+    }
+}
+
 /// Removes a file; one that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<(), FsError> {
+    fault::step();
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => at("remove", path, other),
     }
 }
 
+/// Whether the disk that holds a path has no room left to speak of.
+pub fn is_full(path: &Path) -> bool {
+    const ROOM_BYTES_MIN: u64 = 64 << 10;
+    rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES_MIN)
+}
+
+/// Waits until nobody holds the lock of a file, or it is not there; but not for ever.
+pub fn wait_unlocked(path: &Path) {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    const LOOK_AGAIN: Duration = Duration::from_millis(2);
+    let begin = Instant::now();
+    while File::open(path).is_ok_and(|file| file.try_lock_shared().is_err()) && begin.elapsed() < PATIENCE {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
 /// Renames within a file system.
 pub fn rename(from: &Path, to: &Path) -> Result<(), FsError> {
+    fault::step();
     at("rename", from, fs::rename(from, to))
 }
 
@@ -161,6 +230,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<u64, FsError> {
 
 /// Copies a file's bytes and permissions into a directory that is there.
 pub fn copy_over(from: &Path, to: &Path) -> Result<u64, FsError> {
+    fault::step();
     fs::copy(from, to).map_err(|source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
             FsError { attempt: "write a copy to", path: to.to_owned(), source }

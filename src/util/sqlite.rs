@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
+use super::fault;
 use super::fs::{self, FsError};
 use crate::failure::Failure;
 
@@ -28,28 +29,65 @@ pub enum DbError {
         /// The newest known here.
         known: usize,
     },
+    /// Its parts do not fit together.
+    #[error("the database {} is damaged: {said}", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's first complaint.
+        said: String,
+    },
     /// Its directory.
     #[error(transparent)]
     Fs(#[from] FsError),
 }
 
-impl From<DbError> for Failure {
-    fn from(error: DbError) -> Self {
-        let failure = Failure::environment(error.to_string());
-        match &error {
-            DbError::TooNew { .. } => failure.help("use a newer effai, or move the directory away to begin anew"),
-            DbError::Sqlite { source, .. } => match source.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::DiskFull) => {
-                    failure.help("the disk is full: free some space and build again")
+impl DbError {
+    /// The failure, with the next step.
+    pub fn failure(&self) -> Failure {
+        let failure = Failure::environment(self.to_string());
+        match self {
+            DbError::TooNew { path, .. } => failure.help(format!("use a newer effai; {}", begin_anew(path))),
+            DbError::Damaged { path, .. } => failure.help(begin_anew(path)),
+            DbError::Sqlite { path, source } => match source.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => failure.help("the disk is full: free some space and build again"),
+                Some(ErrorCode::SystemIoFailure) => {
+                    failure.help("the disk is full or failing: free some space and build again")
                 }
-                Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-                    failure.help("move the file away: it is rebuilt from what the store holds")
+                Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+                    failure.help("check that it is a file, who owns it and whether its directory is writable")
                 }
-                _ => failure,
+                // Other words of SQLite on statements that are all ours, and values that are not what was written.
+                None | Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown) => {
+                    failure.help(begin_anew(path))
+                }
+                Some(_) => failure,
             },
             DbError::Fs(_) => failure,
         }
     }
+}
+
+/// Both databases only remember: what they knew is found again or made anew.
+fn begin_anew(path: &Path) -> String {
+    format!("`rm '{}'*` takes it away: builds go on without what it remembered", path.display())
+}
+
+impl From<DbError> for Failure {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Fs(error) => error.into(),
+            error => error.failure(),
+        }
+    }
+}
+
+/// Reads all of a database and holds its parts against each other.
+pub fn check(connection: &Connection, path: &Path) -> Result<(), DbError> {
+    let said: String = connection
+        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+        .map_err(|source| DbError::Sqlite { path: path.to_owned(), source })?;
+    if said == "ok" { Ok(()) } else { Err(DbError::Damaged { path: path.to_owned(), said: said.replace('\n', " ") }) }
 }
 
 /// Opens a database and runs the migrations it lacks, each in a transaction. `PRAGMA user_version` counts them.
@@ -58,6 +96,7 @@ pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
         fs::create_dir_all(parent)?;
     }
     let wrap = |source| DbError::Sqlite { path: path.to_owned(), source };
+    fault::step();
     let mut connection = Connection::open(path).map_err(wrap)?;
     connection.busy_timeout(std::time::Duration::from_secs(30)).map_err(wrap)?;
     let version = |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, usize>(0));
@@ -70,11 +109,14 @@ pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
         if done > migrations.len() {
             return Err(DbError::TooNew { path: path.to_owned(), found: done, known: migrations.len() });
         }
+        fault::step();
         for migration in &migrations[done..] {
             transaction.execute_batch(migration).map_err(wrap)?;
         }
         transaction.pragma_update(None, "user_version", migrations.len()).map_err(wrap)?;
+        fault::step();
         transaction.commit().map_err(wrap)?;
+        fault::step();
     }
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(wrap)?;
     Ok(connection)

@@ -140,6 +140,23 @@ fn json_is_one_object_a_line() {
 }
 
 #[test]
+fn what_is_kept_of_a_profile_goes_once_its_recipes_have_changed() {
+    let project = Project::new(
+        "command \"a\" { run \"sh\" \"-c\" \"echo a > x\"; output \"x\"; \
+         profile \"ci\" { run \"sh\" \"-c\" \"echo ci > x\"; }; }\n",
+    );
+    project.builds(&["--profile", "ci"]);
+    project.builds(&[]);
+    assert!(project.path(".effai/plan/@ci.plan").exists(), "the recipes are the same");
+    project.edit("effai.kdl", "echo a", "echo b");
+    project.builds(&[]);
+    for name in ["plan", "decls", "state"] {
+        assert!(!project.path(&format!(".effai/plan/@ci.{name}")).exists(), "{name}");
+        assert!(project.path(&format!(".effai/plan/default.{name}")).exists(), "{name}");
+    }
+}
+
+#[test]
 fn a_matrix_makes_targets_and_a_profile_changes_them() {
     let project = Project::new(
         "command \"m-{n}\" { matrix { n 1 2; }; run \"sh\" \"-c\" \"echo {n} > x\"; output \"x\"; \

@@ -215,7 +215,8 @@ fn trace_tells_the_critical_path_and_writes_events() {
     check(&project.effai(&["trace"]), 2, "", none);
     project.builds(&["c", "-j", "2"]);
     let run = project.effai(&["trace", "-o", "trace.json"]);
-    let told = redacted(&run.stdout);
+    // On a busy machine the first may wait longer for its turn than is passed over.
+    let told = redacted(&run.stdout).replace(" after COST in line", "");
     let begin = "build 1, DATE CLOCK, c: 3 actions in COST, 2 jobs at once\ncritical path: COST, SHARE of the time";
     assert!(told.starts_with(begin), "{told}");
     for label in ["data/a", "b", "c"] {

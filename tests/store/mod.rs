@@ -107,6 +107,39 @@ fn leftovers_are_found_and_taken_away() {
 }
 
 #[test]
+fn a_blob_that_the_index_does_not_remember_is_not_believed() {
+    let project = pair();
+    // As after a power cut: the name was written, the bytes and the row were not.
+    for name in ["index.db", "index.db-wal", "index.db-shm"] {
+        let _ = std::fs::remove_file(project.cache().join("v1").join(name));
+    }
+    project.remove(".effai");
+    project.remove("out");
+    for path in files(&project.cache().join("v1/blobs")) {
+        overwrite(&path, b"");
+    }
+    let run = project.effai(&["build", "b"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+    assert_eq!(run.stderr.matches("built   ").count(), 2, "each once: {}", run.stderr);
+    assert_eq!(project.read("out/b/b.txt"), "HELLOHELLO");
+    is_clean(&project);
+}
+
+#[test]
+fn verify_says_when_it_does_not_look_for_leftovers() {
+    let project = pair();
+    let gate = std::fs::File::open(project.cache().join("v1/gate")).expect("opened");
+    gate.lock_shared().expect("held as by a build");
+    let stray = project.cache().join("v1/incoming/.tmpABC");
+    std::fs::create_dir_all(stray.parent().expect("a parent")).expect("made");
+    std::fs::write(&stray, "half").expect("written");
+    let run = project.effai(&["cache", "verify"]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{}", run.stderr);
+    assert!(run.stderr.contains("leftovers and rows without a blob are not looked for"), "{}", run.stderr);
+}
+
+#[test]
 fn without_its_index_the_store_is_clean_and_loses_nothing_that_is_stood_on() {
     let project = pair();
     for name in ["index.db", "index.db-wal", "index.db-shm"] {

@@ -5,21 +5,31 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use signal_hook::consts::SIGCHLD;
 use wait4::Wait4;
 
 use super::{EVENTS_FD, Ended, GRACE, Handles, Request, receive, send};
 use crate::action::sandbox::Sandbox;
+use crate::util::fs;
+
+/// How long killed programs are waited for; one that hangs in the kernel is not.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether they are gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Serves the build at the other end of standard input until it is gone; returns the exit code.
-pub(in crate::action) fn serve() -> u8 {
+pub(in crate::action) fn serve(alive: &Path) -> u8 {
+    // Held to the end of this function. Gone with the build that named it, there is nobody to tell.
+    let alive = fs::open(alive).ok().filter(|file| file.lock_shared().is_ok());
     let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else { return 2 };
     let Ok((mut ended, signal)) = UnixStream::pair() else { return 3 };
     if ended.set_nonblocking(true).is_err() || signal_hook::low_level::pipe::register(SIGCHLD, signal).is_err() {
@@ -49,10 +59,17 @@ pub(in crate::action) fn serve() -> u8 {
             }
         }
     }
-    for action in running {
-        action.kill();
-        let _ = action.child.wait4();
+    running.iter().for_each(Action::kill);
+    let begin = Instant::now();
+    // Its first process is gone when it was waited for, the others when the group is.
+    while running
+        .iter_mut()
+        .any(|a| a.child.try_wait4().is_ok_and(|w| w.is_none()) || test_kill_process_group(a.group).is_ok())
+        && begin.elapsed() < PATIENCE
+    {
+        std::thread::sleep(LOOK_AGAIN);
     }
+    drop(alive);
     0
 }
 

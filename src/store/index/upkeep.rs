@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::{BlobEvidence, Index, digest};
 use crate::fingerprint::Digest;
-use crate::util::sqlite::DbError;
+use crate::util::sqlite::{self, DbError};
 
 /// A key, as collection and verification see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,11 @@ impl Index {
             keys.sort_by_key(|k| (k.used_at, k.key));
             Ok(keys)
         })
+    }
+
+    /// Reads all of the database and holds its parts against each other.
+    pub fn check(&self) -> Result<(), DbError> {
+        self.ask(|connection| Ok(sqlite::check(connection, &self.path)))?
     }
 
     /// All evidence.
