@@ -235,6 +235,8 @@ impl Build<'_> {
             }
         }
         if open.is_empty() {
+            // A build may have been killed when it had done everything.
+            scratch::sweep(&self.engine.root)?;
             return Ok(());
         }
         self.hold = Some(self.engine.store.enter(&self.engine.root)?);
@@ -615,7 +617,10 @@ impl Build<'_> {
         self.pools.leave(self.engine.plan().needs(index).pool, self.line.memory(index));
         let ingested = match done.ended {
             Ok(ingested) => {
-                self.scratch().give_back(running.scratch.clone());
+                let label = self.label(index);
+                let scratch = self.scratch();
+                scratch.give_back(running.scratch.clone());
+                scratch.forget(&label, &running.key)?;
                 ingested
             }
             Err(Problem::Cancelled) => {

@@ -32,6 +32,8 @@ pub(super) struct Scratch {
     all: PathBuf,
     /// Of this build.
     ours: PathBuf,
+    /// Of actions that failed.
+    kept: Vec<PathBuf>,
     free: Vec<PathBuf>,
     made: usize,
     inputs: Arc<Inputs>,
@@ -48,15 +50,15 @@ pub(super) fn name(label: &Label, key: &Digest) -> String {
 impl Scratch {
     /// A build's directories. What builds left that were killed is taken away, when all they ran has ended.
     pub(super) fn open(engine: &Engine) -> Result<Self, Failure> {
-        let all = engine.root.join(".effai/scratch");
+        let kept = clear(engine)?;
+        let all = all(&engine.root);
         let ours = all.join(std::process::id().to_string());
-        clear(engine, &all)?;
         let alive = ours.join("alive");
         let locked = fs::create(&alive)?;
         fs::at("lock", &alive, locked.lock_shared())?;
         let inputs = Arc::new(Inputs { dir: ours.join("in"), laid: Mutex::default() });
         fs::create_dir_all(&inputs.dir)?;
-        Ok(Self { all, ours, free: Vec::new(), made: 0, inputs, alive, _locked: locked })
+        Ok(Self { all, ours, kept, free: Vec::new(), made: 0, inputs, alive, _locked: locked })
     }
 
     /// A file that is locked until the build has ended, and all that it started.
@@ -83,6 +85,15 @@ impl Scratch {
     /// For the next action; it was emptied.
     pub(super) fn give_back(&mut self, dir: PathBuf) {
         self.free.push(dir);
+    }
+
+    /// An action did not fail this time: what is kept of its last run goes.
+    pub(super) fn forget(&mut self, label: &Label, key: &Digest) -> Result<(), FsError> {
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        let kept = self.all.join(name(label, key));
+        self.kept.extract_if(.., |path| *path == kept).try_for_each(|path| fs::remove_dir_all(&path))
     }
 
     /// Keeps the directory of a failed action under a name, with the inputs it links to.
@@ -113,16 +124,17 @@ impl Drop for Scratch {
     }
 }
 
-/// Takes away what killed builds left; and, where no other build runs, what actions left that have not failed since.
-fn clear(engine: &Engine, all: &Path) -> Result<(), Failure> {
+/// Takes away what killed builds left, when all they ran has ended. Says what else lies there, and whether other builds
+/// of the project run.
+pub(super) fn sweep(root: &Path) -> Result<(Vec<PathBuf>, bool), FsError> {
     let is_a_builds = |name: &OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     let (builds, kept): (Vec<_>, Vec<_>) =
-        fs::list(all)?.into_iter().partition(|path| path.file_name().is_some_and(is_a_builds));
+        fs::list(&all(root))?.into_iter().partition(|path| path.file_name().is_some_and(is_a_builds));
     let mut others = false;
     for path in builds {
-        let ours = path.file_name() == Some(OsStr::new(&std::process::id().to_string()));
-        let build = path.file_name().and_then(|name| name.to_str()?.parse().ok()).and_then(Pid::from_raw);
-        if !ours && build.is_some_and(|build| test_kill_process(build).is_ok()) {
+        let build = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+        let pid = build.and_then(|build| Pid::from_raw(build as i32));
+        if build != Some(std::process::id()) && pid.is_some_and(|pid| test_kill_process(pid).is_ok()) {
             others = true;
             continue;
         }
@@ -130,14 +142,24 @@ fn clear(engine: &Engine, all: &Path) -> Result<(), Failure> {
         fs::wait_unlocked(&path.join("alive"));
         fs::remove_dir_all(&path)?;
     }
+    Ok((kept, others))
+}
+
+fn all(root: &Path) -> PathBuf {
+    root.join(".effai/scratch")
+}
+
+/// Sweeps; and where no other build runs, takes away what actions left that have not failed since. Gives what stays.
+fn clear(engine: &Engine) -> Result<Vec<PathBuf>, Failure> {
+    let (mut kept, others) = sweep(&engine.root)?;
     if others {
-        return Ok(());
+        return Ok(kept);
     }
     if !kept.is_empty() {
         let failed = engine.record.failed()?;
-        let failed: Vec<_> = failed.iter().map(|(label, key)| all.join(name(label, key))).collect();
-        for path in kept.iter().filter(|path| !failed.contains(path)) {
-            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }?;
+        let failed: Vec<_> = failed.iter().map(|(label, key)| all(&engine.root).join(name(label, key))).collect();
+        for path in kept.extract_if(.., |path| !failed.contains(path)) {
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }?;
         }
     }
     // Written beside their names; nobody misses one that was still to be renamed.
@@ -148,7 +170,7 @@ fn clear(engine: &Engine, all: &Path) -> Result<(), Failure> {
             }
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// Empties an action's directory.

@@ -87,7 +87,9 @@ fn held(case_dir: &Path, what: &str) -> Case {
     let run = format!("(echo runs > {}; cat {}; {what}) ; echo done > o", said.display(), go.display());
     let recipe = format!(
         "command \"quick\" {{ run \"sh\" \"-c\" \"cat a.txt > o\"; input \"a.txt\"; output \"o\"; }}\n\
-         command \"slow\" {{ run \"sh\" \"-c\" \"{run}\"; needs \"quick\"; output \"o\"; }}\n"
+         command \"slow\" {{ run \"sh\" \"-c\" \"{run}\"; needs \"quick\"; output \"o\"; \
+         untracked \"{dir}\"; }}\n",
+        dir = case_dir.display()
     );
     Case::with(vec!["quick".into(), "slow".into()], recipe)
 }
@@ -144,7 +146,10 @@ fn share(seed: u64, builds: usize) {
             lock = lock.display(),
             said = said.display()
         );
-        recipe += &format!("command \"{label}\" {{ run \"sh\" \"-c\" \"{run}\"; {needs}output \"x\"; }}\n");
+        recipe += &format!(
+            "command \"{label}\" {{ run \"sh\" \"-c\" \"{run}\"; {needs}output \"x\"; untracked \"{dir}\"; }}\n",
+            dir = shared.path().display()
+        );
     }
     let cases: Vec<Case> = (0..builds.div_ceil(2)).map(|_| Case::with(labels.clone(), recipe.clone())).collect();
     let cache = shared.path().join("cache");
