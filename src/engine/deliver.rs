@@ -76,8 +76,10 @@ impl Engine {
         fs::remove_dir_all(&staging)?;
         let mut placed = match self.store.blobs.materialise(&self.store.index, artifact, &staging, Purpose::Output) {
             Ok(placed) => placed,
-            Err(error) if error.is_repairable() => return Ok(Err(error)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                fs::remove_dir_all(&staging)?;
+                return if error.is_repairable() { Ok(Err(error)) } else { Err(error.into()) };
+            }
         };
         let aside = self.clear(&label, &dir, &before.into_iter().map(|(_, p)| p).collect::<Vec<_>>())?;
         if let Some(parent) = dir.parent() {
