@@ -16,12 +16,13 @@
 //! process that waits for one finds the key in the index and does not run it again.
 
 mod batch;
+mod check;
 mod line;
 mod outlook;
 mod pools;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ use crate::plan::{Index, Label};
 use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
 use crate::store::{Hold, Ingested, KeyLock, KeyRow, Purpose, Store};
 use crate::util::fs;
+
+pub use check::check;
 
 use batch::Batch;
 use line::Line;
@@ -150,6 +153,20 @@ enum Problem {
     Cancelled,
     /// The store lacks bytes of this input.
     InputGone(Index),
+}
+
+impl Problem {
+    /// As it is told where nothing can be made again.
+    fn failure(self, engine: &Engine) -> Failure {
+        match self {
+            Problem::Failed(failure) => failure,
+            Problem::Cancelled => Failure::target("it was stopped"),
+            Problem::InputGone(index) => {
+                Failure::environment(format!("the store lacks bytes of `{}`", engine.label(index)))
+                    .help("`effai cache verify --repair`, then build again")
+            }
+        }
+    }
 }
 
 struct Running {
@@ -474,7 +491,8 @@ impl Build<'_> {
     }
 
     fn start_what_can(&mut self) -> Result<(), Failure> {
-        if self.summary.failed > 0 && !self.options.keep_going {
+        let has_stopped = |build: &Self| build.summary.failed > 0 && !build.options.keep_going;
+        if has_stopped(self) {
             return Ok(());
         }
         let now = Instant::now();
@@ -482,7 +500,9 @@ impl Build<'_> {
         for index in again {
             self.line.enter(self.engine.plan().needs(index).pool, index);
         }
-        while let Some(index) = self.line.next(&self.pools) {
+        while !has_stopped(self)
+            && let Some(index) = self.line.next(&self.pools)
+        {
             self.start(index)?;
         }
         Ok(())
@@ -535,7 +555,8 @@ impl Build<'_> {
         self.pools.enter(pool, self.line.memory(index));
         self.states[index] = State::Running;
         (self.tell)(&Event::Started { label });
-        let work = self.work(index, &scratch, &log)?;
+        let threads = self.pools.threads(pool);
+        let work = Work::new(self.engine, index, &self.artifacts, threads, &scratch, &log)?;
         let started_at = jiff::Timestamp::now().to_string();
         self.build_id()?;
         self.ran.insert(index);
@@ -553,31 +574,6 @@ impl Build<'_> {
             let _ = sender.send(Message::Done(index, Box::new(done)));
         });
         Ok(())
-    }
-
-    /// What a worker thread has to know of an action.
-    fn work(&self, index: Index, scratch: &std::path::Path, log: &std::path::Path) -> Result<Work, Failure> {
-        let plan = self.engine.plan();
-        let inputs = plan.dependencies(index).map(|dependency| {
-            let artifact = self.artifacts[dependency.index].expect("a ready target's inputs are known");
-            (dependency.index, plan.name(dependency.index).to_owned(), artifact)
-        });
-        let pool = plan.needs(index).pool;
-        Ok(Work {
-            inputs: inputs.collect(),
-            job: Job {
-                decl: self.engine.decl(index)?,
-                inputs: BTreeMap::new(),
-                project: self.engine.root.clone(),
-                out: scratch.join("out"),
-                scratch: scratch.join("work"),
-                threads: self.pools.threads(pool),
-            },
-            pool,
-            scratch: scratch.to_owned(),
-            log: log.to_owned(),
-            store: self.engine.store.clone(),
-        })
     }
 
     fn hear(&mut self, index: Index, event: ActionEvent) {
@@ -793,6 +789,36 @@ struct Work {
 }
 
 impl Work {
+    fn new(
+        engine: &Engine,
+        index: Index,
+        artifacts: &[Option<Digest>],
+        threads: usize,
+        scratch: &Path,
+        log: &Path,
+    ) -> Result<Self, Failure> {
+        let plan = engine.plan();
+        let inputs = plan.dependencies(index).map(|dependency| {
+            let artifact = artifacts[dependency.index].expect("a ready target's inputs are known");
+            (dependency.index, plan.name(dependency.index).to_owned(), artifact)
+        });
+        Ok(Self {
+            inputs: inputs.collect(),
+            job: Job {
+                decl: engine.decl(index)?,
+                inputs: BTreeMap::new(),
+                project: engine.root.clone(),
+                out: scratch.join("out"),
+                scratch: scratch.join("work"),
+                threads,
+            },
+            pool: plan.needs(index).pool,
+            scratch: scratch.to_owned(),
+            log: log.to_owned(),
+            store: engine.store.clone(),
+        })
+    }
+
     fn run(mut self, runner: &dyn Runner, cancel: &Cancel, say: &mut dyn FnMut(ActionEvent)) -> Done {
         match self.lay_out() {
             Ok(()) => {}

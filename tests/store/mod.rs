@@ -1,5 +1,7 @@
 //! The store's upkeep, and many builds at once on one store.
 
+mod check;
+
 use std::path::{Path, PathBuf};
 
 use crate::support::Project;
