@@ -115,6 +115,19 @@ pub enum Event {
     },
     /// The build is over.
     Ended(Summary),
+    /// The store had grown past the size the project gives it, and was pruned.
+    Pruned {
+        /// Blobs deleted.
+        blobs: usize,
+        /// Bytes deleted.
+        bytes: u64,
+        /// Bytes that stay.
+        bytes_left: u64,
+        /// The size it may have.
+        bytes_max: u64,
+    },
+    /// The store has grown past its size and could not be pruned.
+    NotPruned(Failure),
     /// A target that is up to date is made again, to be compared.
     Checking {
         /// The target.

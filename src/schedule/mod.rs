@@ -20,6 +20,7 @@ mod check;
 mod line;
 mod outlook;
 mod pools;
+mod space;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -43,6 +44,7 @@ use batch::Batch;
 use line::Line;
 use outlook::{Outlook, Pending};
 use pools::Pools;
+use space::Space;
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -103,6 +105,7 @@ pub fn build(
         said_waiting: BTreeSet::new(),
         bytes_missing: BTreeSet::new(),
         pools: Pools::new(options.jobs),
+        space: Space::new([engine.root.join(".effai/scratch"), engine.store.root().to_owned()]),
         line: Line::default(),
         batch: Batch::default(),
         hold: None,
@@ -113,13 +116,23 @@ pub fn build(
         ready_us: HashMap::new(),
         ran: BTreeSet::new(),
         outlook: None,
-        engine,
+        engine: &mut *engine,
         options,
         cancel,
-        tell,
+        tell: &mut *tell,
         sender,
     };
-    build.run(&closure, &messages)
+    let summary = build.run(&closure, &messages)?;
+    // It no longer holds the store.
+    drop(build);
+    if summary.built > 0 {
+        match engine.prune_to_size() {
+            Ok(pruned) => pruned.iter().for_each(tell),
+            // The build is as good as without it.
+            Err(failure) => tell(&Event::NotPruned(failure)),
+        }
+    }
+    Ok(summary)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +212,7 @@ struct Build<'a> {
     said_waiting: BTreeSet<Index>,
     bytes_missing: BTreeSet<Index>,
     pools: Pools,
+    space: Space,
     line: Line,
     batch: Batch,
     /// Blobs stay while there is anything to do.
@@ -545,6 +559,10 @@ impl Build<'_> {
             return self.judge_dependents(index);
         }
         let lock = lock.expect("taken above");
+        let last_bytes = self.engine.last_size(&label)?;
+        if let Some(failure) = last_bytes.and_then(|bytes| self.space.shortage(bytes)) {
+            return self.failed(index, failure, None);
+        }
         self.engine.begin_changes();
         let judged = &self.judged[&index];
         let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());

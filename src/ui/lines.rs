@@ -14,7 +14,7 @@ use crate::event::{ActionEvent, Event, Outcome, Repeat, Summary, Verdict};
 use crate::failure::{Class, Failure};
 use crate::plan::Label;
 use crate::record::log_file;
-use crate::util::text::{bytes, duration};
+use crate::util::text::{bytes, count, duration};
 
 /// Progress appears for actions that take longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -383,6 +383,16 @@ impl Watcher for Lines {
                         counts.iter().filter(|(n, _)| **n > 0).map(|(n, word)| format!("{n} {word}")).collect();
                     self.say(&format!("checked: {}", parts.join(", ")));
                 }
+            }
+            Event::Pruned { .. } if self.settings.quiet => {}
+            Event::Pruned { blobs, bytes: gone, bytes_left, bytes_max } => {
+                let (gone, left, max) = (bytes(*gone), bytes(*bytes_left), bytes(*bytes_max));
+                let over = if bytes_left > bytes_max { "; projects stand on the rest" } else { "" };
+                let blobs = count(*blobs, "blob");
+                self.say(&format!("pruned the store: {gone} in {blobs} deleted, {left} left of {max}{over}"));
+            }
+            Event::NotPruned(failure) => {
+                self.say(&format!("{} the store was not pruned: {}", style::yellow("warning"), failure.message));
             }
             Event::Said { label, what } => self.said(label, what),
             Event::Outlook { done, to_run, running, left_ms } => {
