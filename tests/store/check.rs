@@ -1,5 +1,14 @@
 //! `effai build --check`: what two runs make is compared.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use effai::action::{Cancel, Cost, Ended, Job, Runner};
+use effai::engine::{Engine, Options};
+use effai::event::{ActionEvent, Event, Repeat};
+use effai::schedule::{BuildOptions, build};
+
 use crate::support::{Project, Run};
 
 /// A counter outside the project stands for a clock.
@@ -95,4 +104,45 @@ fn files_that_come_and_go_and_runs_that_fail_the_second_time_are_told() {
     assert_eq!(run.code, 1);
     assert!(run.stderr.contains("error: b: the second time: "), "{}", run.stderr);
     assert!(project.builds(&[]).is_empty(), "the first result stays");
+}
+
+/// Gives other bytes each time, whatever it is asked for.
+struct Counter(AtomicUsize);
+
+impl Runner for Counter {
+    fn run(
+        &self,
+        job: &Job,
+        _pool: effai::kind::Pool,
+        _log: &Path,
+        _cancel: &Cancel,
+        _said: &mut dyn FnMut(ActionEvent),
+    ) -> (Ended, Cost) {
+        let n = self.0.fetch_add(1, Ordering::SeqCst);
+        std::fs::write(job.out.join("o"), n.to_string()).expect("written");
+        (Ended::Done, Cost::default())
+    }
+}
+
+#[test]
+fn what_is_not_repeatable_by_declaration_is_passed_over() {
+    let project =
+        Project::new("cache dir=\"cache\"\ncommand \"m\" { run \"x\"; output \"o\"; }\nspeed \"s\" { of \"m\"; }");
+    let mut engine = Engine::open(&project.path("."), &Options::default()).expect("opens");
+    let chosen = engine.plan().select(&["m".to_owned(), "s".to_owned()]).expect("there");
+    let runner = Arc::new(Counter(AtomicUsize::new(0)));
+    let options = BuildOptions { runner: runner.clone(), ..BuildOptions::new(1) };
+    let cancel = Cancel::default();
+    build(&mut engine, &chosen, &options, &cancel, &mut |_| {}).expect("builds");
+    let mut found = Vec::new();
+    let tell = &mut |event: &Event| {
+        if let Event::Checked { label, found: what } = event {
+            found.push((label.to_string(), what.clone()));
+        }
+    };
+    let all_same = effai::schedule::check(&mut engine, &chosen, &options, &cancel, tell).expect("checks");
+    assert!(!all_same);
+    assert!(matches!(&found[0], (label, Repeat::Differs { .. }) if label == "m"), "{found:?}");
+    assert_eq!(found[1], ("s".into(), Repeat::NotRepeatable));
+    assert_eq!(runner.0.load(Ordering::SeqCst), 3, "two were built, one once more");
 }
