@@ -231,6 +231,14 @@ impl Engine {
         self.record.target(label)
     }
 
+    /// Bytes of a target's last artifact, where the store remembers.
+    pub fn last_size(&self, label: &Label) -> Result<Option<u64>, DbError> {
+        match self.record.target(label)? {
+            Some(state) => self.store.index.size(&state.key),
+            None => Ok(None),
+        }
+    }
+
     /// Why an optional source is not in a target's artifact, as far as that is remembered.
     pub fn left_out(&self, index: Index) -> Result<Option<String>, DbError> {
         match self.news.get(&index).or_else(|| self.known.get(&index)) {
@@ -408,6 +416,7 @@ impl Engine {
 fn read_recipes(root: &Path, kept: &Kept, options: &Options) -> Result<(KeptPlan, Digest), EngineError> {
     let recipes = load::load(root, options.profile.as_deref())?;
     let plan = Plan::new(recipes.decls, &recipes.sources)?;
+    kept.drop_other_profiles(&recipes.profiles);
     Ok(kept.put_plan(plan, recipes.read, recipes.settings))
 }
 

@@ -115,6 +115,66 @@ pub enum Event {
     },
     /// The build is over.
     Ended(Summary),
+    /// The store had grown past the size the project gives it, and was pruned.
+    Pruned {
+        /// Blobs deleted.
+        blobs: usize,
+        /// Bytes deleted.
+        bytes: u64,
+        /// Bytes that stay.
+        bytes_left: u64,
+        /// The size it may have.
+        bytes_max: u64,
+    },
+    /// The store has grown past its size and could not be pruned.
+    NotPruned(Failure),
+    /// A target that is up to date is made again, to be compared.
+    Checking {
+        /// The target.
+        label: Label,
+    },
+    /// A target was made again and compared, or passed over.
+    Checked {
+        /// The target.
+        label: Label,
+        /// What was found.
+        #[serde(flatten)]
+        found: Repeat,
+    },
+    /// All was compared.
+    AllChecked {
+        /// Targets that gave the same bytes.
+        same: usize,
+        /// Targets that gave others.
+        differ: usize,
+        /// Targets that failed the second time.
+        failed: usize,
+        /// Targets that are not repeatable by declaration.
+        passed_over: usize,
+    },
+}
+
+/// How a second run compares with what is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "found", rename_all = "kebab-case")]
+pub enum Repeat {
+    /// The same bytes.
+    Same,
+    /// Other bytes.
+    Differs {
+        /// The first file that differs, from the artifact's root.
+        path: String,
+        /// The first place in it: a tensor and an element, a line, a byte; none where one is no file.
+        place: Option<String>,
+        /// What is recorded there.
+        before: String,
+        /// What the second run gave there.
+        after: String,
+        /// Where the second result is kept, from the project's root.
+        kept: String,
+    },
+    /// Its kind says that two runs need not give the same bytes; it was not run.
+    NotRepeatable,
 }
 
 /// What the engine found out about a target before running it.

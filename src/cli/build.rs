@@ -10,9 +10,9 @@ use signal_hook::iterator::Signals;
 use super::{Global, Output, open};
 use crate::action::Cancel;
 use crate::engine::EngineError;
-use crate::event::Verdict;
+use crate::event::{Event, Verdict};
 use crate::failure::Failure;
-use crate::schedule::{BuildOptions, build};
+use crate::schedule::{BuildOptions, build, check};
 use crate::ui::{self, Watcher};
 
 /// Make targets: run what is stale, restore what some store has
@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Do not use artifacts of other runs; what is made is still kept
     #[arg(long)]
     no_cache: bool,
+    /// Then run the named targets once more, compare every file, and name the first difference
+    #[arg(long, conflicts_with = "dry_run")]
+    check: bool,
     /// How to show progress; `auto` is bars on a terminal, else a line every ten seconds
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     progress: Progress,
@@ -119,13 +122,18 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             root: engine.root.clone(),
         }))
     };
-    let result = build(&mut engine, &chosen, &options, &cancel, &mut |event| watcher.see(event));
+    let tell = &mut |event: &Event| watcher.see(event);
+    let result = build(&mut engine, &chosen, &options, &cancel, tell).and_then(|summary| {
+        let is_good = summary.failed == 0;
+        let is_checked = is_good && args.check && !cancel.is_asked();
+        if is_checked { check(&mut engine, &chosen, &options, &cancel, tell) } else { Ok(is_good) }
+    });
     watcher.end();
-    let summary = result?;
+    let is_good = result?;
     if interrupted.load(Ordering::SeqCst) {
         return Ok(130);
     }
-    Ok(watcher.worst().map_or(u8::from(summary.failed > 0), |class| class.exit_code()))
+    Ok(watcher.worst().map_or(u8::from(!is_good), |class| class.exit_code()))
 }
 
 fn dry_run(

@@ -82,8 +82,10 @@ impl Engine {
         fs::remove_dir_all(&staging)?;
         let mut placed = match self.store.blobs.materialise(&self.store.index, artifact, &staging, Purpose::Output) {
             Ok(placed) => placed,
-            Err(error) if error.is_repairable() => return Ok(Err(error)),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                fs::remove_dir_all(&staging)?;
+                return if error.is_repairable() { Ok(Err(error)) } else { Err(error.into()) };
+            }
         };
         // Of builds that deliver the same one after the other, not between each other's steps.
         let own = self.root.join(".effai");

@@ -76,9 +76,7 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(root: &Path, profile: Option<&str>) -> Self {
-        // `@` cannot stand in a profile's name by accident of spelling: it keeps the two apart.
-        let name = profile.map_or_else(|| "default".into(), |p| format!("@{}", p.replace('/', "~")));
-        Self { root: root.to_owned(), name }
+        Self { root: root.to_owned(), name: profile.map_or_else(|| "default".into(), file_name) }
     }
 
     fn path(&self, extension: &str) -> PathBuf {
@@ -120,6 +118,17 @@ impl Kept {
         fs::read(&self.path("decls")).ok().filter(|bytes| plan.has_decls(bytes))
     }
 
+    /// Takes away what was kept of profiles that the recipes no longer know.
+    pub(super) fn drop_other_profiles(&self, known: &[String]) {
+        for path in fs::list(&self.root.join(".effai/plan")).unwrap_or_default() {
+            let is_known =
+                |stem: &str| !stem.starts_with('@') || known.iter().any(|profile| file_name(profile) == stem);
+            if path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| !is_known(stem)) {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
     pub(super) fn drop_plan(&self) {
         let _ = fs::remove_file(&self.path("plan"));
     }
@@ -140,6 +149,11 @@ impl Kept {
     pub(super) fn drop_state(&self) {
         let _ = fs::remove_file(&self.path("state"));
     }
+}
+
+/// `@` cannot stand in a profile's name by accident of spelling: it keeps profiles and the default apart.
+fn file_name(profile: &str) -> String {
+    format!("@{}", profile.replace('/', "~"))
 }
 
 /// How this program looks.

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use super::{Engine, EngineError};
+use crate::event::Event;
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::record::Record;
-use crate::store::Standing;
+use crate::store::{Limits, Pruned, Standing};
 use crate::util::fs;
+use crate::util::text::parse_bytes;
 
 impl Engine {
     /// Reads the databases of the store and of every project that uses it, and holds their parts against each other.
@@ -32,6 +34,20 @@ impl Engine {
             }
         }
         Ok(standing)
+    }
+
+    /// Prunes the store to the size that the project gives it, where it has grown past that. What a project stands on
+    /// stays, and where others build nothing is done: the next build looks again. Gives what there is to tell.
+    pub fn prune_to_size(&self) -> Result<Option<Event>, Failure> {
+        let size = self.settings().cache_size.as_deref();
+        let Some(bytes_max) = size.and_then(|size| parse_bytes(size).ok()) else { return Ok(None) };
+        if self.store.index.bytes()? <= bytes_max {
+            return Ok(None);
+        }
+        let limits = Limits { bytes_max: Some(bytes_max), used_since: None };
+        let pruned = self.store.try_prune(&limits, &mut || self.standing())?;
+        let tell = |p: Pruned| Event::Pruned { blobs: p.blobs, bytes: p.bytes, bytes_left: p.bytes_left, bytes_max };
+        Ok(pruned.map(tell))
     }
 
     /// Lets every project that uses the store forget artifacts: the next build makes them anew. Only while the

@@ -1,6 +1,7 @@
 //! Readers and writers of file formats; no engine types.
 
 pub mod archive;
+pub mod compare;
 pub mod dataset;
 pub mod image;
 pub mod pickle;

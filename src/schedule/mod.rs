@@ -16,13 +16,15 @@
 //! process that waits for one finds the key in the index and does not run it again.
 
 mod batch;
+mod check;
 mod line;
 mod outlook;
 mod pools;
 mod scratch;
+mod space;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -38,11 +40,14 @@ use crate::store::{Hold, Ingested, KeyLock, KeyRow, Store};
 
 use crate::util::fs;
 
+pub use check::check;
+
 use batch::Batch;
 use line::Line;
 use outlook::{Outlook, Pending};
 use pools::Pools;
 use scratch::{Inputs, Scratch};
+use space::Space;
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -103,6 +108,7 @@ pub fn build(
         said_waiting: BTreeSet::new(),
         bytes_missing: BTreeSet::new(),
         pools: Pools::new(options.jobs),
+        space: Space::new([engine.root.join(".effai/scratch"), engine.store.root().to_owned()]),
         line: Line::default(),
         batch: Batch::default(),
         hold: None,
@@ -114,13 +120,23 @@ pub fn build(
         ready_us: HashMap::new(),
         ran: BTreeSet::new(),
         outlook: None,
-        engine,
+        engine: &mut *engine,
         options,
         cancel,
-        tell,
+        tell: &mut *tell,
         sender,
     };
-    build.run(&closure, &messages)
+    let summary = build.run(&closure, &messages)?;
+    // It no longer holds the store.
+    drop(build);
+    if summary.built > 0 {
+        match engine.prune_to_size() {
+            Ok(pruned) => pruned.iter().for_each(tell),
+            // The build is as good as without it.
+            Err(failure) => tell(&Event::NotPruned(failure)),
+        }
+    }
+    Ok(summary)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +174,20 @@ enum Problem {
     InputGone(Index),
 }
 
+impl Problem {
+    /// As it is told where nothing can be made again.
+    fn failure(self, engine: &Engine) -> Failure {
+        match self {
+            Problem::Failed(failure) | Problem::Undeclared(failure, _) => failure,
+            Problem::Cancelled => Failure::target("it was stopped"),
+            Problem::InputGone(index) => {
+                Failure::environment(format!("the store lacks bytes of `{}`", engine.label(index)))
+                    .help("`effai cache verify --repair`, then build again")
+            }
+        }
+    }
+}
+
 struct Running {
     key: Digest,
     manifest: Manifest,
@@ -188,6 +218,7 @@ struct Build<'a> {
     said_waiting: BTreeSet<Index>,
     bytes_missing: BTreeSet<Index>,
     pools: Pools,
+    space: Space,
     line: Line,
     batch: Batch,
     /// Blobs stay while there is anything to do.
@@ -488,7 +519,8 @@ impl Build<'_> {
     }
 
     fn start_what_can(&mut self) -> Result<(), Failure> {
-        if self.summary.failed > 0 && !self.options.keep_going {
+        let has_stopped = |build: &Self| build.summary.failed > 0 && !build.options.keep_going;
+        if has_stopped(self) {
             return Ok(());
         }
         let now = Instant::now();
@@ -496,7 +528,9 @@ impl Build<'_> {
         for index in again {
             self.line.enter(self.engine.plan().needs(index).pool, index);
         }
-        while let Some(index) = self.line.next(&self.pools) {
+        while !has_stopped(self)
+            && let Some(index) = self.line.next(&self.pools)
+        {
             self.start(index)?;
         }
         Ok(())
@@ -540,6 +574,10 @@ impl Build<'_> {
             return self.judge_dependents(index);
         }
         let lock = lock.expect("taken above");
+        let last_bytes = self.engine.last_size(&label)?;
+        if let Some(failure) = last_bytes.and_then(|bytes| self.space.shortage(bytes)) {
+            return self.failed(index, failure, None);
+        }
         let start_us = self.now_us();
         self.engine.begin_changes();
         let judged = &self.judged[&index];
@@ -550,7 +588,9 @@ impl Build<'_> {
         self.pools.enter(pool, self.line.memory(index));
         self.states[index] = State::Running;
         (self.tell)(&Event::Started { label });
-        let work = self.work(index, &scratch, &log)?;
+        let threads = self.pools.threads(pool);
+        let laid = self.scratch().inputs();
+        let work = Work::new(self.engine, index, &self.artifacts, threads, laid, &scratch, &log)?;
         let started_at = jiff::Timestamp::now().to_string();
         self.build_id()?;
         self.ran.insert(index);
@@ -567,32 +607,6 @@ impl Build<'_> {
             let _ = sender.send(Message::Done(index, Box::new(done)));
         });
         Ok(())
-    }
-
-    /// What a worker thread has to know of an action.
-    fn work(&self, index: Index, scratch: &std::path::Path, log: &std::path::Path) -> Result<Work, Failure> {
-        let plan = self.engine.plan();
-        let inputs = plan.dependencies(index).map(|dependency| {
-            let artifact = self.artifacts[dependency.index].expect("a ready target's inputs are known");
-            (dependency.index, plan.name(dependency.index).to_owned(), artifact)
-        });
-        let pool = plan.needs(index).pool;
-        Ok(Work {
-            inputs: inputs.collect(),
-            job: Job {
-                decl: self.engine.decl(index)?,
-                inputs: BTreeMap::new(),
-                project: self.engine.root.clone(),
-                out: scratch.join("out"),
-                scratch: scratch.join("work"),
-                threads: self.pools.threads(pool),
-            },
-            pool,
-            scratch: scratch.to_owned(),
-            log: log.to_owned(),
-            store: self.engine.store.clone(),
-            laid: self.scratch.as_ref().expect("it runs in one").inputs(),
-        })
     }
 
     fn scratch(&mut self) -> &mut Scratch {
@@ -843,6 +857,38 @@ struct Work {
 }
 
 impl Work {
+    fn new(
+        engine: &Engine,
+        index: Index,
+        artifacts: &[Option<Digest>],
+        threads: usize,
+        laid: Arc<Inputs>,
+        scratch: &Path,
+        log: &Path,
+    ) -> Result<Self, Failure> {
+        let plan = engine.plan();
+        let inputs = plan.dependencies(index).map(|dependency| {
+            let artifact = artifacts[dependency.index].expect("a ready target's inputs are known");
+            (dependency.index, plan.name(dependency.index).to_owned(), artifact)
+        });
+        Ok(Self {
+            inputs: inputs.collect(),
+            job: Job {
+                decl: engine.decl(index)?,
+                inputs: BTreeMap::new(),
+                project: engine.root.clone(),
+                out: scratch.join("out"),
+                scratch: scratch.join("work"),
+                threads,
+            },
+            pool: plan.needs(index).pool,
+            scratch: scratch.to_owned(),
+            log: log.to_owned(),
+            store: engine.store.clone(),
+            laid,
+        })
+    }
+
     fn run(mut self, runner: &dyn Runner, cancel: &Cancel, say: &mut dyn FnMut(ActionEvent)) -> Done {
         match self.lay_out() {
             Ok(()) => {}

@@ -107,8 +107,14 @@ impl Blobs {
 
     /// Where a blob lies, or would.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        let name = digest.to_string();
-        self.dir.join(&name[..2]).join(&name[2..])
+        self.dir.join(Self::name(digest))
+    }
+
+    /// The path of a blob from their directory.
+    pub(super) fn name(digest: &Digest) -> String {
+        let mut name = digest.to_string();
+        name.insert(2, '/');
+        name
     }
 
     /// Whether a blob is there.
@@ -154,13 +160,7 @@ impl Blobs {
     /// [`Blobs::sync`] does that for many artifacts at once, before the index names them. A blob that is there is
     /// believed only if the index remembers it as it looks: left by a build that was killed, it was never synced.
     pub fn ingest(&self, index: &Index, dir: &Path) -> Result<Ingested, StoreError> {
-        let mut files = Vec::new();
-        for entry in WalkDir::new(dir).min_depth(1).sort_by_file_name() {
-            let entry = entry.map_err(|source| StoreError::Walk { path: dir.to_owned(), source })?;
-            if !entry.file_type().is_dir() {
-                files.push(entry.into_path());
-            }
-        }
+        let files = files_below(dir)?;
         let taken: Vec<(Entry, bool)> =
             files.par_iter().map(|path| self.take(index, dir, path)).collect::<Result<_, _>>()?;
         let tree = Tree::new(taken.iter().map(|(entry, _)| entry.clone()).collect());
@@ -183,22 +183,14 @@ impl Blobs {
 
     /// One file; says whether its blob is new.
     fn take(&self, index: &Index, dir: &Path, path: &Path) -> Result<(Entry, bool), StoreError> {
-        let metadata = fs::at("look at", path, path.symlink_metadata())?;
-        let relative = path.strip_prefix(dir).expect("walked from there").to_owned();
-        if metadata.is_symlink() {
+        let (entry, metadata) = entry(dir, path)?;
+        let new = if entry.form == Form::Link {
             let target = fs::at("read the link", path, path.read_link())?;
-            let bytes = link_bytes(&target);
-            let digest = Digest::of(bytes);
-            let new = self.write(index, &digest, bytes)?;
-            return Ok((Entry { path: relative, form: Form::Link, digest, size: bytes.len() as u64 }, new));
-        }
-        if !metadata.is_file() {
-            return Err(StoreError::OddFile(path.to_owned()));
-        }
-        let form = if metadata.permissions().mode() & 0o111 != 0 { Form::Executable } else { Form::File };
-        let (digest, size) = fs::at("read", path, Digest::of_file(path))?;
-        let new = !self.is_kept(index, &digest) && self.take_content(path, &metadata, &digest)?;
-        Ok((Entry { path: relative, form, digest, size }, new))
+            self.write(index, &entry.digest, link_bytes(&target))?
+        } else {
+            !self.is_kept(index, &entry.digest) && self.take_content(path, &metadata, &entry.digest)?
+        };
+        Ok((entry, new))
     }
 
     fn take_content(&self, path: &Path, metadata: &std::fs::Metadata, digest: &Digest) -> Result<bool, StoreError> {
@@ -258,6 +250,44 @@ impl Blobs {
         let files = WalkDir::new(&*self.dir).into_iter().filter_map(Result::ok).filter(|e| e.file_type().is_file());
         files.filter_map(|e| e.metadata().ok()).fold((0, 0), |(bytes, n), m| (bytes + m.len(), n + 1))
     }
+}
+
+impl Tree {
+    /// The tree of a directory's files, which stay where they are.
+    pub fn of_dir(dir: &Path) -> Result<Self, StoreError> {
+        let files = files_below(dir)?;
+        let entries = files.par_iter().map(|path| Ok(entry(dir, path)?.0)).collect::<Result<_, StoreError>>()?;
+        Ok(Self::new(entries))
+    }
+}
+
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut files = Vec::new();
+    for entry in WalkDir::new(dir).min_depth(1).sort_by_file_name() {
+        let entry = entry.map_err(|source| StoreError::Walk { path: dir.to_owned(), source })?;
+        if !entry.file_type().is_dir() {
+            files.push(entry.into_path());
+        }
+    }
+    Ok(files)
+}
+
+/// What a file below a directory is to a tree.
+fn entry(dir: &Path, path: &Path) -> Result<(Entry, std::fs::Metadata), StoreError> {
+    let metadata = fs::at("look at", path, path.symlink_metadata())?;
+    let relative = path.strip_prefix(dir).expect("walked from there").to_owned();
+    if metadata.is_symlink() {
+        let target = fs::at("read the link", path, path.read_link())?;
+        let bytes = link_bytes(&target);
+        let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
+        return Ok((Entry { path: relative, form: Form::Link, digest, size }, metadata));
+    }
+    if !metadata.is_file() {
+        return Err(StoreError::OddFile(path.to_owned()));
+    }
+    let form = if metadata.permissions().mode() & 0o111 != 0 { Form::Executable } else { Form::File };
+    let (digest, size) = fs::at("read", path, Digest::of_file(path))?;
+    Ok((Entry { path: relative, form, digest, size }, metadata))
 }
 
 pub(super) fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {

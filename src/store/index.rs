@@ -106,6 +106,19 @@ impl Index {
         self.ask(|c| c.query_row(sql, [key.bytes()], read).optional())
     }
 
+    /// Bytes of the files of a key's artifact.
+    pub fn size(&self, key: &Digest) -> Result<Option<u64>, DbError> {
+        self.ask(|c| {
+            let mut statement = c.prepare_cached("SELECT size FROM keys WHERE key = ?1")?;
+            statement.query_row([key.bytes()], |row| row.get(0)).optional()
+        })
+    }
+
+    /// Bytes of all blobs that are remembered: the store's size without a walk.
+    pub fn bytes(&self) -> Result<u64, DbError> {
+        self.ask(|c| c.query_row("SELECT coalesce(sum(size), 0) FROM blobs", [], |row| row.get(0)))
+    }
+
     /// The keys that begin with these hexadecimal digits, lower case.
     pub fn keys_with(&self, digits: &str) -> Result<Vec<Digest>, DbError> {
         self.ask(|c| {

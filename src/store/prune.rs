@@ -71,6 +71,25 @@ impl Store {
             Mode::Delete => Some(self.gate.close(waiting)?),
             Mode::DryRun => None,
         };
+        self.prune_closed(limits, mode, standing)
+    }
+
+    /// Prunes if nobody uses the store now.
+    pub fn try_prune(
+        &self,
+        limits: &Limits,
+        standing: &mut dyn FnMut() -> Result<Vec<Standing>, Failure>,
+    ) -> Result<Option<Pruned>, Failure> {
+        let Some(_closed) = self.gate.try_close()? else { return Ok(None) };
+        self.prune_closed(limits, Mode::Delete, standing).map(Some)
+    }
+
+    fn prune_closed(
+        &self,
+        limits: &Limits,
+        mode: Mode,
+        standing: &mut dyn FnMut() -> Result<Vec<Standing>, Failure>,
+    ) -> Result<Pruned, Failure> {
         let standing = standing()?;
         let keys = self.index.keys()?;
         let named = keys.iter().map(|k| k.artifact).chain(standing.iter().flat_map(|s| s.artifacts.iter().copied()));

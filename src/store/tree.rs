@@ -50,6 +50,17 @@ pub enum Form {
     Link,
 }
 
+impl Form {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::File => "a file",
+            Form::Executable => "an executable file",
+            Form::Link => "a link",
+        }
+    }
+}
+
 /// Bytes that are not a tree.
 #[derive(Debug, thiserror::Error)]
 #[error("not a tree: line {line}")]

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Watcher, style};
-use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
+use crate::event::{ActionEvent, Event, Outcome, Repeat, Summary, Verdict};
 use crate::failure::{Class, Failure};
 use crate::plan::Label;
 use crate::record::log_file;
-use crate::util::text::{bytes, duration};
+use crate::util::text::{bytes, count, duration};
 
 /// Progress appears for actions that take longer than this.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -261,10 +261,7 @@ impl Lines {
         if self.settings.shown == Shown::All || (self.settings.shown == Shown::New && ran) {
             self.show_output(label);
         }
-        if let Some(Running { bar: Some(bar), .. }) = self.running.remove(label) {
-            bar.finish_and_clear();
-            self.bars.remove(&bar);
-        }
+        self.clear(label);
         let line = match outcome {
             Outcome::Fresh if self.settings.verbose => format!("{}   {label}", style::green("fresh")),
             Outcome::Fresh => return,
@@ -285,6 +282,30 @@ impl Lines {
             Outcome::Cancelled => format!("{} {label}", style::yellow("stopped")),
         };
         self.say(&line);
+    }
+
+    fn checked(&mut self, label: &Label, found: &Repeat) {
+        self.clear(label);
+        match found {
+            Repeat::Same | Repeat::NotRepeatable if self.settings.quiet => {}
+            Repeat::Same => self.say(&format!("{}    {label}", style::green("same"))),
+            Repeat::NotRepeatable => {
+                self.say(&format!("{}    {label}  not repeatable by declaration", style::dim("pass")));
+            }
+            Repeat::Differs { path, place, before, after, kept } => {
+                let place = place.as_ref().map(|place| format!(", {place}")).unwrap_or_default();
+                self.say(&format!("{} {label}  {path}{place}: {before} -> {after}", style::red("differs")));
+                self.say(&format!("        {} {kept}", style::cyan("kept:")));
+            }
+        }
+    }
+
+    /// A target's progress line goes.
+    fn clear(&mut self, label: &Label) {
+        if let Some(Running { bar: Some(bar), .. }) = self.running.remove(label) {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
     }
 
     /// The failures once more, where the eye ends up.
@@ -345,6 +366,33 @@ impl Watcher for Lines {
                 if !self.settings.quiet {
                     self.say(&format!("{}     {label}", style::cyan("run")));
                 }
+            }
+            Event::Checking { label } => {
+                self.running.insert(label.clone(), Running { since: Instant::now(), bar: None, phase: None });
+                if !self.settings.quiet {
+                    self.say(&format!("{}   {label}", style::cyan("check")));
+                }
+            }
+            Event::Checked { label, found } => self.checked(label, found),
+            Event::AllChecked { same, differ, failed, passed_over } => {
+                self.repeat_failures();
+                if !self.settings.quiet {
+                    let counts =
+                        [(same, "the same"), (differ, "differ"), (failed, "failed"), (passed_over, "passed over")];
+                    let parts: Vec<String> =
+                        counts.iter().filter(|(n, _)| **n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+                    self.say(&format!("checked: {}", parts.join(", ")));
+                }
+            }
+            Event::Pruned { .. } if self.settings.quiet => {}
+            Event::Pruned { blobs, bytes: gone, bytes_left, bytes_max } => {
+                let (gone, left, max) = (bytes(*gone), bytes(*bytes_left), bytes(*bytes_max));
+                let over = if bytes_left > bytes_max { "; projects stand on the rest" } else { "" };
+                let blobs = count(*blobs, "blob");
+                self.say(&format!("pruned the store: {gone} in {blobs} deleted, {left} left of {max}{over}"));
+            }
+            Event::NotPruned(failure) => {
+                self.say(&format!("{} the store was not pruned: {}", style::yellow("warning"), failure.message));
             }
             Event::Said { label, what } => self.said(label, what),
             Event::Outlook { done, to_run, running, left_ms } => {

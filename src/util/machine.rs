@@ -26,3 +26,9 @@ pub fn memory_bytes() -> Option<u64> {
     let line = text.lines().find(|l| l.starts_with("MemTotal"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
+
+/// Bytes that may still be written to the disk of a path, or of the nearest directory above it that is there.
+pub fn free_bytes(path: &std::path::Path) -> Option<u64> {
+    let stat = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok())?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,5 +1,8 @@
 //! The store's upkeep, and many builds at once on one store.
 
+mod check;
+mod quota;
+
 use std::path::{Path, PathBuf};
 
 use crate::support::Project;
