@@ -5,6 +5,7 @@
 pub mod check;
 pub mod decl;
 pub mod expand;
+pub mod format;
 pub mod glob;
 pub mod load;
 pub mod mistake;
@@ -13,4 +14,5 @@ pub mod outline;
 pub mod parse;
 pub mod schema;
 pub mod source;
+pub mod tokens;
 pub mod walk;
