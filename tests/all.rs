@@ -5,6 +5,7 @@ mod cli;
 mod diagnostics;
 mod engine;
 mod lsp;
+mod recipes;
 mod seeing;
 mod store;
 mod support;

@@ -1,5 +1,6 @@
 //! `command`: any program, with declared inputs and outputs.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -7,6 +8,7 @@ use serde::Deserialize;
 use super::{ActionCx, Kind};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
 
@@ -31,7 +33,13 @@ static SCHEMA: Schema = Schema::new(
     Schema::new("output", "A file or directory the program makes, from the directory it runs in.")
         .arg("path", Type::Text)
         .some(),
-    Schema::new("env", "Variables the program gets.").open(Type::Text),
+    Schema::new("env", "Variables the program gets, and their values.").open(Type::Text),
+    Schema::new(
+        "pass",
+        "Variables handed through from effai's own environment; a digest of each value, or that it is not set, is a \
+         fact. The program gets no others.",
+    )
+    .many_args("names", Type::Variable),
 ]);
 
 #[derive(Deserialize)]
@@ -41,6 +49,7 @@ struct Fields {
     needs: Vec<String>,
     output: Vec<String>,
     env: Option<Env>,
+    pass: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +67,22 @@ impl Kind for Command {
         1
     }
 
+    fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        let fields: Fields = decl.read();
+        let own: Vec<&String> = fields.env.iter().flat_map(|env| env.columns.keys()).collect();
+        for (i, name) in fields.pass.iter().flatten().enumerate().filter(|(_, name)| own.contains(name)) {
+            let message = format!("`{name}` is given a value and handed through");
+            problems.at(&format!("pass.{i}"), message, "and `env` gives it one", "take it out of one of the two");
+        }
+        let mut places = BTreeSet::new();
+        for (i, label) in fields.needs.iter().enumerate() {
+            if !places.insert(place(label)) && fields.needs.iter().filter(|l| *l == label).count() == 1 {
+                let message = format!("two artifacts would lie at `{}`", place(label));
+                problems.at(&format!("needs.{i}"), message, "the second", "give one of the targets another label");
+            }
+        }
+    }
+
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let dir = cx.scratch().join("work");
@@ -68,7 +93,7 @@ impl Kind for Command {
             }
         }
         for label in &fields.needs {
-            let to = dir.join(label);
+            let to = dir.join(place(label));
             fs::create_dir_all(to.parent().unwrap_or(&dir))?;
             fs::at("link", &to, std::os::unix::fs::symlink(cx.input(label), &to))?;
         }
@@ -86,6 +111,11 @@ impl Kind for Command {
         }
         Ok(())
     }
+}
+
+/// Where an artifact lies in the directory; one of an outer project, `/data/x`, as if it were the project's own.
+fn place(label: &str) -> &str {
+    label.trim_start_matches('/')
 }
 
 /// A file, followed through links; a link that leads to no file stays one.

@@ -4,6 +4,6 @@ mod graph;
 mod label;
 mod table;
 
-pub use graph::{Dependency, Index, Plan, Question, Role, UnknownTarget};
-pub use label::Label;
+pub use graph::{Dependency, Index, Plan, Question, Role, UnknownTarget, file_below};
+pub use label::{Label, resolve, seen_from};
 pub use table::{Lists, Texts};

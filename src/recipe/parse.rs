@@ -1,17 +1,66 @@
 //! KDL text to [`Node`]s: the only user of kdl.
+//!
+//! The parser recurses with braces and within block comments, so neither reaches it unbounded: a text too deep is
+//! refused first, and comments are handed over as blanks of the same length, which keeps every place.
+
+use std::borrow::Cow;
 
 use kdl::{KdlDocument, KdlError, KdlNode, KdlValue};
 
 use super::mistake::Mistake;
 use super::node::{Entry, Node, Scalar, Span};
 use super::source::Sources;
+use super::tokens::{Sort, is_newline, tokens};
+
+/// How deep braces may lie in one another: deeper than any recipe, and far from the end of a thread's stack.
+pub const DEPTH_MAX: usize = 48;
 
 /// Parses one recipe, or whole declarations of one. `file` is its number in `sources`, for spans and messages.
 pub fn parse(text: &str, file: u32, sources: &Sources) -> Result<Vec<Node>, Vec<Mistake>> {
-    match KdlDocument::parse_v2(text) {
+    let plain = without_comments(text, file, sources).map_err(|mistake| vec![mistake])?;
+    match KdlDocument::parse_v2(&plain) {
         Ok(document) => Converter { file, sources, mistakes: Vec::new() }.document(&document),
         Err(error) => Err(explain(text, file, sources, &error)),
     }
+}
+
+/// The text with blanks for its comments, byte for byte; refused where the parser would not come back from it.
+fn without_comments<'a>(text: &'a str, file: u32, sources: &Sources) -> Result<Cow<'a, str>, Mistake> {
+    let refuse = |message: &str, at: usize, len: usize, words: &str| {
+        let span = Span { file, start: at as u32, len: len as u32 };
+        Err(Mistake::new("recipe::syntax", message).mark(sources, span, words))
+    };
+    let mut plain = Cow::Borrowed(text);
+    let mut depth = 0_usize;
+    let mut slashdashes = 0;
+    for token in tokens(text) {
+        slashdashes = if token.sort == Sort::Slashdash { slashdashes + 1 } else { 0 };
+        match token.sort {
+            Sort::Open if depth == DEPTH_MAX => {
+                return refuse("braces lie too deep in one another", token.range.start, 1, "here");
+            }
+            Sort::Slashdash if slashdashes > DEPTH_MAX => {
+                return refuse("too many `/-` in a row", token.range.start, 2, "here");
+            }
+            Sort::Open => depth += 1,
+            Sort::Close => depth = depth.saturating_sub(1),
+            Sort::BlockComment if !token.closed => {
+                return refuse("this comment has no end", token.range.start, 2, "a `*/` is missing");
+            }
+            Sort::LineComment | Sort::BlockComment => {
+                let blanks = " ".repeat(token.range.len());
+                plain.to_mut().replace_range(token.range, &blanks);
+            }
+            Sort::Continued => {
+                let inside = &text[token.range.clone()];
+                let end = token.range.start + inside.trim_end_matches(is_newline).len();
+                let start = token.range.start + 1;
+                plain.to_mut().replace_range(start..end, &" ".repeat(end - start));
+            }
+            _ => {}
+        }
+    }
+    Ok(plain)
 }
 
 struct Converter<'a> {
@@ -175,6 +224,21 @@ mod tests {
         assert_eq!(complaint("// a comment\ndataset data/emoji {\n}\n"), expected);
         assert_eq!(complaint("a \"x/y\"\ndataset data/emoji\n"), expected);
         assert_eq!(complaint("model \"m\" {\n    train data/emoji { epochs 2; }\n}\n"), expected);
+    }
+
+    #[test]
+    fn what_the_parser_would_not_come_back_from_is_refused_or_kept_from_it() {
+        assert_eq!(complaint(&"a {".repeat(10_000)).0, "braces lie too deep in one another");
+        assert_eq!(complaint(&"/-".repeat(10_000)).0, "too many `/-` in a row");
+        assert_eq!(complaint("a /* b\n"), ("this comment has no end".into(), "/*".into()));
+        let stars = "/*".repeat(50_000) + &"*/".repeat(50_000);
+        let text =
+            format!("{stars}\n/*{}*/\na \\ /* é */ // {{\n  1 // b\n", "*/ ".repeat(0) + &"* / ".repeat(100_000));
+        let mut sources = Sources::default();
+        let file = sources.add(PathBuf::from("effai.kdl"), text.clone());
+        let nodes = parse(&text, file, &sources).expect("parses");
+        let one = nodes[0].entries[0].span;
+        assert_eq!((nodes.len(), &text[one.start as usize..][..one.len as usize]), (1, "1"));
     }
 
     #[test]

@@ -118,7 +118,8 @@ impl<'a> Reader<'a> {
     }
 
     fn newline(&mut self) {
-        let len = if self.rest().starts_with("\r\n") { 2 } else { self.rest().chars().next().map_or(0, char::len_utf8) };
+        let len =
+            if self.rest().starts_with("\r\n") { 2 } else { self.rest().chars().next().map_or(0, char::len_utf8) };
         self.at += len;
     }
 
@@ -228,7 +229,10 @@ mod tests {
     fn texts() {
         assert_eq!(words("a \"b c\" d=1 { e; }"), ["a", "\"b c\"", "d", "=", "1", "{", "e", ";", "}"]);
         assert_eq!(words("a // b\r\n/* /* */ { */c"), ["a", "// b", "\r\n", "/* /* */ { */", "c"]);
-        assert_eq!(words("a #\"\"}\"# #true /-1 \\ // x\n 2"), ["a", "#\"\"}\"#", "#true", "/-", "1", "\\ // x\n", "2"]);
+        assert_eq!(
+            words("a #\"\"}\"# #true /-1 \\ // x\n 2"),
+            ["a", "#\"\"}\"#", "#true", "/-", "1", "\\ // x\n", "2"]
+        );
         assert_eq!(words("a \"\"\"\n { \" \n \"\"\" (u8)2"), ["a", "\"\"\"\n { \" \n \"\"\"", "(", "u8", ")", "2"]);
         assert_eq!(words("a \"x\\\"{\" \"y \\\n  z\" \"\""), ["a", "\"x\\\"{\"", "\"y \\\n  z\"", "\"\""]);
         assert_eq!(words("a/*b*/c//d"), ["a", "/*b*/", "c", "//d"]);

@@ -31,7 +31,7 @@ use crate::engine::{Delivery, Engine, Judged};
 use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason};
-use crate::plan::{Index, Label};
+use crate::plan::{Index, Label, seen_from};
 use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
 use crate::store::{Hold, Ingested, KeyLock, KeyRow, Purpose, Store};
 use crate::util::fs;
@@ -558,17 +558,20 @@ impl Build<'_> {
     /// What a worker thread has to know of an action.
     fn work(&self, index: Index, scratch: &std::path::Path, log: &std::path::Path) -> Result<Work, Failure> {
         let plan = self.engine.plan();
-        let inputs = plan.dependencies(index).map(|dependency| {
-            let artifact = self.artifacts[dependency.index].expect("a ready target's inputs are known");
-            (dependency.index, plan.name(dependency.index).to_owned(), artifact)
-        });
+        let inputs = plan
+            .input_names(index)
+            .into_iter()
+            .map(|(name, input)| (input, name, self.artifacts[input].expect("a ready target's inputs are known")));
+        let mut decl = self.engine.decl(index)?;
+        // Its action knows it as its own project does, so that the bytes are those of a build of that project alone.
+        decl.label = Label::new(seen_from(&decl.base, decl.label.as_str()));
         let pool = plan.needs(index).pool;
         Ok(Work {
             inputs: inputs.collect(),
             job: Job {
-                decl: self.engine.decl(index)?,
+                decl,
                 inputs: BTreeMap::new(),
-                project: self.engine.root.clone(),
+                project: self.engine.root.join(plan.base(index)),
                 out: scratch.join("out"),
                 scratch: scratch.join("work"),
                 threads: self.pools.threads(pool),
@@ -814,7 +817,11 @@ impl Work {
             .and_then(|()| fs::create_dir_all(&self.job.scratch));
         made.map_err(|e| Problem::Failed(e.into()))?;
         for (index, label, artifact) in &self.inputs {
-            let dir = self.scratch.join("in").join(label.replace(':', "~"));
+            let dir = self.scratch.join("in").join(label.replace(':', "~").replacen(
+                '/',
+                "~",
+                usize::from(label.starts_with('/')),
+            ));
             match self.store.blobs.materialise(&self.store.index, artifact, &dir, Purpose::Input) {
                 Ok(_) => drop(self.job.inputs.insert(label.clone(), dir)),
                 Err(error) if error.is_repairable() => return Err(Problem::InputGone(*index)),
