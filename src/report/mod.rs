@@ -2,7 +2,7 @@
 //!
 //! [`numbers`] is what a report holds; [`retrieval`] makes its estimates; [`words`], [`tables`], [`figures`] and
 //! [`page`] are four readings of it. Of builds, [`graph`] draws what there is, [`trace`] what took the time, and
-//! [`why`] says what changed. [`reference`] is what may stand in a recipe.
+//! [`why`] says what changed. [`mod@reference`] is what may stand in a recipe.
 
 pub mod figures;
 pub mod graph;
