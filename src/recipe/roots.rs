@@ -21,7 +21,7 @@ pub struct Stand {
 
 /// The project that a directory lies in, within the largest that it belongs to.
 pub fn find(start: &Path) -> Result<Stand, LoadError> {
-    let own = find_root(start)?;
+    let own = find_root(&plain(start))?;
     let mut root = own.as_path();
     for above in own.ancestors().skip(1) {
         let file = above.join(PROJECT_FILE);
@@ -101,6 +101,7 @@ mod tests {
         assert_eq!(stand(""), at("", ""));
         assert_eq!(stand("packages/a"), at("", "packages/a"));
         assert_eq!(stand("packages/a/inner"), at("", "packages/a/inner"));
+        assert_eq!(stand("packages/a/other/../inner/."), at("", "packages/a/inner"));
         assert_eq!(stand("packages/a/other"), at("packages/a/other", ""));
     }
 }

@@ -81,9 +81,9 @@ struct Built {
     told: BTreeMap<String, &'static str>,
 }
 
-fn build_now(root: &Path, words: &[String], jobs: usize) -> Result<Built, Failure> {
+fn build_now(root: &Path, words: &[String], profile: Option<&str>, jobs: usize) -> Result<Built, Failure> {
     let fail = |e: effai::engine::EngineError| Failure::user(format!("{e:?}"));
-    let mut engine = Engine::open(root, &Options::default()).map_err(fail)?;
+    let mut engine = Engine::open(root, &Options { profile: profile.map(str::to_owned) }).map_err(fail)?;
     let chosen = engine.plan().select(words).map_err(|e| fail(e.into()))?;
     let runner = Arc::new(InProcess::default());
     let options = BuildOptions { runner: runner.clone(), tell_fresh: true, ..BuildOptions::new(jobs) };
@@ -105,8 +105,16 @@ fn build_now(root: &Path, words: &[String], jobs: usize) -> Result<Built, Failur
 }
 
 /// Builds the words' targets and holds everything against the model. `seen` are the identities that ever ran.
-fn check(root: &Path, graph: &Graph, words: &[String], jobs: usize, seen: &mut BTreeSet<String>) {
-    let built = build_now(root, words, jobs).expect("builds");
+fn check(
+    root: &Path,
+    graph: &Graph,
+    words: &[String],
+    profile: Option<&str>,
+    jobs: usize,
+    seen: &mut BTreeSet<String>,
+) {
+    let graph = &graph.under(profile);
+    let built = build_now(root, words, profile, jobs).expect("builds");
     let files = Files::read(root);
     let wanted = graph.closure(words);
     let mut outputs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -137,7 +145,7 @@ fn check(root: &Path, graph: &Graph, words: &[String], jobs: usize, seen: &mut B
         assert_eq!(got, *want, "{}: {} is not {}", target.label, got.escape_ascii(), want.escape_ascii());
     }
     // Once more: nothing to do.
-    let again = build_now(root, words, jobs).expect("builds");
+    let again = build_now(root, words, profile, jobs).expect("builds");
     assert!(again.ran.is_empty(), "ran again: {:?}", again.ran);
     assert!(again.told.values().all(|w| *w == "fresh"), "{:?}", again.told);
 }
@@ -158,7 +166,8 @@ fn one_graph(seed: u64) {
     let mut branches = vec![(graph.clone(), Files::read(&root))];
     for _ in 0..STEPS {
         let words = graph.some_labels(&mut rng);
-        check(&root, &graph, &words, 1 + rng.below(3), &mut seen);
+        let profile = (rng.below(3) == 0).then_some(graphs::PROFILE);
+        check(&root, &graph, &words, profile, 1 + rng.below(3), &mut seen);
         graphs::edit(&mut rng, &root, &mut graph, &mut branches);
     }
 }

@@ -1,5 +1,8 @@
 //! Recipes that include others, and projects within a project.
 
+use effai::plan::Plan;
+use effai::recipe::load;
+
 use crate::support::Project;
 
 const COPY: &str = "run \"cp\" \"in.txt\" \"x\"; input \"in.txt\"; output \"x\";";
@@ -136,4 +139,31 @@ fn one_recipe_included_by_two_projects_declares_targets_in_each() {
     }
     assert_eq!(project.builds(&["-j", "1"]), ["a/copy", "b/copy"]);
     assert_eq!((project.read("out/a/copy/x"), project.read("out/b/copy/x")), ("1".into(), "2".into()));
+}
+
+/// An adapter's directory names its base as its own project does.
+#[test]
+fn what_lies_alongside_is_had_by_both_names_or_refused() {
+    let project = Project::new("projects \"lib\"\nfeatures \"f\" { of \"lib/adapters/a\"; on \"lib/data/d\"; }\n");
+    project.write(
+        "lib/effai.kdl",
+        "dataset \"data/d\" { files \"t\" { glob \"t.csv\"; }; records \"r\" from=\"t\" file=\"t.csv\" { caption \"{c}\"; }; }\n\
+         model \"models/m\" { source path=\"m.zip\" { weights \"w\"; }; architecture \"bert\"; }\n\
+         adapter \"adapters/a\" { base \"models/m\"; method \"lora\"; target-modules \"*\"; train \"data/d\"; }\n",
+    );
+    let recipes = load::load(&project.path("."), None).expect("no mistakes");
+    let plan = Plan::new(recipes.decls, &recipes.sources).expect("a plan");
+    let names = plan.input_names(plan.find("f").expect("there"));
+    let (whole, own) = (plan.find("lib/models/m"), plan.find("models/m"));
+    assert_eq!((names.get("lib/models/m").copied(), names.get("models/m").copied()), (whole, whole));
+    assert_eq!(own, None);
+    project.edit(
+        "effai.kdl",
+        "features \"f\" { of \"lib/adapters/a\"; on \"lib/data/d\"; }",
+        "model \"models/m\" { source path=\"m.zip\" { weights \"w\"; }; architecture \"bert\"; }\n\
+         report \"r\" { compare \"models/m\" \"lib/adapters/a\"; test \"t\" on=\"lib/data/d\" split=\"test\"; }",
+    );
+    let run = project.effai(&["check"]);
+    assert_eq!(run.code, 2);
+    assert!(run.stderr.contains("`models/m` would be two different targets to `r`"), "{}", run.stderr);
 }
