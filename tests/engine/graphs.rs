@@ -41,7 +41,7 @@ pub(crate) struct Target {
     profile: Option<String>,
     tag: bool,
     inputs: Vec<&'static str>,
-    needs: Vec<String>,
+    pub(crate) needs: Vec<String>,
 }
 
 /// The profile that some targets have.
@@ -172,6 +172,11 @@ impl Target {
         self.label.strip_prefix("m-").map_or_else(|| "some".into(), |n| format!("some-{n}"))
     }
 
+    /// Whether its program fails.
+    pub(crate) fn fails(&self) -> bool {
+        self.op.starts_with("fail")
+    }
+
     /// What its program reads: files by name, then what it stands on in the order of the text.
     pub(crate) fn parts(&self, files: &Files, outputs: &BTreeMap<String, Vec<u8>>) -> Vec<(String, Vec<u8>)> {
         let mut parts: Vec<(String, Vec<u8>)> = files
@@ -295,7 +300,7 @@ impl Files {
 pub(crate) fn edit(rng: &mut Rng, root: &Path, graph: &mut Graph, branches: &mut Vec<(Graph, Files)>) {
     let file = root.join(OsStr::from_bytes(NAMES[rng.below(NAMES.len())]));
     let must_stay = ["a.txt", "b.txt", "d/x.txt", "e/s/z"].iter().any(|n| root.join(n) == file);
-    match rng.below(18) {
+    match rng.below(19) {
         // Content, often with the same size and within the clock's tick of the last write.
         0..=3 => {
             let _ = std::fs::remove_file(&file).ok().filter(|()| rng.below(2) == 0);
@@ -350,6 +355,11 @@ pub(crate) fn edit(rng: &mut Rng, root: &Path, graph: &mut Graph, branches: &mut
         16 => {
             let i = rng.below(graph.targets.len());
             graph.targets[i].profile = Some(rng.pick(&OPS).into());
+        }
+        // Broken until some edit gives it another op.
+        17 => {
+            let i = rng.below(graph.targets.len());
+            graph.targets[i].op = format!("fail-{i}");
         }
         13 => {
             let gone = [".effai", "out", ".effai/plan", ".effai/effai.db"][rng.below(4)];
