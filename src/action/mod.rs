@@ -189,13 +189,11 @@ fn start(job: &Job, pool: Pool, log: &Path) -> Result<(std::process::Child, Owne
         command.env("LANG", "C.UTF-8").env("TZ", "UTC");
     }
     // What the recipe has handed through, before what effai itself needs of its child.
-    command.envs(
-        job.decl
-            .variables()
-            .into_iter()
-            .filter_map(|name| Some((crate::env::passed(&name)?, name)))
-            .map(|(v, k)| (k, v)),
-    );
+    for name in job.decl.variables() {
+        if let Some(value) = crate::env::passed(&name) {
+            command.env(name, value);
+        }
+    }
     command.envs(crate::backend::CHILD_ENVIRONMENT.iter().copied());
     command.env("EFFAI_EVENTS", EVENTS_FD.to_string()).env("RAYON_NUM_THREADS", job.threads.to_string());
     command

@@ -9,12 +9,12 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use super::inputs::{SameName, input_names};
 use super::table::{Lists, Texts};
 use super::{Label, resolve, seen_from};
 use crate::kind::{self, Kind, Needs, Pool};
 use crate::recipe::check::fill_defaults;
 use crate::recipe::decl::Decl;
-use crate::recipe::glob;
 use crate::recipe::mistake::{Mistake, Mistakes, nearest};
 use crate::recipe::node::Span;
 use crate::recipe::schema::Type;
@@ -29,7 +29,7 @@ pub type Index = usize;
 pub struct Plan {
     labels: Texts,
     /// Targets in the order of their labels.
-    by_label: Vec<u32>,
+    pub(super) by_label: Vec<u32>,
     /// Places in [`kind::KINDS`].
     kinds: Vec<u8>,
     needs: Vec<u8>,
@@ -43,9 +43,9 @@ pub struct Plan {
     /// The directories of projects, and which one each target is of.
     bases: Texts,
     base_of: Vec<u16>,
-    tag_names: Texts,
+    pub(super) tag_names: Texts,
     /// Each target's tags: places in `tag_names`.
-    tags: Lists,
+    pub(super) tags: Lists,
     /// Where each declaration ends in `decls`.
     decl_ends: Vec<u64>,
     #[serde(skip)]
@@ -106,29 +106,6 @@ impl std::fmt::Debug for dyn Kind {
 fn kind_of(decl: &Decl) -> &'static dyn Kind {
     kind::find(&decl.kind).expect("a checked declaration is of a known kind")
 }
-
-/// What was asked for and is not there.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", self.message())]
-pub struct UnknownTarget {
-    /// What was asked for.
-    pub found: String,
-    /// The nearest label.
-    pub near: Option<String>,
-}
-
-impl UnknownTarget {
-    fn message(&self) -> String {
-        match self.found.strip_prefix(TAG) {
-            Some(tag) => format!("no target has the tag `{tag}`"),
-            None if glob::is_glob(&self.found) => format!("no target is matched by `{}`", self.found),
-            None => format!("there is no target `{}`", self.found),
-        }
-    }
-}
-
-/// The tags' own prefix on the command line.
-const TAG: &str = "tag:";
 
 impl Plan {
     /// Builds the graph. All mistakes are reported together.
@@ -315,86 +292,10 @@ impl Plan {
         self.tags.get(index).iter().map(|tag| self.tag_names.get(*tag as usize))
     }
 
-    /// What a target's action calls each artifact it stands on: the labels as its recipe has them, and for what lies
-    /// alongside also as the recipe has it that named it, since such a name is written into that artifact.
-    pub fn input_names(&self, index: Index) -> BTreeMap<String, Index> {
-        let dependencies = self.dependencies(index).map(|d| (d, self.name(d.index), self.base(d.index)));
-        input_names(self.base(index), &dependencies.collect::<Vec<_>>()).unwrap_or_else(|names| names.names)
-    }
-
     /// The target of this label.
     pub fn find(&self, label: &str) -> Option<Index> {
         let at = self.by_label.binary_search_by(|i| self.name(*i as usize).cmp(label)).ok()?;
         Some(self.by_label[at] as Index)
-    }
-
-    /// All labels but those of parts, sorted.
-    pub fn declared(&self) -> impl Iterator<Item = &str> {
-        self.by_label.iter().map(|i| self.name(*i as usize)).filter(|l| !l.contains(':'))
-    }
-
-    /// The targets that words of the command line name: labels, globs over labels, `tag:WORD`, or paths below `out/`.
-    /// Without words, every declared target (not parts).
-    pub fn select(&self, words: &[String]) -> Result<Vec<Index>, UnknownTarget> {
-        self.select_from("", words)
-    }
-
-    /// The same for somebody who stands in the project of this directory: what it calls its own comes first.
-    pub fn select_from(&self, base: &str, words: &[String]) -> Result<Vec<Index>, UnknownTarget> {
-        if words.is_empty() {
-            return Ok((0..self.len()).filter(|i| !self.is_part(*i) && self.is_below(base, *i)).collect());
-        }
-        let mut chosen = Vec::new();
-        for word in words {
-            let mut found = self.matching(base, word);
-            if found.is_empty() && !base.is_empty() {
-                found = self.matching("", word);
-            }
-            if found.is_empty() {
-                return Err(UnknownTarget { found: word.clone(), near: self.near(base, word) });
-            }
-            chosen.extend(found);
-        }
-        chosen.sort_unstable();
-        chosen.dedup();
-        Ok(chosen)
-    }
-
-    fn is_below(&self, base: &str, index: Index) -> bool {
-        base.is_empty() || self.name(index).strip_prefix(base).is_some_and(|rest| rest.starts_with('/'))
-    }
-
-    fn near(&self, base: &str, word: &str) -> Option<String> {
-        match word.strip_prefix(TAG) {
-            Some(tag) => nearest(tag, self.tag_names.iter()).map(|tag| format!("{TAG}{tag}")),
-            None => {
-                let own = self.declared().filter(|l| !base.is_empty() && l.starts_with(base));
-                let own: Vec<String> = own.map(|l| seen_from(base, l)).collect();
-                nearest(word, own.iter().map(String::as_str).chain(self.declared())).map(str::to_owned)
-            }
-        }
-    }
-
-    fn matching(&self, base: &str, word: &str) -> Vec<Index> {
-        let word = word.strip_prefix("./").unwrap_or(word).trim_end_matches('/');
-        let whole = resolve(base, word);
-        if let Some(index) = self.find(&whole) {
-            return vec![index];
-        }
-        if let Some(tag) = word.strip_prefix(TAG) {
-            let Some(tag) = self.tag_names.iter().position(|t| t == tag) else { return Vec::new() };
-            let tagged = |i: &Index| self.tags.get(*i).contains(&(tag as u32)) && self.is_below(base, *i);
-            return (0..self.len()).filter(tagged).collect();
-        }
-        if let Some(path) = word.strip_prefix("out/") {
-            // `out/models/x/config.json` means the target whose artifact holds that file.
-            return std::path::Path::new(path).ancestors().find_map(|p| self.find(p.to_str()?)).into_iter().collect();
-        }
-        if !glob::is_glob(word) {
-            return Vec::new();
-        }
-        let Ok(matcher) = glob::compile(&whole) else { return Vec::new() };
-        (0..self.len()).filter(|i| !self.is_part(*i) && matcher.is_match(self.name(*i))).collect()
     }
 
     /// The chosen targets and all they stand on, in topological order.
@@ -460,34 +361,6 @@ fn number(known: &mut HashMap<String, u32>, table: &mut Texts, text: &str) -> u3
     table.push(text);
     known.insert(text.to_owned(), number);
     number
-}
-
-/// Two artifacts that an action would call by one name.
-struct SameName {
-    name: String,
-    names: BTreeMap<String, Index>,
-}
-
-/// See [`Plan::input_names`]; dependencies with their labels and the directories of their projects.
-fn input_names(base: &str, dependencies: &[(Dependency, &str, &str)]) -> Result<BTreeMap<String, Index>, SameName> {
-    let mut names = BTreeMap::new();
-    let mut twice = None;
-    let mut add = |name: String, index: Index| {
-        if *names.entry(name.clone()).or_insert(index) != index {
-            twice.get_or_insert(name);
-        }
-    };
-    for (dependency, label, _) in dependencies {
-        add(seen_from(base, label), dependency.index);
-    }
-    let alongside = || dependencies.iter().filter(|(d, ..)| d.role == Role::Alongside);
-    for (_, _, other) in dependencies.iter().filter(|(d, _, other)| d.role == Role::Named && *other != base) {
-        alongside().for_each(|(dependency, label, _)| add(seen_from(other, label), dependency.index));
-    }
-    match twice {
-        None => Ok(names),
-        Some(name) => Err(SameName { name, names }),
-    }
 }
 
 fn pack(needs: &Needs) -> u8 {

@@ -148,7 +148,7 @@ pub fn examine(root: &Path, profile: Option<&str>, texts: &mut dyn Texts) -> Res
         settings: Settings::default(),
         targets: Vec::new(),
         files: Vec::new(),
-        projects: BTreeMap::new(),
+        projects: BTreeSet::new(),
         profiles: Vec::new(),
         read: Read::default(),
     };
@@ -183,8 +183,8 @@ struct Loader<'a> {
     /// With the directories of their projects.
     targets: Vec<(String, Node)>,
     files: Vec<(PathBuf, String)>,
-    /// Directories of projects, and where each was named.
-    projects: BTreeMap<String, Span>,
+    /// Directories of the projects below.
+    projects: BTreeSet<String>,
     profiles: Vec<String>,
     read: Read,
     texts: &'a mut dyn Texts,
@@ -268,7 +268,7 @@ impl Loader<'_> {
                     let message = format!("there are more than {PROJECTS_MAX} projects");
                     return self.not_found(message, span);
                 } else {
-                    self.projects.entry(dir.clone()).or_insert(span);
+                    self.projects.insert(dir.clone());
                     included.push(Recipe { base: dir, path });
                 }
             }
