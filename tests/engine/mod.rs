@@ -203,7 +203,7 @@ fn one_graph(seed: u64) {
         let profile = (rng.below(3) == 0).then_some(graphs::PROFILE);
         let way = Way { profile, jobs: 1 + rng.below(3), force: rng.below(8) == 0 };
         check(&root, &graph, &words, way, &mut seen);
-        if rng.below(4) == 0 {
+        if rng.below(10) == 0 {
             // With nothing edited between: what one profile keeps is not the other's.
             let profile = profile.is_none().then_some(graphs::PROFILE);
             check(&root, &graph, &words, Way { profile, force: false, ..way }, &mut seen);
