@@ -37,7 +37,7 @@ static SCHEMA: Schema = Schema::new(
     Schema::new(
         "pass",
         "Variables handed through from effai's own environment; a digest of each value, or that it is not set, is a \
-         fact. The program gets no others.",
+         fact.",
     )
     .many_args("names", Type::Variable),
 ]);
