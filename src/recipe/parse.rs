@@ -33,7 +33,16 @@ fn without_comments<'a>(text: &'a str, file: u32, sources: &Sources) -> Result<C
     let mut plain = Cow::Borrowed(text);
     let mut depth = 0_usize;
     let mut slashdashes = 0;
+    let mut line = Line::default();
     for token in tokens(text) {
+        let written = &text[token.range.clone()];
+        if let Some(mistake) = (token.sort == Sort::Word).then(|| odd_word(written)).flatten() {
+            let span = Span { file, start: token.range.start as u32, len: token.range.len() as u32 };
+            return Err(mistake(sources, span, written));
+        }
+        if !line.takes(token.sort) || (token.sort == Sort::Close && depth == 0) {
+            return refuse("something is not expected here", token.range.start, 1, "here");
+        }
         slashdashes = if token.sort == Sort::Slashdash { slashdashes + 1 } else { 0 };
         match token.sort {
             Sort::Open if depth == DEPTH_MAX => {
@@ -61,6 +70,68 @@ fn without_comments<'a>(text: &'a str, file: u32, sources: &Sources) -> Result<C
         }
     }
     Ok(plain)
+}
+
+type Explained = fn(&Sources, Span, &str) -> Mistake;
+
+/// What is wrong with a word that no recipe can hold, if anything: the parser goes on after each, deeper and deeper.
+fn odd_word(word: &str) -> Option<Explained> {
+    if word.starts_with('"') || word.trim_start_matches('#').starts_with('"') {
+        return None;
+    }
+    if word.contains('/') {
+        return Some(|sources, span, word| {
+            Mistake::new("recipe::bare_label", "a bare word cannot hold a slash")
+                .mark(sources, span, "needs quotes")
+                .help(format!("write it as \"{word}\""))
+        });
+    }
+    if word.starts_with('#') && !["#true", "#false", "#null", "#inf", "#-inf", "#nan"].contains(&word) {
+        return Some(|sources, span, word| {
+            Mistake::new("recipe::syntax", format!("`{}` is no keyword of KDL", word.escape_debug()))
+                .mark(sources, span, "not a keyword")
+                .help("there are: #true, #false, #null, #inf, #-inf, #nan")
+        });
+    }
+    word.contains(|c: char| "[]".contains(c) || c.is_control()).then_some(|sources, span, _| {
+        Mistake::new("recipe::syntax", "something is not expected here").mark(
+            sources,
+            span,
+            "a bare word has no such character",
+        )
+    })
+}
+
+/// How far a line is: whether `=` and parentheses may stand where they do.
+#[derive(Default)]
+struct Line {
+    last: Option<Sort>,
+    in_type: bool,
+    /// The last word is a property's value, or is to be one.
+    value: bool,
+}
+
+impl Line {
+    fn takes(&mut self, sort: Sort) -> bool {
+        let fits = match sort {
+            Sort::Equals => self.last == Some(Sort::Word) && !self.value && !self.in_type,
+            Sort::ParenOpen => !self.in_type,
+            Sort::ParenClose => self.in_type,
+            _ => true,
+        };
+        match sort {
+            Sort::BlockComment | Sort::LineComment | Sort::Continued => return true,
+            Sort::Newline | Sort::Semicolon | Sort::Open | Sort::Close => *self = Self::default(),
+            Sort::ParenOpen => self.in_type = true,
+            Sort::ParenClose => self.in_type = false,
+            Sort::Equals => self.value = true,
+            Sort::Word if !self.in_type => self.value = self.value && self.last != Some(Sort::Word),
+            Sort::Slashdash => self.value = false,
+            Sort::Word => {}
+        }
+        self.last = Some(sort);
+        fits
+    }
 }
 
 struct Converter<'a> {
@@ -231,6 +302,9 @@ mod tests {
         assert_eq!(complaint(&"a {".repeat(10_000)).0, "braces lie too deep in one another");
         assert_eq!(complaint(&"/-".repeat(10_000)).0, "too many `/-` in a row");
         assert_eq!(complaint("a /* b\n"), ("this comment has no end".into(), "/*".into()));
+        for garbage in ["a \0", "a ) ", "= ", "a = ", "} ", "a ] ", "#x ", "( ", "a = b = ", "x/y ", "a=1=2 "] {
+            assert!(!complaint(&garbage.repeat(20_000)).0.is_empty());
+        }
         let stars = "/*".repeat(50_000) + &"*/".repeat(50_000);
         let text =
             format!("{stars}\n/*{}*/\na \\ /* é */ // {{\n  1 // b\n", "*/ ".repeat(0) + &"* / ".repeat(100_000));

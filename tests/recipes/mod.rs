@@ -40,7 +40,10 @@ fn laying_out_keeps_what_a_recipe_says_and_its_comments_and_is_done_once() {
         let text = generate::recipe(&mut Rng::new(seed));
         let mut sources = Sources::default();
         let file = sources.add("effai.kdl".into(), text.clone());
-        let Ok(before) = parse::parse(&text, file, &sources) else { continue };
+        let kdl = kdl::KdlDocument::parse_v2(&text).is_ok();
+        let parsed = parse::parse(&text, file, &sources);
+        assert_eq!(parsed.is_ok(), kdl, "seed {seed}: what is refused before the parser is no KDL\n{text}");
+        let Ok(before) = parsed else { continue };
         good += 1;
         if let Some(pieces) = effai::recipe::texts::parse_in_pieces(&text, file) {
             assert_eq!(before, pieces, "seed {seed}:\n{text}");
