@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use crate::event::Verdict;
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest, Reason, facts};
-use crate::plan::{Index, Label, Plan, UnknownTarget};
+use crate::plan::{Index, Label, Plan, UnknownTarget, resolve};
 use crate::recipe::decl::Decl;
 use crate::recipe::load::{self, LoadError, Settings};
 use crate::recipe::mistake::Mistakes;
+use crate::recipe::roots::{self, Stand};
 use crate::recipe::source::Sources;
 use crate::record::{Record, TargetState};
 use crate::store::Store;
@@ -35,8 +36,10 @@ pub use deliver::{Delivered, Delivery};
 
 /// A project, opened.
 pub struct Engine {
-    /// The directory of `effai.kdl`.
+    /// The outermost project's directory.
     pub root: PathBuf,
+    /// The directory below it of the project that was opened; empty for the outermost.
+    pub base: String,
     /// Where artifacts live.
     pub store: Store,
     /// What happened here before.
@@ -121,7 +124,7 @@ impl Judged {
 impl Engine {
     /// Opens the project that `dir` lies in.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, EngineError> {
-        let root = load::find_root(dir)?;
+        let Stand { root, base } = roots::find(dir)?;
         let kept = Kept::new(&root, options.profile.as_deref());
         let (graph, graph_digest) = match kept.plan() {
             Some(graph) => graph,
@@ -137,6 +140,7 @@ impl Engine {
         let record = Record::at(&root.join(".effai/effai.db"));
         let mut engine = Self {
             root,
+            base,
             store,
             record,
             kept,
@@ -186,6 +190,31 @@ impl Engine {
     /// The recipes that were read, by their path from the root.
     pub fn recipes(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.graph.read.recipes()
+    }
+
+    /// The targets that words of the command line name, as [`Plan::select_from`] has it, without those that others
+    /// exclude. Without words: all of the project that was opened.
+    pub fn select(&self, words: &[String], excluded: &[String]) -> Result<Vec<Index>, EngineError> {
+        let mut chosen = self.plan().select_from(&self.base, words)?;
+        if !excluded.is_empty() {
+            let excluded = self.plan().select_from(&self.base, excluded)?;
+            chosen.retain(|index| excluded.binary_search(index).is_err());
+            if chosen.is_empty() {
+                let failure = Failure::user("--exclude takes out everything that was named");
+                return Err(failure.help("name more, or exclude less").into());
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// The target of this label, as the project that was opened calls it, or whole.
+    pub fn find(&self, label: &str) -> Option<Index> {
+        self.plan().find(&resolve(&self.base, label)).or_else(|| self.plan().find(label))
+    }
+
+    /// What the project that was opened makes by default.
+    pub fn default_words(&self) -> &[String] {
+        self.settings().default.get(&self.base).map_or(&[], Vec::as_slice)
     }
 
     /// The label of a target.
@@ -270,7 +299,7 @@ impl Engine {
     pub fn manifest(&self, index: Index, artifacts: &[Option<Digest>]) -> Result<Manifest, Failure> {
         let plan = &self.graph.plan;
         let artifact = |i: Index| artifacts[i].expect("dependencies are judged first");
-        let mut outside = self.sight.outside(plan, plan.reads(index));
+        let mut outside = self.sight.outside(plan, index);
         facts::manifest(plan, index, &self.decl(index)?, &artifact, &mut outside)
             .map_err(|f| f.within(plan.name(index)))
     }

@@ -55,6 +55,11 @@ pub fn path() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()
 }
 
+/// A variable that a recipe names to be handed through.
+pub fn passed(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
 /// Whether a program can be found.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;

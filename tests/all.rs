@@ -8,6 +8,7 @@ mod crash;
 mod diagnostics;
 mod engine;
 mod lsp;
+mod recipes;
 mod seeing;
 mod store;
 mod support;

@@ -13,7 +13,9 @@ use std::sync::{Mutex, OnceLock};
 
 use super::program::Program;
 use super::spawner::Request;
-use super::{Cancel, Cost, Ended, Job, NotStarted, Processes, Ran, Rules, conclude, sandbox, surroundings, undeclared};
+use super::{
+    Cancel, Cost, Ended, Job, NotStarted, Processes, Ran, Rules, conclude, passed, sandbox, surroundings, undeclared,
+};
 use crate::event::ActionEvent;
 use crate::failure::Failure;
 use crate::kind::{ActionCx, Launch, Pool};
@@ -111,6 +113,7 @@ impl Processes {
         // What waits for the network needs the user's own settings: indexes, proxies, certificates.
         let clear = pool != Pool::Network;
         let mut vars = if clear { surroundings(&home, &home) } else { Vec::new() };
+        vars.extend(passed(job));
         vars.extend(program.vars.iter().cloned());
         let user_home = crate::env::home().filter(|_| !clear);
         let rules = Rules {

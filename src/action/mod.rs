@@ -211,6 +211,7 @@ impl Processes {
             fs::create_dir_all(&home)?;
             vars = surroundings(&home, &job.scratch);
         }
+        vars.extend(passed(job));
         vars.extend(crate::backend::CHILD_ENVIRONMENT.iter().map(|(name, value)| (name.into(), value.into())));
         vars.push(("RAYON_NUM_THREADS".into(), job.threads.to_string().into()));
         let dir = job.scratch.clone().into();
@@ -281,6 +282,11 @@ fn surroundings(home: &Path, tmp: &Path) -> Vec<(OsString, OsString)> {
         ("LANG".into(), "C.UTF-8".into()),
         ("TZ".into(), "UTC".into()),
     ]
+}
+
+/// What the recipe has handed through.
+fn passed(job: &Job) -> impl Iterator<Item = (OsString, OsString)> {
+    job.decl.variables().into_iter().filter_map(|name| Some((OsString::from(&name), crate::env::passed(&name)?)))
 }
 
 /// Passes events on until the child closes its end; returns the failure it told, if any.

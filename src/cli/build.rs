@@ -18,8 +18,11 @@ use crate::ui::{self, Watcher};
 /// Make targets: run what is stale, restore what some store has
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Labels, globs over labels, or paths below out/; without any, the project's `default` or all
+    /// Labels, globs over labels, tag:WORD, or paths below out/; without any, the project's `default` or all
     targets: Vec<String>,
+    /// Leave these out: a label, glob or tag:WORD; what another target needs is made all the same
+    #[arg(long, value_name = "TARGET")]
+    exclude: Vec<String>,
     /// Actions at once, and threads for one that uses the whole machine
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
@@ -93,8 +96,8 @@ impl From<Shown> for ui::Shown {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let words = if args.targets.is_empty() { engine.settings().default.clone() } else { args.targets.clone() };
-    let chosen = engine.plan().select(&words)?;
+    let words = if args.targets.is_empty() { engine.default_words() } else { &args.targets };
+    let chosen = engine.select(words, &args.exclude)?;
     if args.dry_run {
         return dry_run(&mut engine, &chosen, args, output);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::{Engine, EngineError};
 use crate::fingerprint::{Digest, Manifest, Reason};
-use crate::plan::Label;
+use crate::plan::{Label, resolve, seen_from};
 use crate::recipe::schema::Type;
 use crate::recipe::walk::walk;
 use crate::report::why::{Changes, TargetChange};
@@ -48,12 +48,12 @@ fn names_of_facts(engine: &Engine, label: &str) -> Result<BTreeMap<String, Strin
     walk(engine.plan().kind(index).schema(), &decl.fields, &mut |visit| {
         if matches!(visit.ty, Type::Label | Type::NamedLabel) {
             let named = visit.value.as_str().unwrap_or_default();
-            names.insert(format!("{}.{}", decl.kind, visit.fact), named.to_owned());
+            names.insert(format!("{}.{}", decl.kind, visit.fact), resolve(&decl.base, named));
         }
     });
     for dependency in engine.plan().dependencies(index) {
         let other = engine.label(dependency.index);
-        names.insert(format!("alongside.{other}"), other.to_string());
+        names.insert(format!("alongside.{}", seen_from(&decl.base, other.as_str())), other.to_string());
         if let Some(part) = other.as_str().strip_prefix(&format!("{label}:")) {
             names.insert(format!("{}.part.{part}", decl.kind), other.to_string());
         }

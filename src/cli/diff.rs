@@ -94,7 +94,7 @@ fn of_digits(engine: &Engine, word: &str) -> Result<(Digest, Option<String>), En
     let digits = word.to_ascii_lowercase();
     if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         // Neither a label that ran nor digits: say which label is near.
-        engine.plan().select(std::slice::from_ref(&word.to_owned()))?;
+        engine.select(std::slice::from_ref(&word.to_owned()), &[])?;
         return Err(Failure::user(format!("`{word}` is neither a label nor the digits of a key")).into());
     }
     if digits.len() < DIGITS_MIN {

@@ -37,7 +37,7 @@ struct Explained {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.plan().select(std::slice::from_ref(&args.target))?;
+    let chosen = engine.select(std::slice::from_ref(&args.target), &[])?;
     let closure = engine.plan().closure(&chosen);
     let judged = engine.judge_all(&closure)?;
     for index in chosen {

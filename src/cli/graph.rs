@@ -15,8 +15,11 @@ const FACTS_MAX: usize = 40;
 /// Print the graph of targets, or draw it
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Labels or globs; without any, all
+    /// Labels, globs over labels, or tag:WORD; without any, all
     targets: Vec<String>,
+    /// Leave these out: a label, glob or tag:WORD
+    #[arg(long, value_name = "TARGET")]
+    exclude: Vec<String>,
     /// In which form
     #[arg(long, value_enum, default_value_t = Format::Tree)]
     format: Format,
@@ -46,7 +49,7 @@ enum Format {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.plan().select(&args.targets)?;
+    let chosen = engine.select(&args.targets, &args.exclude)?;
     let closure = engine.plan().closure(&chosen);
     let shown: Vec<usize> = closure.iter().copied().filter(|i| args.parts || !engine.label(*i).is_part()).collect();
     let format = if output.json { Format::Json } else { args.format };

@@ -41,11 +41,11 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
 fn label(engine: &Engine, word: &str) -> Result<Label, EngineError> {
     if Label::complaint(word.split(':').next().unwrap_or_default()).is_none() {
         let gone = Label::new(word);
-        if engine.plan().find(word).is_none() && !engine.record.runs(&gone, 1)?.is_empty() {
+        if engine.find(word).is_none() && !engine.record.runs(&gone, 1)?.is_empty() {
             return Ok(gone);
         }
     }
-    let chosen = engine.plan().select(std::slice::from_ref(&word.to_owned()))?;
+    let chosen = engine.select(std::slice::from_ref(&word.to_owned()), &[])?;
     match chosen[..] {
         [one] => Ok(engine.label(one).clone()),
         _ => Err(Failure::user(format!("`{word}` means {} targets", chosen.len())).help("name one").into()),

@@ -6,11 +6,13 @@ mod changes;
 mod check;
 mod diff;
 mod explain;
+mod fmt;
 mod graph;
 mod init;
 mod log;
 mod lsp;
 mod output;
+mod schema;
 mod status;
 mod trace;
 mod upkeep;
@@ -66,6 +68,8 @@ enum Command {
     Log(log::Args),
     Trace(trace::Args),
     Check(check::Args),
+    Fmt(fmt::Args),
+    Schema(schema::Args),
     Cache(cache::Args),
     Init(init::Args),
     Lsp(lsp::Args),
@@ -109,6 +113,8 @@ pub fn run() -> u8 {
         Command::Log(command) => log::run(&args.global, &command, &output),
         Command::Trace(command) => trace::run(&args.global, &command, &output),
         Command::Check(command) => check::run(&args.global, &command, &output),
+        Command::Fmt(command) => fmt::run(&args.global, &command, &output),
+        Command::Schema(command) => schema::run(&command, &output),
         Command::Cache(command) => cache::run(&args.global, &command, &output),
         Command::Init(command) => init::run(&args.global, &command, &output),
         Command::Lsp(command) => lsp::run(&args.global, &command, &output),

@@ -14,8 +14,11 @@ const REASONS_MAX: usize = 3;
 /// Say which targets are fresh, cached or stale, and why
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Labels or globs; without any, all
+    /// Labels, globs over labels, or tag:WORD; without any, all
     targets: Vec<String>,
+    /// Leave these out: a label, glob or tag:WORD
+    #[arg(long, value_name = "TARGET")]
+    exclude: Vec<String>,
     /// End with 1 if anything is stale
     #[arg(long)]
     check: bool,
@@ -23,7 +26,7 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.plan().select(&args.targets)?;
+    let chosen = engine.select(&args.targets, &args.exclude)?;
     let closure = engine.plan().closure(&chosen);
     let judged = engine.judge_all(&closure)?;
     let must_run = |judged: &Judged| matches!(judged.verdict, Verdict::Stale | Verdict::Waits);

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::fingerprint::evidence::{SeenFile, Stat};
 use crate::fingerprint::facts::Outside;
 use crate::fingerprint::{Digest, Fact};
-use crate::plan::{Plan, Question};
+use crate::plan::{Index, Plan, Question, file_below};
 use crate::recipe::glob::{self, Listing};
 use crate::util::text::escape;
 use crate::util::{fs, machine};
@@ -79,12 +79,16 @@ impl Sight {
                     self.answers[q] = Answer::File(self.number(PathBuf::from(path)));
                     self.changed[q] = true;
                 }
+                Question::Variable(name) => {
+                    let digest = crate::env::passed(name).map(|v| Digest::of(v.as_encoded_bytes()).to_string());
+                    self.text(q, digest.as_deref().unwrap_or_default());
+                }
                 Question::Tool(name) => {
                     let there = crate::env::find_program(name).is_some();
                     self.text(q, if there { "there" } else { "absent" });
                 }
                 Question::Machine => self.text(q, &machine::identity()),
-                Question::File(_) | Question::Glob(_) => {}
+                Question::File(_) | Question::Glob(..) => {}
             }
         }
         self.look_at_files(root, &new)?;
@@ -119,22 +123,23 @@ impl Sight {
     }
 
     /// The answers, as manifests ask for them.
-    pub(super) fn outside<'a>(&'a self, plan: &'a Plan, questions: &'a [u32]) -> impl Outside + 'a {
-        Asked { sight: self, plan, questions }
+    pub(super) fn outside<'a>(&'a self, plan: &'a Plan, index: Index) -> impl Outside + 'a {
+        Asked { sight: self, plan, questions: plan.reads(index), base: plan.base(index) }
     }
 
     /// The globs among the questions whose listings do not hold, listed again.
     fn list(&self, root: &Path, plan: &Plan, new: &[usize]) -> Result<Vec<(usize, Listing)>, Failure> {
         let stale = new.par_iter().filter_map(|q| {
-            let Question::Glob(pattern) = plan.question(*q) else { return None };
+            let Question::Glob(base, pattern) = plan.question(*q) else { return None };
             if let Answer::Files { walked, at_ns, .. } = &self.answers[*q]
                 && glob::holds(walked, *at_ns, root)
             {
                 return None;
             }
-            Some((*q, pattern))
+            Some((*q, base, pattern))
         });
-        let listed = stale.map(|(q, pattern)| glob::list(root, pattern).map(|listing| (q, listing)));
+        let listed = stale
+            .map(|(q, base, pattern)| glob::list_below(root, Path::new(base), pattern).map(|listing| (q, listing)));
         listed.collect::<Result<_, _>>().map_err(|e| Failure::environment(e.to_string()))
     }
 
@@ -223,6 +228,8 @@ struct Asked<'a> {
     sight: &'a Sight,
     plan: &'a Plan,
     questions: &'a [u32],
+    /// The project's directory, from which its recipes count paths.
+    base: &'a str,
 }
 
 impl Asked<'_> {
@@ -238,14 +245,25 @@ impl Asked<'_> {
 
 impl Outside for Asked<'_> {
     fn file(&mut self, path: &Path) -> Result<Fact, Failure> {
-        let question = Question::File(path.to_str().expect("a recipe's text"));
-        let Answer::File(number) = self.answer(question) else { return Ok(Fact::Missing) };
+        let path = file_below(self.base, path.to_str().expect("a recipe's text"));
+        let Answer::File(number) = self.answer(Question::File(&path)) else { return Ok(Fact::Missing) };
         Ok(self.seen(*number).fact.clone())
     }
 
     fn files(&mut self, pattern: &str) -> Result<Vec<(PathBuf, Fact)>, Failure> {
-        let Answer::Files { files, .. } = self.answer(Question::Glob(pattern)) else { return Ok(Vec::new()) };
-        Ok(files.iter().map(|i| self.seen(*i)).map(|f| (f.path.clone(), f.fact.clone())).collect())
+        let Answer::Files { files, .. } = self.answer(Question::Glob(self.base, pattern)) else {
+            return Ok(Vec::new());
+        };
+        let seen = files.iter().map(|i| self.seen(*i));
+        let own = |f: &SeenFile| f.path.strip_prefix(self.base).unwrap_or(&f.path).to_owned();
+        Ok(seen.map(|f| (own(f), f.fact.clone())).collect())
+    }
+
+    fn variable(&mut self, name: &str) -> Option<Digest> {
+        match self.answer(Question::Variable(name)) {
+            Answer::Text(text) => text.parse().ok(),
+            _ => None,
+        }
     }
 
     fn has_tool(&mut self, name: &str) -> bool {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Digest, Fact, Manifest};
 use crate::failure::Failure;
-use crate::plan::{Index, Plan, Role};
+use crate::plan::{Index, Plan, Role, resolve, seen_from};
 use crate::recipe::decl::Decl;
 use crate::recipe::glob;
 use crate::recipe::schema::Type;
@@ -18,6 +18,8 @@ pub trait Outside {
     fn file(&mut self, path: &Path) -> Result<Fact, Failure>;
     /// The project's files a glob stands for, and what each is.
     fn files(&mut self, glob: &str) -> Result<Vec<(PathBuf, Fact)>, Failure>;
+    /// A digest of the value of a variable; none where it is not set.
+    fn variable(&mut self, name: &str) -> Option<Digest>;
     /// Whether a program is on this machine.
     fn has_tool(&mut self, name: &str) -> bool;
     /// Who this machine is, for kinds that measure it.
@@ -46,7 +48,8 @@ pub fn manifest(
         let text = || visit.value.as_str().unwrap_or_default().to_owned();
         match visit.ty {
             Type::Label | Type::NamedLabel => {
-                let index = plan.find(&text()).expect("a planned target's references are planned");
+                let index =
+                    plan.find(&resolve(&decl.base, &text())).expect("a planned target's references are planned");
                 manifest.state(name(&visit.fact), Fact::Artifact(artifact(index)));
                 if visit.ty == Type::NamedLabel {
                     manifest.state(name(&format!("{}.label", visit.fact)), Fact::Text(text()));
@@ -56,6 +59,13 @@ pub fn manifest(
                 manifest.state(name(&visit.fact), Fact::Text(text()));
                 if let Err(e) = state_files(&mut manifest, &text(), visit.ty, outside) {
                     failure.get_or_insert(e);
+                }
+            }
+            Type::Variable => {
+                manifest.state(name(&visit.fact), Fact::Text(text()));
+                let fact = format!("variable.{}", text());
+                if !manifest.has(&fact) {
+                    manifest.state(fact, outside.variable(&text()).map_or(Fact::Missing, Fact::Variable));
                 }
             }
             Type::Tool => {
@@ -77,6 +87,7 @@ pub fn manifest(
                 manifest.state(name(&format!("part.{part}")), Fact::Artifact(artifact(dependency.index)));
             }
             Role::Alongside => {
+                let label = seen_from(&decl.base, label);
                 manifest.state(format!("alongside.{label}"), Fact::Artifact(artifact(dependency.index)));
             }
         }

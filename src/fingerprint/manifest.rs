@@ -40,7 +40,9 @@ pub enum Fact {
     Executable(Digest),
     /// A symbolic link that does not lead to a file; its target, with bytes outside printable ASCII as `%XX`.
     Link(String),
-    /// A file that is not there.
+    /// The value of an environment variable, which may be a secret.
+    Variable(Digest),
+    /// A file or a variable that is not there.
     Missing,
 }
 
@@ -99,6 +101,10 @@ impl Manifest {
                 Fact::Link(target) => {
                     hasher.update(b"l");
                     hasher.part(target.as_bytes());
+                }
+                Fact::Variable(digest) => {
+                    hasher.update(b"v");
+                    hasher.update(digest.bytes());
                 }
                 Fact::Missing => hasher.update(b"m"),
             }
@@ -195,6 +201,7 @@ impl fmt::Display for Fact {
             Fact::File(digest) => write!(f, "content {}", digest.short()),
             Fact::Executable(digest) => write!(f, "executable, content {}", digest.short()),
             Fact::Link(target) => write!(f, "link to {target}"),
+            Fact::Variable(digest) => write!(f, "value with digest {}", digest.short()),
             Fact::Missing => f.write_str("missing"),
         }
     }

@@ -1,5 +1,6 @@
 //! `command`: any program, with declared inputs and outputs.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -7,7 +8,7 @@ use serde::Deserialize;
 use super::{ActionCx, How, Kind, Launch, Needs, Pool};
 use crate::action::program::Program;
 use crate::failure::Failure;
-use crate::recipe::decl::Decl;
+use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
 
@@ -32,7 +33,13 @@ static SCHEMA: Schema = Schema::new(
     Schema::new("output", "A file or directory the program makes, from the directory it runs in.")
         .arg("path", Type::Text)
         .some(),
-    Schema::new("env", "Variables the program gets.").open(Type::Text),
+    Schema::new("env", "Variables the program gets, and their values.").open(Type::Text),
+    Schema::new(
+        "pass",
+        "Variables handed through from effai's own environment; a digest of each value, or that it is not set, is a \
+         fact.",
+    )
+    .many_args("names", Type::Variable),
     Schema::new(
         "untracked",
         "A path outside the project that the program may read and write; nobody looks whether it changes. For toolchains and caches.",
@@ -53,6 +60,7 @@ struct Fields {
     needs: Vec<String>,
     output: Vec<String>,
     env: Option<Env>,
+    pass: Option<Vec<String>>,
     untracked: Vec<String>,
 }
 
@@ -69,6 +77,22 @@ impl Kind for Command {
     /// 1: first.
     fn version(&self) -> u32 {
         1
+    }
+
+    fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        let fields: Fields = decl.read();
+        let own: Vec<&String> = fields.env.iter().flat_map(|env| env.columns.keys()).collect();
+        for (i, name) in fields.pass.iter().flatten().enumerate().filter(|(_, name)| own.contains(name)) {
+            let message = format!("`{name}` is given a value and handed through");
+            problems.at(&format!("pass.{i}"), message, "and `env` gives it one", "take it out of one of the two");
+        }
+        let mut places = BTreeSet::new();
+        for (i, label) in fields.needs.iter().enumerate() {
+            if !places.insert(place(label)) && fields.needs.iter().filter(|l| *l == label).count() == 1 {
+                let message = format!("two artifacts would lie at `{}`", place(label));
+                problems.at(&format!("needs.{i}"), message, "the second", "give one of the targets another label");
+            }
+        }
     }
 
     fn needs(&self, decl: &Decl) -> Needs {
@@ -96,7 +120,7 @@ impl Launch for Command {
             }
         }
         for label in &fields.needs {
-            link(cx.input(label), &dir.join(label))?;
+            link(cx.input(label), &dir.join(place(label)))?;
         }
         for path in &fields.untracked {
             program = program.uses(cx.project_file(crate::env::expand_home(path)));
@@ -109,6 +133,11 @@ impl Launch for Command {
         let fields: Fields = cx.decl.read();
         fields.output.iter().try_for_each(|path| keep(cx.scratch(), path, cx.out()))
     }
+}
+
+/// Where an artifact lies in the directory; one of an outer project, `/data/x`, as if it were the project's own.
+fn place(label: &str) -> &str {
+    label.trim_start_matches('/')
 }
 
 /// Lays a file out for the program; says whether it is a link, to where the program must then be let.

@@ -245,8 +245,14 @@ mod tests {
             fs::create_dir_all(&root.join(dir)).expect("a directory");
         }
         let fields = serde_json::json!({"path": "a.tgz", "sha256": sha256, "optional": optional});
-        let decl =
-            Decl { kind: "fetch".into(), label: Label::new("f"), fields, spans: std::collections::BTreeMap::new() };
+        let decl = Decl {
+            kind: "fetch".into(),
+            label: Label::new("f"),
+            base: String::new(),
+            tags: Vec::new(),
+            fields,
+            spans: std::collections::BTreeMap::new(),
+        };
         let mut events = Vec::new();
         let mut take = |event| events.push(event);
         let mut cx = ActionCx {

@@ -1,6 +1,7 @@
 //! What could stand at the cursor: kinds, fields, properties, words of a choice, labels, files.
 
 use std::ops::Range;
+use std::path::Path;
 
 use lsp_types::{
     CompletionItem, CompletionItemKind, CompletionTextEdit, Documentation, InsertTextFormat, MarkupContent, MarkupKind,
@@ -12,6 +13,7 @@ use super::hover::{node, property};
 use super::index::axes;
 use super::place::{On, Place, Value};
 use super::view::View;
+use crate::plan::seen_from;
 use crate::recipe::outline::Item;
 use crate::recipe::schema::{Args, Count, Prop, Schema, Type};
 use crate::util::fs;
@@ -95,7 +97,8 @@ fn values(
         Some(Type::Label | Type::NamedLabel) => labels(view, place, &quoting),
         Some(Type::File | Type::Glob) => {
             let written = view.text()[quoting.range.start..offset.max(quoting.range.start)].to_owned();
-            files(view, &written, &quoting)
+            let top = place.path().first().map(|item| item.name.text.clone());
+            files(view, &view.files_from(top.as_deref()), &written, &quoting)
         }
         Some(Type::Bool) if !quoted => ["#true", "#false"].map(|w| Offer::plain(w, CompletionItemKind::VALUE)).into(),
         _ => Vec::new(),
@@ -126,7 +129,8 @@ fn labels(view: &View<'_>, place: &Place<'_>, quoting: &Quoting) -> Vec<Offer> {
     let is_own = |whole: &super::project::Place| whole.path == view.path && Some(&whole.bytes) == own.as_ref();
     let mut offers = Vec::new();
     for target in view.index().targets.iter().filter(|t| !is_own(&t.whole)) {
-        for mut offer in quoting.offers(target.label.labels.iter().cloned(), CompletionItemKind::REFERENCE) {
+        let labels = target.label.labels.iter().map(|label| seen_from(view.base(), label));
+        for mut offer in quoting.offers(labels, CompletionItemKind::REFERENCE) {
             offer.detail = Some(target.kind.to_owned());
             offers.push(offer);
         }
@@ -135,12 +139,12 @@ fn labels(view: &View<'_>, place: &Place<'_>, quoting: &Quoting) -> Vec<Offer> {
 }
 
 /// The entries of the directory that is written so far.
-fn files(view: &View<'_>, written: &str, quoting: &Quoting) -> Vec<Offer> {
+fn files(view: &View<'_>, from: &Path, written: &str, quoting: &Quoting) -> Vec<Offer> {
     let above = written.rfind('/').map_or("", |slash| &written[..=slash]);
     if above.split('/').any(|part| part == "..") || above.starts_with('/') {
         return Vec::new();
     }
-    let Ok(entries) = fs::entries(&view.project.root.join(above)) else { return Vec::new() };
+    let Ok(entries) = fs::entries(&view.project.root.join(from).join(above)) else { return Vec::new() };
     let mut offers = Vec::new();
     for (name, is_dir) in entries.into_iter().take(FILES_MAX) {
         let own = above.is_empty() && matches!(name.as_str(), "out" | "target");

@@ -6,6 +6,8 @@ use super::grammar;
 use super::place::{On, Place};
 use super::view::View;
 use crate::recipe::glob;
+use crate::recipe::load::PROJECT_FILE;
+use crate::recipe::roots::plain;
 use crate::recipe::schema::Type;
 
 /// Files that a glob is followed to.
@@ -48,14 +50,19 @@ pub(super) enum Declarations {
 /// The files a path or a glob under the cursor stands for.
 fn files(view: &View<'_>, offset: usize) -> Option<Vec<Location>> {
     let place = Place::at(&view.recipe.outline, offset);
-    let meaning = grammar::meaning(&place.path())?;
+    let place_of = place.path();
+    let meaning = grammar::meaning(&place_of)?;
     let On::Value(value) = place.on else { return None };
     let word = value.word?;
     if !matches!(meaning.word(word, value.number)?, Type::File | Type::Glob) {
         return None;
     }
-    let found = glob::expand(&view.project.root, &word.text).ok()?;
-    let uris = found.iter().take(FILES_MAX).filter_map(|path| view.documents.uri(&view.project.root.join(path)));
+    let top = place_of.first().map(|item| item.name.text.as_str());
+    let suffix = if top == Some("projects") { format!("/{PROJECT_FILE}") } else { String::new() };
+    let pattern = format!("{}{suffix}", word.text.trim_end_matches('/'));
+    let found = glob::list_below(&view.project.root, &view.files_from(top), &pattern).ok()?.files;
+    let paths = found.iter().take(FILES_MAX).map(|path| view.project.root.join(plain(path)));
+    let uris = paths.filter_map(|path| view.documents.uri(&path));
     Some(uris.map(|uri| Location::new(uri, Range::default())).collect())
 }
 

@@ -5,9 +5,10 @@ use std::io::Write;
 
 use lsp_types::{
     CompletionOptions, CompletionParams, DidChangeTextDocumentParams, DidCloseTextDocumentParams,
-    DidOpenTextDocumentParams, DocumentSymbolParams, GotoDefinitionParams, HoverParams, HoverProviderCapability, OneOf,
-    PositionEncodingKind, ReferenceParams, RenameOptions, RenameParams, ServerCapabilities, TextDocumentPositionParams,
-    TextDocumentSyncCapability, TextDocumentSyncKind, TextDocumentSyncOptions, Uri, WorkDoneProgressOptions,
+    DidOpenTextDocumentParams, DocumentFormattingParams, DocumentSymbolParams, GotoDefinitionParams, HoverParams,
+    HoverProviderCapability, OneOf, PositionEncodingKind, ReferenceParams, RenameOptions, RenameParams,
+    ServerCapabilities, TextDocumentPositionParams, TextDocumentSyncCapability, TextDocumentSyncKind,
+    TextDocumentSyncOptions, TextEdit, Uri, WorkDoneProgressOptions,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ use super::project::Project;
 use super::transport::Refusal;
 use super::view::View;
 use super::{Server, completion, hover, read, rename, symbols};
+use crate::recipe::format::formatted;
+use crate::recipe::source::Sources;
 
 /// What the server can do, in the words of `initialize`.
 pub(super) fn capabilities(encoding: Encoding) -> Value {
@@ -41,6 +44,7 @@ pub(super) fn capabilities(encoding: Encoding) -> Value {
         definition_provider: Some(OneOf::Left(true)),
         references_provider: Some(OneOf::Left(true)),
         document_symbol_provider: Some(OneOf::Left(true)),
+        document_formatting_provider: Some(OneOf::Left(true)),
         rename_provider: Some(OneOf::Right(RenameOptions {
             prepare_provider: Some(true),
             work_done_progress_options: WorkDoneProgressOptions::default(),
@@ -65,6 +69,16 @@ pub(super) fn watch_request() -> Value {
             "registerOptions": { "watchers": [{ "globPattern": "**/*.kdl" }] },
         }]},
     })
+}
+
+/// The whole text laid out as `effai fmt` does; nothing where it is that already or is not KDL yet.
+fn formatting(view: &View<'_>) -> Vec<TextEdit> {
+    let mut sources = Sources::default();
+    let file = sources.add(view.path.clone(), view.text().to_owned());
+    match formatted(view.text(), file, &sources) {
+        Ok(new) if new != view.text() => vec![TextEdit::new(view.range(&(0..view.text().len())), new)],
+        _ => Vec::new(),
+    }
 }
 
 impl<W: Write> Server<W> {
@@ -96,6 +110,10 @@ impl<W: Write> Server<W> {
             "textDocument/documentSymbol" => {
                 let uri = read::<DocumentSymbolParams>(params)?.text_document.uri;
                 self.view(&uri, |view| Ok(symbols::symbols(view)))
+            }
+            "textDocument/formatting" => {
+                let uri = read::<DocumentFormattingParams>(params)?.text_document.uri;
+                self.view(&uri, |view| Ok(formatting(view)))
             }
             _ => Err(Refusal::new(Refusal::METHOD_NOT_FOUND, format!("there is no `{method}` here"))),
         }

@@ -1,6 +1,7 @@
 //! What may stand where in a recipe: the kinds' schemas, and what is no kind's.
 
 use crate::kind::{self, KINDS};
+use crate::recipe::grammar::{MATRIX, PROFILE, SETTINGS, TAGS};
 use crate::recipe::outline::{Item, Word};
 use crate::recipe::schema::{Args, Prop, Schema, Type};
 
@@ -31,26 +32,6 @@ pub(super) enum Sort {
     /// `profile` of a declaration of this kind.
     Profile(&'static Schema),
 }
-
-static SETTINGS: [Schema; 4] = [
-    Schema::new("project", "The project's name.").arg("name", Type::Text),
-    Schema::new("recipes", "Recipes to read besides this file, by path or glob from the project's root.")
-        .many_args("recipes", Type::Glob),
-    Schema::new("cache", "Where the store of artifacts is, and how large it may grow.").props(&[
-        Prop::new("size", Type::Text, "how large it may grow, such as \"20 GiB\""),
-        Prop::new("dir", Type::Text, "where it is, from the project's root"),
-    ]),
-    Schema::new("default", "What `effai build` makes when nothing is named.").many_args("targets", Type::Label),
-];
-
-static MATRIX: Schema = Schema::new(
-    "matrix",
-    "Makes one target for each combination of its values: {NAME} in the label and in any text is replaced.",
-);
-
-static PROFILE: Schema =
-    Schema::new("profile", "Fields laid over the declaration's when it is built with --profile NAME.")
-        .arg("name", Type::Text);
 
 static FREE: Schema = Schema::new("", "");
 
@@ -103,6 +84,7 @@ impl Meaning {
         if let Sort::Target = self.sort {
             all.push(Meaning { schema: &MATRIX, sort: Sort::Matrix });
             all.push(Meaning { schema: &PROFILE, sort: Sort::Profile(self.schema) });
+            all.push(Meaning { schema: &TAGS, sort: Sort::Field });
         }
         all
     }

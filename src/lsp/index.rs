@@ -9,6 +9,7 @@ use std::path::Path;
 use super::documents::Recipe;
 use super::grammar::{self, Meaning, Sort};
 use super::project::Place;
+use crate::plan::resolve;
 use crate::recipe::outline::{Item, Word};
 use crate::recipe::schema::Type;
 
@@ -39,6 +40,13 @@ pub(super) struct Reference {
     pub(super) within: Option<usize>,
 }
 
+/// A recipe, and the project it is read for.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    path: &'a Path,
+    base: &'a str,
+}
+
 /// A label as it is written.
 #[derive(Debug)]
 pub(super) struct Written {
@@ -48,7 +56,9 @@ pub(super) struct Written {
     pub(super) inner: std::ops::Range<usize>,
     /// As it stands there, `models/q{bits}`.
     pub(super) text: String,
-    /// What it means: several in a matrix.
+    /// The directory of the project whose recipe it stands in.
+    pub(super) base: String,
+    /// What it means, whole: several in a matrix.
     pub(super) labels: Vec<String>,
 }
 
@@ -58,20 +68,27 @@ impl Written {
         self.labels.iter().any(|l| l == label)
     }
 
+    /// As it stands there, as a label of the outermost project.
+    pub(super) fn whole(&self) -> String {
+        resolve(&self.base, &self.text)
+    }
+
     /// Whether a matrix makes labels of it.
     pub(super) fn is_pattern(&self) -> bool {
-        self.labels.len() != 1 || self.labels[0] != self.text
+        self.labels.len() != 1 || self.labels[0] != self.whole()
     }
 }
 
 impl Index {
     /// Reads recipes, given with their paths from the root.
-    pub(super) fn of<'a>(recipes: impl IntoIterator<Item = (&'a Path, &'a Recipe)>) -> Self {
+    /// Each with the directory of the project it is read for.
+    pub(super) fn of<'a>(recipes: impl IntoIterator<Item = (&'a Path, &'a str, &'a Recipe)>) -> Self {
         let mut index = Self::default();
-        for (path, recipe) in recipes {
+        for (path, base, recipe) in recipes {
+            let at = At { path, base };
             for item in recipe.outline.items.iter().filter(|item| !item.ignored) {
                 if let Some(meaning) = grammar::top(&item.name.text) {
-                    index.top(path, item, meaning);
+                    index.top(at, item, meaning);
                 }
             }
         }
@@ -95,32 +112,32 @@ impl Index {
         all.into_iter().find(|w| w.place.path == path && w.place.bytes.start <= offset && offset <= w.place.bytes.end)
     }
 
-    fn top(&mut self, path: &Path, item: &Item, meaning: Meaning) {
+    fn top(&mut self, at: At<'_>, item: &Item, meaning: Meaning) {
         let axes = axes(item);
         let within = match (meaning.sort, item.args().next()) {
             (Sort::Target, Some(word)) if !word.text.is_empty() => {
-                let whole = Place { path: path.to_owned(), bytes: item.range.clone() };
-                let label = written(path, word, &axes);
+                let whole = Place { path: at.path.to_owned(), bytes: item.range.clone() };
+                let label = written(at, word, &axes);
                 self.targets.push(Target { kind: meaning.schema.name, whole, label });
                 Some(self.targets.len() - 1)
             }
             _ => None,
         };
-        self.references(path, item, meaning, within, &axes);
+        self.references(at, item, meaning, within, &axes);
     }
 
-    fn references(&mut self, path: &Path, item: &Item, meaning: Meaning, within: Option<usize>, axes: &[Axis]) {
+    fn references(&mut self, at: At<'_>, item: &Item, meaning: Meaning, within: Option<usize>, axes: &[Axis]) {
         let mut number = 0;
         for word in item.words.iter().filter(|w| !w.ignored) {
             let ty = meaning.word(word, number);
             number += usize::from(word.key.is_none());
             if matches!(ty, Some(Type::Label | Type::NamedLabel)) && !word.text.is_empty() {
-                self.references.push(Reference { label: written(path, word, axes), within });
+                self.references.push(Reference { label: written(at, word, axes), within });
             }
         }
         for child in item.children() {
             if let Some(meaning) = meaning.child(&child.name.text) {
-                self.references(path, child, meaning, within, axes);
+                self.references(at, child, meaning, within, axes);
             }
         }
     }
@@ -147,13 +164,14 @@ pub(super) fn axes(item: &Item) -> Vec<Axis> {
     axes
 }
 
-fn written(path: &Path, word: &Word, axes: &[Axis]) -> Written {
+fn written(at: At<'_>, word: &Word, axes: &[Axis]) -> Written {
     let mut labels = vec![word.text.clone()];
     for Axis { placeholder, values } in axes {
         if word.text.contains(placeholder) && labels.len() * values.len() <= COMBINATIONS_MAX {
             labels = labels.iter().flat_map(|l| values.iter().map(|v| l.replace(placeholder, v))).collect();
         }
     }
-    let place = Place { path: path.to_owned(), bytes: word.range.clone() };
-    Written { place, inner: word.inner.clone(), text: word.text.clone(), labels }
+    labels.iter_mut().for_each(|label| *label = resolve(at.base, label));
+    let place = Place { path: at.path.to_owned(), bytes: word.range.clone() };
+    Written { place, inner: word.inner.clone(), text: word.text.clone(), base: at.base.to_owned(), labels }
 }

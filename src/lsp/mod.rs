@@ -35,7 +35,8 @@ use lsp_types::{Diagnostic, InitializeParams, PositionEncodingKind, PublishDiagn
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::recipe::load::{PROJECT_FILE, find_root};
+use crate::recipe::load::PROJECT_FILE;
+use crate::recipe::roots;
 use documents::Documents;
 use position::Encoding;
 use project::Project;
@@ -202,7 +203,9 @@ impl<W: Write> Server<W> {
     /// The project a file belongs to, by its root.
     fn root(&self, path: &Path) -> Option<PathBuf> {
         let open = path.ancestors().skip(1).find(|dir| self.documents.document(&dir.join(PROJECT_FILE)).is_some());
-        let saved = find_root(path.parent()?).ok();
+        // The outermost project: its check is that of all in it.
+        let saved = roots::find(path.parent()?).ok().map(|stand| stand.root);
+        let open = open.filter(|open| saved.as_ref().is_none_or(|saved| !roots::claims(saved, open)));
         // The nearer of the two.
         open.map(Path::to_owned).into_iter().chain(saved).max_by_key(|root| root.as_os_str().len())
     }

@@ -12,11 +12,12 @@ use super::documents::{Documents, Recipe};
 use super::index::Index;
 use crate::plan::Plan;
 use crate::recipe::glob::{self, GlobError, Listing};
-use crate::recipe::load::{self, Examined, PROJECT_FILE, Texts};
+use crate::recipe::load::{self, Examined, PROJECT_FILE};
 use crate::recipe::mistake::Mistake;
 use crate::recipe::node::{Node, Span};
 use crate::recipe::parse;
 use crate::recipe::source::Sources;
+use crate::recipe::texts::{Text, Texts, place as move_spans};
 use crate::util::fs::FsError;
 
 /// How long a list of files is believed where nothing says that it changed.
@@ -28,8 +29,10 @@ pub(super) struct Project {
     pub(super) root: PathBuf,
     /// Its recipes by path from the root, as of the last check.
     pub(super) recipes: BTreeMap<PathBuf, Rc<Recipe>>,
+    /// Which projects of the tree each is read for, by their directories.
+    bases: BTreeMap<PathBuf, Vec<String>>,
     pieces: Pieces,
-    globs: HashMap<String, (Instant, Listing)>,
+    globs: HashMap<(PathBuf, String), (Instant, Listing)>,
 }
 
 /// A place in a recipe.
@@ -53,7 +56,13 @@ pub(super) struct Finding {
 
 impl Project {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, recipes: BTreeMap::new(), pieces: Pieces::default(), globs: HashMap::new() }
+        Self {
+            root,
+            recipes: BTreeMap::new(),
+            bases: BTreeMap::new(),
+            pieces: Pieces::default(),
+            globs: HashMap::new(),
+        }
     }
 
     /// Files may have come or gone.
@@ -82,6 +91,15 @@ impl Project {
         // A line that names recipes and does not parse now should not make them unknown.
         let unfinished = mistakes.iter().any(|m| matches!(m.code, "recipe::syntax" | "recipe::bare_label"));
         let before = std::mem::replace(&mut self.recipes, read);
+        if !unfinished {
+            self.bases.clear();
+        }
+        for (path, base) in recipes.files {
+            let bases = self.bases.entry(path).or_default();
+            if !bases.contains(&base) {
+                bases.push(base);
+            }
+        }
         if unfinished {
             before.into_iter().for_each(|(path, recipe)| {
                 self.recipes.entry(path).or_insert(recipe);
@@ -107,7 +125,15 @@ impl Project {
 
     /// Every target and reference of the recipes.
     pub(super) fn index(&self) -> Index {
-        Index::of(self.recipes.iter().map(|(path, recipe)| (path.as_path(), &**recipe)))
+        Index::of(self.recipes.iter().flat_map(|(path, recipe)| {
+            self.bases(path).iter().map(move |base| (path.as_path(), base.as_str(), &**recipe))
+        }))
+    }
+
+    /// The directories of the projects a recipe is read for; the outermost's for one that nothing includes.
+    pub(super) fn bases(&self, path: &Path) -> &[String] {
+        const OUTERMOST: &[String] = &[String::new()];
+        self.bases.get(path).map_or(OUTERMOST, Vec::as_slice)
     }
 }
 
@@ -164,7 +190,7 @@ struct Overlay<'a> {
 }
 
 impl Texts for Overlay<'_> {
-    fn text(&mut self, path: &Path) -> Result<String, FsError> {
+    fn text(&mut self, path: &Path) -> Result<Text, FsError> {
         let recipe = match self.documents.recipe(&self.project.root.join(path)) {
             Ok(recipe) => recipe,
             Err(error) => {
@@ -181,7 +207,7 @@ impl Texts for Overlay<'_> {
         };
         let text = recipe.text.clone();
         self.read.insert(path.to_owned(), recipe);
-        Ok(text)
+        Ok(Text { text, broken: None })
     }
 
     fn nodes(&mut self, text: &str, file: u32, sources: &Sources) -> (Vec<Node>, Vec<Mistake>) {
@@ -212,23 +238,17 @@ impl Texts for Overlay<'_> {
         (nodes, mistakes)
     }
 
-    fn files(&mut self, glob: &str) -> Result<Listing, GlobError> {
-        if let Some((when, files)) = self.project.globs.get(glob)
+    fn files(&mut self, base: &Path, glob: &str) -> Result<Listing, GlobError> {
+        let key = (base.to_owned(), glob.to_owned());
+        if let Some((when, files)) = self.project.globs.get(&key)
             && when.elapsed() < FILES_KNOWN
         {
             return Ok(files.clone());
         }
-        let files = glob::list(&self.project.root, glob)?;
-        self.project.globs.insert(glob.to_owned(), (Instant::now(), files.clone()));
+        let files = glob::list_below(&self.project.root, base, glob)?;
+        self.project.globs.insert(key, (Instant::now(), files.clone()));
         Ok(files)
     }
-}
-
-fn move_spans(node: &mut Node, file: u32, bytes: u32) {
-    let shift = |span: &mut Span| *span = Span { file, start: span.start + bytes, len: span.len };
-    shift(&mut node.name_span);
-    node.entries.iter_mut().for_each(|e| shift(&mut e.span));
-    node.children.iter_mut().for_each(|child| move_spans(child, file, bytes));
 }
 
 #[cfg(test)]

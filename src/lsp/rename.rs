@@ -7,7 +7,7 @@ use lsp_types::{PrepareRenameResponse, TextEdit, Uri, WorkspaceEdit};
 use super::index::{Index, Target, Written};
 use super::transport::Refusal;
 use super::view::View;
-use crate::plan::Label;
+use crate::plan::{Label, resolve, seen_from};
 
 /// Whether a label is under the cursor that can be renamed, and where it stands.
 pub(super) fn prepare(view: &View<'_>, offset: usize) -> Result<PrepareRenameResponse, Refusal> {
@@ -23,12 +23,19 @@ pub(super) fn prepare(view: &View<'_>, offset: usize) -> Result<PrepareRenameRes
 pub(super) fn rename(view: &View<'_>, offset: usize, name: &str) -> Result<WorkspaceEdit, Refusal> {
     let index = view.index();
     let written = under_cursor(view, offset)?;
-    let label = written.text.as_str();
-    free(view, index, label, name)?;
+    let label = written.whole();
+    let label = label.as_str();
+    if let Some(complaint) = Label::complaint(name.strip_prefix('/').unwrap_or(name)) {
+        return Err(Refusal::new(Refusal::INVALID_PARAMS, format!("`{name}` cannot be a label: {complaint}")));
+    }
+    let whole = resolve(&written.base, name);
+    free(view, index, label, &whole)?;
     let declared = index.declared(label).map(|t| &t.label);
     let named = index.references.iter().map(|r| &r.label).filter(|w| w.means(label));
     let mut edits: HashMap<Uri, Vec<TextEdit>> = HashMap::new();
-    for place in declared.chain(named).map(|w| &w.place) {
+    for written in declared.chain(named) {
+        let place = &written.place;
+        let name = seen_from(&written.base, &whole);
         let location = view
             .location(place)
             .ok_or_else(|| Refusal::failed(format!("{} names `{label}` and has no address", place.path.display())))?;
@@ -47,7 +54,8 @@ fn under_cursor<'a>(view: &'a View<'_>, offset: usize) -> Result<&'a Written, Re
         let message = format!("`{}` stands for several labels of a matrix: change it by hand", written.text);
         return Err(Refusal::failed(message));
     }
-    let label = written.text.as_str();
+    let label = written.whole();
+    let label = label.as_str();
     let declared: Vec<&Target> = index.declared(label).collect();
     match declared.as_slice() {
         [] => Err(Refusal::failed(format!("there is no target `{label}`"))),
@@ -71,11 +79,8 @@ fn under_cursor<'a>(view: &'a View<'_>, offset: usize) -> Result<&'a Written, Re
     }
 }
 
-/// Refuses a new name that is no label, or that another target has or lies in.
+/// Refuses a new name that another target has or lies in.
 fn free(view: &View<'_>, index: &Index, label: &str, name: &str) -> Result<(), Refusal> {
-    if let Some(complaint) = Label::complaint(name) {
-        return Err(Refusal::new(Refusal::INVALID_PARAMS, format!("`{name}` cannot be a label: {complaint}")));
-    }
     let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
     for target in &index.targets {
         for other in target.label.labels.iter().filter(|other| *other != label) {

@@ -62,6 +62,19 @@ impl View<'_> {
         format!("{}:{}", place.path.display(), line + 1)
     }
 
+    /// The directory of the project that the text is read for.
+    pub(super) fn base(&self) -> &str {
+        self.project.bases(&self.path).first().map_or("", String::as_str)
+    }
+
+    /// The directory from which a path in a node of the text's is counted, from the outermost root.
+    pub(super) fn files_from(&self, top: Option<&str>) -> PathBuf {
+        match top {
+            Some("include") => self.path.parent().unwrap_or(std::path::Path::new("")).to_owned(),
+            _ => PathBuf::from(self.base()),
+        }
+    }
+
     pub(super) fn index(&self) -> &Index {
         self.index.get_or_init(|| {
             let mut paths: Vec<&PathBuf> = self.project.recipes.keys().collect();
@@ -69,7 +82,9 @@ impl View<'_> {
                 paths.push(&self.path);
             }
             let recipes: Vec<_> = paths.into_iter().filter_map(|p| Some((p, self.recipe(p)?))).collect();
-            Index::of(recipes.iter().map(|(path, recipe)| (path.as_path(), &**recipe)))
+            Index::of(recipes.iter().flat_map(|(path, recipe)| {
+                self.project.bases(path).iter().map(move |base| (path.as_path(), base.as_str(), &**recipe))
+            }))
         })
     }
 }

@@ -9,12 +9,12 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::Label;
+use super::inputs::{SameName, input_names};
 use super::table::{Lists, Texts};
+use super::{Label, resolve, seen_from};
 use crate::kind::{self, Kind, Needs, Pool};
 use crate::recipe::check::fill_defaults;
 use crate::recipe::decl::Decl;
-use crate::recipe::glob;
 use crate::recipe::mistake::{Mistake, Mistakes, nearest};
 use crate::recipe::node::Span;
 use crate::recipe::schema::Type;
@@ -29,7 +29,7 @@ pub type Index = usize;
 pub struct Plan {
     labels: Texts,
     /// Targets in the order of their labels.
-    by_label: Vec<u32>,
+    pub(super) by_label: Vec<u32>,
     /// Places in [`kind::KINDS`].
     kinds: Vec<u8>,
     needs: Vec<u8>,
@@ -40,6 +40,12 @@ pub struct Plan {
     reads: Lists,
     question_sorts: Vec<Sort>,
     question_texts: Texts,
+    /// The directories of projects, and which one each target is of.
+    bases: Texts,
+    base_of: Vec<u16>,
+    pub(super) tag_names: Texts,
+    /// Each target's tags: places in `tag_names`.
+    pub(super) tags: Lists,
     /// Where each declaration ends in `decls`.
     decl_ends: Vec<u64>,
     #[serde(skip)]
@@ -71,8 +77,10 @@ pub struct Dependency {
 pub enum Question<'a> {
     /// A file's content.
     File(&'a str),
-    /// The files a glob stands for, and their content.
-    Glob(&'a str),
+    /// The files a glob stands for, and their content: the project's directory, and the glob from there.
+    Glob(&'a str, &'a str),
+    /// The value of an environment variable.
+    Variable(&'a str),
     /// Whether a program is there.
     Tool(&'a str),
     /// Who the machine is.
@@ -82,7 +90,9 @@ pub enum Question<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Sort {
     File,
+    /// Its text is the project's directory, a NUL and the glob.
     Glob,
+    Variable,
     Tool,
     Machine,
 }
@@ -95,16 +105,6 @@ impl std::fmt::Debug for dyn Kind {
 
 fn kind_of(decl: &Decl) -> &'static dyn Kind {
     kind::find(&decl.kind).expect("a checked declaration is of a known kind")
-}
-
-/// What was asked for and is not there.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no target `{found}`")]
-pub struct UnknownTarget {
-    /// What was asked for.
-    pub found: String,
-    /// The nearest label.
-    pub near: Option<String>,
 }
 
 impl Plan {
@@ -147,10 +147,15 @@ impl Plan {
             reads: Lists::default(),
             question_sorts: Vec::new(),
             question_texts: Texts::default(),
+            bases: Texts::default(),
+            base_of: Vec::with_capacity(order.len()),
+            tag_names: Texts::default(),
+            tags: Lists::default(),
             decl_ends: Vec::with_capacity(order.len()),
             decls: OnceLock::new(),
         };
         let mut questions = Questions::default();
+        let (mut bases, mut tags) = (HashMap::new(), HashMap::new());
         let mut bytes = Vec::new();
         for old in order {
             let decl = &decls[*old];
@@ -164,6 +169,10 @@ impl Plan {
             plan.roles.extend(edges[*old].iter().map(|d| d.role));
             let asked = questions.of(&mut plan, decl, &needs);
             plan.reads.push(asked);
+            let base = number(&mut bases, &mut plan.bases, &decl.base);
+            plan.base_of.push(u16::try_from(base).expect("recipes are refused with more projects"));
+            let of_target: Vec<u32> = decl.tags.iter().map(|t| number(&mut tags, &mut plan.tag_names, t)).collect();
+            plan.tags.push(of_target);
             serde_json::to_writer(&mut bytes, &decl.fields).expect("fields are plain");
             plan.decl_ends.push(bytes.len() as u64);
         }
@@ -237,7 +246,11 @@ impl Plan {
         let text = self.question_texts.get(place);
         match self.question_sorts[place] {
             Sort::File => Question::File(text),
-            Sort::Glob => Question::Glob(text),
+            Sort::Glob => {
+                let (base, glob) = text.split_once('\0').expect("written so");
+                Question::Glob(base, glob)
+            }
+            Sort::Variable => Question::Variable(text),
             Sort::Tool => Question::Tool(text),
             Sort::Machine => Question::Machine,
         }
@@ -262,56 +275,27 @@ impl Plan {
         Ok(Decl {
             kind: self.kind(index).schema().name.to_owned(),
             label: self.label(index),
+            base: self.base(index).to_owned(),
+            tags: self.tags(index).map(str::to_owned).collect(),
             fields: serde_json::from_slice(text).expect("the plan wrote it"),
             spans: BTreeMap::from([(String::new(), self.place(index))]),
         })
+    }
+
+    /// The directory of a target's project below the outermost one; empty for the outermost.
+    pub fn base(&self, index: Index) -> &str {
+        self.bases.get(usize::from(self.base_of[index]))
+    }
+
+    /// The words a target can be chosen by.
+    pub fn tags(&self, index: Index) -> impl Iterator<Item = &str> {
+        self.tags.get(index).iter().map(|tag| self.tag_names.get(*tag as usize))
     }
 
     /// The target of this label.
     pub fn find(&self, label: &str) -> Option<Index> {
         let at = self.by_label.binary_search_by(|i| self.name(*i as usize).cmp(label)).ok()?;
         Some(self.by_label[at] as Index)
-    }
-
-    /// All labels but those of parts, sorted.
-    pub fn declared(&self) -> impl Iterator<Item = &str> {
-        self.by_label.iter().map(|i| self.name(*i as usize)).filter(|l| !l.contains(':'))
-    }
-
-    /// The targets that words of the command line name: labels, globs over labels, or paths below `out/`.
-    /// Without words, every declared target (not parts).
-    pub fn select(&self, words: &[String]) -> Result<Vec<Index>, UnknownTarget> {
-        if words.is_empty() {
-            return Ok((0..self.len()).filter(|i| !self.is_part(*i)).collect());
-        }
-        let mut chosen = Vec::new();
-        for word in words {
-            let found = self.matching(word);
-            if found.is_empty() {
-                let near = nearest(word, self.declared()).map(str::to_owned);
-                return Err(UnknownTarget { found: word.clone(), near });
-            }
-            chosen.extend(found);
-        }
-        chosen.sort_unstable();
-        chosen.dedup();
-        Ok(chosen)
-    }
-
-    fn matching(&self, word: &str) -> Vec<Index> {
-        let word = word.strip_prefix("./").unwrap_or(word).trim_end_matches('/');
-        if let Some(index) = self.find(word) {
-            return vec![index];
-        }
-        if let Some(path) = word.strip_prefix("out/") {
-            // `out/models/x/config.json` means the target whose artifact holds that file.
-            return std::path::Path::new(path).ancestors().find_map(|p| self.find(p.to_str()?)).into_iter().collect();
-        }
-        if !glob::is_glob(word) {
-            return Vec::new();
-        }
-        let Ok(matcher) = glob::compile(word) else { return Vec::new() };
-        (0..self.len()).filter(|i| !self.is_part(*i) && matcher.is_match(self.name(*i))).collect()
     }
 
     /// The chosen targets and all they stand on, in topological order.
@@ -347,19 +331,36 @@ impl Questions {
             }
         };
         walk(kind_of(decl).schema(), &decl.fields, &mut |visit| {
-            let sort = match visit.ty {
-                Type::File => Sort::File,
-                Type::Glob => Sort::Glob,
-                Type::Tool => Sort::Tool,
-                _ => return,
-            };
-            ask(sort, Cow::Borrowed(visit.value.as_str().unwrap_or_default()));
+            let text = visit.value.as_str().unwrap_or_default();
+            match visit.ty {
+                Type::File => ask(Sort::File, Cow::Owned(file_below(&decl.base, text))),
+                Type::Glob => ask(Sort::Glob, Cow::Owned(format!("{}\0{text}", decl.base))),
+                Type::Variable => ask(Sort::Variable, Cow::Borrowed(text)),
+                Type::Tool => ask(Sort::Tool, Cow::Borrowed(text)),
+                _ => {}
+            }
         });
         if needs.measures {
             ask(Sort::Machine, Cow::Borrowed(""));
         }
         asked
     }
+}
+
+/// A file's path from the outermost root.
+pub fn file_below(base: &str, path: &str) -> String {
+    if base.is_empty() { path.to_owned() } else { format!("{base}/{path}") }
+}
+
+/// The place of a text in a table, where it is put if it is new.
+fn number(known: &mut HashMap<String, u32>, table: &mut Texts, text: &str) -> u32 {
+    if let Some(number) = known.get(text) {
+        return *number;
+    }
+    let number = table.len() as u32;
+    table.push(text);
+    known.insert(text.to_owned(), number);
+    number
 }
 
 fn pack(needs: &Needs) -> u8 {
@@ -388,7 +389,8 @@ fn with_parts(decls: Vec<Decl>) -> Vec<Decl> {
             let mut fields = part.fields;
             fill_defaults(part_kind.schema(), &mut fields);
             let spans = BTreeMap::from([(String::new(), decl.span(""))]);
-            add(Decl { kind: part.kind.to_owned(), label: decl.label.part(&part.name), fields, spans }, all);
+            let (kind, label, base) = (part.kind.to_owned(), decl.label.part(&part.name), decl.base.clone());
+            add(Decl { kind, label, base, tags: Vec::new(), fields, spans }, all);
         }
         all.push(decl);
     }
@@ -421,14 +423,16 @@ fn dependencies(
             return;
         }
         let text = visit.value.as_str().unwrap_or_default();
-        match by_label.get(text) {
+        let whole = resolve(&decl.base, text);
+        match by_label.get(whole.as_str()) {
             Some(index) => named.push(*index),
-            None if decl.label.is_part() || others.contains(text) => {
+            None if decl.label.is_part() || others.contains(&whole) => {
                 // The target this is a part of names the same label and reports it; or it is reported as unfinished.
             }
             None => {
-                let help = match nearest(text, decls.iter().map(|d| d.label.as_str()).filter(|l| !l.contains(':'))) {
-                    Some(near) => format!("did you mean \"{near}\"?"),
+                let labels = decls.iter().map(|d| d.label.as_str()).filter(|l| !l.contains(':'));
+                let help = match nearest(&whole, labels) {
+                    Some(near) => format!("did you mean \"{}\"?", seen_from(&decl.base, near)),
                     None => "`effai graph` shows the targets there are".into(),
                 };
                 mistakes.push(
@@ -445,10 +449,19 @@ fn dependencies(
     for index in named {
         let other = &decls[index];
         for label in kind_of(other).alongside(other) {
-            if let Some(beside) = by_label.get(label.as_str()) {
+            if let Some(beside) = by_label.get(resolve(&other.base, &label).as_str()) {
                 add(*beside, Role::Alongside);
             }
         }
+    }
+    let of = |d: &Dependency| (*d, decls[d.index].label.as_str(), decls[d.index].base.as_str());
+    if let Err(SameName { name, .. }) = input_names(&decl.base, &found.iter().map(of).collect::<Vec<_>>()) {
+        let message = format!("`{name}` would be two different targets to `{}`", decl.label);
+        mistakes.push(
+            Mistake::new("recipe::same_name", message)
+                .mark(sources, decl.span(""), "stands on both, of different projects")
+                .help("give one of them another label"),
+        );
     }
     found
 }
@@ -508,7 +521,8 @@ fn cycle_mistake(cycle: &[Index], decls: &[Decl], sources: &Sources) -> Mistake 
         let next = names[i + 1];
         let mut span = decl.span("");
         walk(kind_of(decl).schema(), &decl.fields, &mut |visit| {
-            if matches!(visit.ty, Type::Label | Type::NamedLabel) && visit.value.as_str() == Some(next) {
+            let label = matches!(visit.ty, Type::Label | Type::NamedLabel);
+            if label && visit.value.as_str().is_some_and(|text| resolve(&decl.base, text) == next) {
                 span = decl.span(&visit.path);
             }
         });

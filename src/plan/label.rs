@@ -47,6 +47,27 @@ impl Label {
     }
 }
 
+/// The whole label of what a project's recipe calls `text`: one of its own, or with a slash before it one of the
+/// outermost project. `base` is the project's directory below the outermost one.
+pub fn resolve(base: &str, text: &str) -> String {
+    match text.strip_prefix('/') {
+        Some(whole) => whole.to_owned(),
+        None if base.is_empty() => text.to_owned(),
+        None => format!("{base}/{text}"),
+    }
+}
+
+/// What a project's recipe calls a label: the other way of [`resolve`].
+pub fn seen_from(base: &str, label: &str) -> String {
+    if base.is_empty() {
+        return label.to_owned();
+    }
+    match label.strip_prefix(base).and_then(|rest| rest.strip_prefix('/')) {
+        Some(own) => own.to_owned(),
+        None => format!("/{label}"),
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)

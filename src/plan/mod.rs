@@ -1,9 +1,12 @@
 //! Labels, dependencies, cycles, selection. Pure: it reads declarations and nothing else.
 
 mod graph;
+mod inputs;
 mod label;
+mod select;
 mod table;
 
-pub use graph::{Dependency, Index, Plan, Question, Role, UnknownTarget};
-pub use label::Label;
+pub use graph::{Dependency, Index, Plan, Question, Role, file_below};
+pub use label::{Label, resolve, seen_from};
+pub use select::UnknownTarget;
 pub use table::{Lists, Texts};

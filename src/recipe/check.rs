@@ -8,7 +8,7 @@ use super::mistake::{Mistake, nearest};
 use super::node::{Entry, Node, Scalar, Span};
 use super::schema::{Args, Count, Default, Prop, Schema, Type};
 use super::source::Sources;
-use crate::plan::Label;
+use crate::plan::{Label, resolve, seen_from};
 
 /// The fields of a node that fits its schema, and where each stands.
 #[derive(Debug, Default)]
@@ -20,8 +20,9 @@ pub struct Checked {
 }
 
 /// Checks the fields of a target's node. The first argument is its label and is not looked at here.
-pub fn check(schema: &Schema, node: &Node, sources: &Sources, mistakes: &mut Vec<Mistake>) -> Checked {
-    let mut checker = Checker { sources, mistakes, spans: BTreeMap::new(), kind: schema.name };
+/// `base` is the directory of its project.
+pub fn check(schema: &Schema, node: &Node, base: &str, sources: &Sources, mistakes: &mut Vec<Mistake>) -> Checked {
+    let mut checker = Checker { sources, mistakes, spans: BTreeMap::new(), kind: schema.name, base };
     checker.spans.insert(String::new(), node.args().next().map_or(node.name_span, |e| e.span));
     let mut label_passed = false;
     let entries: Vec<&Entry> =
@@ -58,6 +59,7 @@ struct Checker<'a> {
     mistakes: &'a mut Vec<Mistake>,
     spans: BTreeMap<String, Span>,
     kind: &'static str,
+    base: &'a str,
 }
 
 impl Checker<'_> {
@@ -223,7 +225,7 @@ impl Checker<'_> {
 
     fn value(&mut self, entry: &Entry, ty: Type, field: &str, path: &str) -> Value {
         self.spans.insert(path.to_owned(), entry.span);
-        match convert(&entry.value, ty) {
+        match convert(&entry.value, ty, self.base) {
             Ok(value) => value,
             Err(complaint) => {
                 let found = entry.value.describe();
@@ -265,16 +267,30 @@ fn misspelt(schema: &Schema, node: &Node, name: &str) -> bool {
     unknown.into_iter().any(|c| nearest(&c.name, known()) == Some(name))
 }
 
-fn convert(value: &Scalar, ty: Type) -> Result<Value, String> {
+fn convert(value: &Scalar, ty: Type, base: &str) -> Result<Value, String> {
     match (ty, value) {
         (Type::Text | Type::Tool, Scalar::Text(text)) => Ok(json!(text)),
-        (Type::Label | Type::NamedLabel, Scalar::Text(text)) => match Label::complaint(text) {
-            None => Ok(json!(text)),
-            Some(complaint) => Err(complaint),
-        },
+        (Type::Label | Type::NamedLabel, Scalar::Text(text)) => {
+            match Label::complaint(text.strip_prefix('/').unwrap_or(text)) {
+                // One way to say it, whichever was written.
+                None => Ok(json!(seen_from(base, &resolve(base, text)))),
+                Some(complaint) => Err(complaint),
+            }
+        }
         (Type::File | Type::Glob, Scalar::Text(text)) => {
-            let outside = text.starts_with(['/', '~']) || text.split('/').any(|part| part == "..");
+            let outside =
+                text.starts_with(['/', '~']) || text.contains('\0') || text.split('/').any(|part| part == "..");
             if outside || text.is_empty() { Err("a path below the project's root".into()) } else { Ok(json!(text)) }
+        }
+        (Type::Variable, Scalar::Text(text)) => {
+            let name = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !text.is_empty();
+            if text.starts_with("EFFAI_") {
+                Err("effai's own variables are not handed through".into())
+            } else if !name || text.starts_with(|c: char| c.is_ascii_digit()) {
+                Err("a variable has letters, digits and _".into())
+            } else {
+                Ok(json!(text))
+            }
         }
         (Type::Sha256, Scalar::Text(text)) => {
             if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {

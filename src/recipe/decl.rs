@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::mistake::Mistake;
 use super::node::Span;
+use super::schema::Type;
 use super::source::Sources;
+use super::walk::walk;
 use crate::plan::Label;
 
 /// One target as declared, after matrix, profile and defaults.
@@ -18,6 +20,11 @@ pub struct Decl {
     pub kind: String,
     /// The target's label.
     pub label: Label,
+    /// The directory of its project below the outermost one; empty for the outermost. Paths and labels in the fields
+    /// are as that project says them.
+    pub base: String,
+    /// Words it can be chosen by.
+    pub tags: Vec<String>,
     /// The fields, in the shape [`super::schema`] describes.
     pub fields: Value,
     /// Where each field stands in its recipe: dotted path -> place. `""` is the declaration's label.
@@ -32,6 +39,18 @@ impl Decl {
     pub fn read<T: DeserializeOwned>(&self) -> T {
         T::deserialize(&self.fields)
             .unwrap_or_else(|e| panic!("the fields of kind `{}` do not fit its schema: {e}", self.kind))
+    }
+
+    /// The variables that are handed through to it.
+    pub fn variables(&self) -> Vec<String> {
+        let kind = crate::kind::find(&self.kind).expect("a checked declaration is of a known kind");
+        let mut names = Vec::new();
+        walk(kind.schema(), &self.fields, &mut |visit| {
+            if visit.ty == Type::Variable {
+                names.extend(visit.value.as_str().map(str::to_owned));
+            }
+        });
+        names
     }
 
     /// Where a field stands: `train.epochs`, `source.1.sha256`; the nearest enclosing place if it was a default.

@@ -12,6 +12,9 @@ use super::mistake::Mistake;
 use super::node::{Entry, Node, Scalar};
 use super::source::Sources;
 
+/// What one matrix may make: a slip of the pen should not fill the memory.
+const TARGETS_MAX: usize = 100_000;
+
 /// The profiles a declaration knows.
 pub fn profiles(node: &Node) -> impl Iterator<Item = &str> {
     node.children.iter().filter(|c| c.name == "profile").filter_map(Node::text)
@@ -75,6 +78,13 @@ pub fn multiply(mut node: Node, sources: &Sources, mistakes: &mut Vec<Mistake>) 
                 .help(format!("put {placeholder} into the label")),
             );
         }
+    }
+    let all = matrix.children.iter().map(|axis| axis.args().count()).fold(1, usize::saturating_mul);
+    if all > TARGETS_MAX {
+        let message = format!("the matrix makes {all} targets, more than {TARGETS_MAX}");
+        let mistake = Mistake::new("recipe::matrix", message).mark(sources, matrix.name_span, "too many combinations");
+        mistakes.push(mistake.help("take values away, or split the declaration"));
+        return Vec::new();
     }
     let mut nodes = vec![node];
     for axis in &matrix.children {

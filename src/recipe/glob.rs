@@ -77,9 +77,23 @@ pub fn compile(glob: &str) -> Result<GlobMatcher, GlobError> {
 
 /// The files below `root` that a glob matches. A directory's path means all files below it.
 ///
-/// Passed over: `.git`, the project's own `.effai` and `out`, and directories that say by a `CACHEDIR.TAG` that they
+/// Passed over: `.git`, `.effai`, the project's own `out`, and directories that say by a `CACHEDIR.TAG` that they
 /// are caches. A symbolic link is listed and not walked into.
 pub fn list(root: &Path, glob: &str) -> Result<Listing, GlobError> {
+    list_below(root, Path::new(""), glob)
+}
+
+/// The files below a directory of `root` that a glob from there matches, relative to `root`; see [`list`].
+pub fn list_below(root: &Path, base: &Path, glob: &str) -> Result<Listing, GlobError> {
+    let mut listing = list_in(&root.join(base), glob)?;
+    if base != Path::new("") {
+        listing.files.iter_mut().for_each(|path| *path = base.join(&*path));
+        listing.walked.iter_mut().for_each(|walked| walked.path = base.join(&walked.path));
+    }
+    Ok(listing)
+}
+
+fn list_in(root: &Path, glob: &str) -> Result<Listing, GlobError> {
     let at_ns = now_ns();
     let glob = glob.trim_start_matches("./").trim_end_matches('/');
     let whole = !is_glob(glob);
@@ -110,8 +124,8 @@ pub fn list(root: &Path, glob: &str) -> Result<Listing, GlobError> {
         let entry = entry?;
         let Ok(relative) = entry.path().strip_prefix(root) else { continue };
         if entry.file_type().is_dir() || entry.depth() == 0 {
-            let ours = entry.depth() > 0 && [".effai", "out"].iter().any(|name| relative == Path::new(name));
-            if ours || entry.file_name() == ".git" && entry.depth() > 0 {
+            let ours = relative == Path::new("out") || entry.file_name() == ".effai" || entry.file_name() == ".git";
+            if ours && entry.depth() > 0 {
                 entries.skip_current_dir();
                 continue;
             }

@@ -1,7 +1,7 @@
 //! A project's recipes, read and checked: `effai.kdl`, what it includes, every declaration.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,21 +9,22 @@ use super::check;
 use super::decl::{Decl, Problems};
 use super::expand;
 use super::glob::{self, Listing};
+use super::grammar::SETTINGS;
 use super::mistake::{Mistake, Mistakes, nearest};
 use super::node::{Node, Scalar, Span};
-use super::parse;
+use super::roots::plain;
 use super::source::Sources;
-use crate::fingerprint::Digest;
+use super::texts::{Disk, Texts};
 use crate::fingerprint::evidence::Stat;
 use crate::kind;
-use crate::plan::Label;
-use crate::util::fs::{self, FsError};
+use crate::plan::{Label, resolve};
+use crate::util::fs::FsError;
 
 /// The file that makes a directory a project.
 pub const PROJECT_FILE: &str = "effai.kdl";
 
-/// Raised when [`Node`] or the parser changes, so that older parses are not read.
-const PARSE_FORMAT: u32 = 1;
+/// More projects in one tree than anybody has, and fewer than the plan can number.
+const PROJECTS_MAX: usize = 10_000;
 
 /// Everything the recipes of one project say.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Recipes {
     pub decls: Vec<Decl>,
     /// The texts, for messages.
     pub sources: Sources,
+    /// Every recipe that was read, by its path from the root, and the directory of the project it was read for.
+    pub files: Vec<(PathBuf, String)>,
     /// Every profile any declaration knows.
     pub profiles: Vec<String>,
     /// What was read.
@@ -75,8 +78,8 @@ pub struct Settings {
     pub cache_dir: Option<String>,
     /// How large the store may grow, as written.
     pub cache_size: Option<String>,
-    /// What `effai build` makes when nothing is named.
-    pub default: Vec<String>,
+    /// What `effai build` makes when nothing is named, by the directory of the project one stands in.
+    pub default: BTreeMap<String, Vec<String>>,
 }
 
 /// Recipes that cannot be used.
@@ -101,19 +104,9 @@ pub enum LoadError {
     },
 }
 
-/// The nearest directory with an `effai.kdl`, from `start` upwards.
-pub fn find_root(start: &Path) -> Result<PathBuf, LoadError> {
-    start
-        .ancestors()
-        .find(|dir| dir.join(PROJECT_FILE).is_file())
-        .map(Path::to_owned)
-        .ok_or_else(|| LoadError::NoProject(start.to_owned()))
-}
-
 /// Reads and checks all recipes of the project at `root`. All mistakes are reported together.
 pub fn load(root: &Path, profile: Option<&str>) -> Result<Recipes, LoadError> {
-    let mut disk = Disk { root, parsed_dir: root.join(".effai/parsed") };
-    let Examined { recipes, mistakes } = examine(root, profile, &mut disk)?;
+    let Examined { recipes, mistakes } = examine(root, profile, &mut Disk::new(root))?;
     if !mistakes.is_empty() {
         return Err(Mistakes { mistakes }.into());
     }
@@ -134,16 +127,13 @@ pub struct Examined {
     pub mistakes: Vec<Mistake>,
 }
 
-/// Where recipes' texts come from, and how they are parsed: the disk, or an editor's unsaved text.
-pub trait Texts {
-    /// A recipe's text, by its path from the root.
-    fn text(&mut self, path: &Path) -> Result<String, FsError>;
-
-    /// The nodes of a text, which has this number in `sources`, and what in it is not KDL.
-    fn nodes(&mut self, text: &str, file: u32, sources: &Sources) -> (Vec<Node>, Vec<Mistake>);
-
-    /// The files a glob stands for, relative to the root.
-    fn files(&mut self, glob: &str) -> Result<Listing, glob::GlobError>;
+/// The recipes of the project at `root`, by their paths from there, whatever mistakes are in them.
+pub fn recipes_of(root: &Path) -> Result<Vec<PathBuf>, FsError> {
+    let examined = examine(root, None, &mut Disk::new(root))?;
+    let mut paths: Vec<PathBuf> = examined.recipes.files.into_iter().map(|(path, _)| path).collect();
+    paths.sort();
+    paths.dedup();
+    Ok(paths)
 }
 
 /// Reads and checks all recipes that `texts` gives, and does not stop at mistakes. A profile nobody knows changes
@@ -157,78 +147,31 @@ pub fn examine(root: &Path, profile: Option<&str>, texts: &mut dyn Texts) -> Res
         mistakes: Vec::new(),
         settings: Settings::default(),
         targets: Vec::new(),
+        files: Vec::new(),
+        projects: BTreeSet::new(),
         profiles: Vec::new(),
         read: Read::default(),
     };
-    let mut queue = vec![PathBuf::from(PROJECT_FILE)];
-    let mut seen = Vec::new();
-    while let Some(path) = queue.pop() {
-        if seen.contains(&path) {
+    let mut queue = vec![Recipe { base: String::new(), path: PROJECT_FILE.into() }];
+    let mut seen = BTreeSet::new();
+    while let Some(recipe) = queue.pop() {
+        if !seen.insert(recipe.clone()) {
             continue;
         }
-        let mut included = loader.file(&path)?;
-        seen.push(path);
+        let mut included = loader.file(&recipe)?;
         included.reverse();
         queue.extend(included);
     }
     Ok(loader.finish())
 }
 
-/// Recipes as they are saved. Parses are kept from one start to the next.
-struct Disk<'a> {
-    root: &'a Path,
-    parsed_dir: PathBuf,
-}
-
-impl Texts for Disk<'_> {
-    fn text(&mut self, path: &Path) -> Result<String, FsError> {
-        fs::read_text(&self.root.join(path))
-    }
-
-    fn nodes(&mut self, text: &str, file: u32, sources: &Sources) -> (Vec<Node>, Vec<Mistake>) {
-        let digest = Digest::of(text.as_bytes());
-        if let Some(nodes) = self.parsed(&digest, file) {
-            return (nodes, Vec::new());
-        }
-        match parse::parse(text, file, sources) {
-            Ok(nodes) => {
-                self.keep_parsed(&digest, &nodes);
-                (nodes, Vec::new())
-            }
-            Err(mistakes) => (Vec::new(), mistakes),
-        }
-    }
-
-    fn files(&mut self, glob: &str) -> Result<Listing, glob::GlobError> {
-        glob::list(self.root, glob)
-    }
-}
-
-impl Disk<'_> {
-    /// An earlier parse of the same bytes.
-    fn parsed(&self, digest: &Digest, file: u32) -> Option<Vec<Node>> {
-        let bytes = fs::read(&self.parsed_path(digest)).ok()?;
-        let (seal, body) = bytes.split_first_chunk::<32>()?;
-        if Digest::of(body).bytes() != seal {
-            return None;
-        }
-        let mut nodes: Vec<Node> = postcard::from_bytes(body).ok()?;
-        nodes.iter_mut().for_each(|node| number_spans(node, file));
-        Some(nodes)
-    }
-
-    /// Keeping a parse is a favour to the next start; where it fails, that one parses again. Written is a digest of
-    /// what follows, and what follows: a damaged one is parsed again too.
-    fn keep_parsed(&self, digest: &Digest, nodes: &[Node]) {
-        if let Ok(body) = postcard::to_stdvec(nodes) {
-            let bytes = [Digest::of(&body).bytes().as_slice(), &body].concat();
-            let _ = fs::write_atomic(&self.parsed_path(digest), &bytes);
-        }
-    }
-
-    fn parsed_path(&self, digest: &Digest) -> PathBuf {
-        self.parsed_dir.join(format!("{digest}.v{PARSE_FORMAT}"))
-    }
+/// A recipe to be read for a project. One that two projects include declares targets in each.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Recipe {
+    /// The project's directory below the outermost one.
+    base: String,
+    /// From the outermost root.
+    path: PathBuf,
 }
 
 struct Loader<'a> {
@@ -237,7 +180,11 @@ struct Loader<'a> {
     sources: Sources,
     mistakes: Vec<Mistake>,
     settings: Settings,
-    targets: Vec<Node>,
+    /// With the directories of their projects.
+    targets: Vec<(String, Node)>,
+    files: Vec<(PathBuf, String)>,
+    /// Directories of the projects below.
+    projects: BTreeSet<String>,
     profiles: Vec<String>,
     read: Read,
     texts: &'a mut dyn Texts,
@@ -245,52 +192,111 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     /// Reads one recipe; returns the recipes it includes.
-    fn file(&mut self, path: &Path) -> Result<Vec<PathBuf>, FsError> {
+    fn file(&mut self, recipe: &Recipe) -> Result<Vec<Recipe>, FsError> {
+        let Recipe { base, path } = recipe;
         let at_ns = jiff::Timestamp::now().as_nanosecond() as i64;
         let stat = Stat::at(&self.root.join(path)).unwrap_or_default();
         let text = self.texts.text(path)?;
-        self.read.files.push((path.to_owned(), stat, at_ns));
-        let file = self.sources.add(path.to_owned(), text.clone());
-        let (nodes, mistakes) = self.texts.nodes(&text, file, &self.sources);
+        self.read.files.push((path.clone(), stat, at_ns));
+        self.files.push((path.clone(), base.clone()));
+        let file = self.sources.add(path.clone(), text.text.clone());
+        if let Some(mistake) = text.complaint(file, &self.sources) {
+            self.mistakes.push(mistake);
+            return Ok(Vec::new());
+        }
+        let (nodes, mistakes) = self.texts.nodes(&text.text, file, &self.sources);
         self.mistakes.extend(mistakes);
+        let is_project_file = *path == Path::new(base).join(PROJECT_FILE);
         let mut included = Vec::new();
         for node in nodes {
             match node.name.as_str() {
-                "project" => self.settings.name = self.setting(&node).unwrap_or_default(),
-                "recipes" => {
-                    for entry in node.args() {
-                        if let Scalar::Text(pattern) = &entry.value {
-                            included.extend(self.included(pattern, entry.span));
-                        }
+                "project" => {
+                    let name = self.setting(&node).unwrap_or_default();
+                    if base.is_empty() {
+                        self.settings.name = name;
                     }
                 }
-                "cache" => self.cache(&node),
-                "default" => self.settings.default.extend(node.args().filter_map(|e| match &e.value {
-                    Scalar::Text(text) => Some(text.clone()),
-                    _ => None,
-                })),
-                _ => self.targets.push(node),
+                "recipes" => self.include(base, Path::new(base), &node, &mut included),
+                "include" => self.include(base, path.parent().unwrap_or(Path::new("")), &node, &mut included),
+                "projects" if is_project_file => self.members(base, &node, &mut included),
+                "projects" => self.misplaced(&node, "`projects` stands in a project's effai.kdl alone"),
+                "cache" if base.is_empty() => self.cache(&node),
+                "cache" => self
+                    .misplaced(&node, "the store is one for the whole tree: `cache` stands in the outermost effai.kdl"),
+                "default" => {
+                    let words: Vec<String> = self.words(&node).into_iter().map(|(text, _)| text).collect();
+                    self.settings.default.entry(base.clone()).or_default().extend(words);
+                }
+                _ => self.targets.push((base.clone(), node)),
             }
         }
+        let paths: Vec<PathBuf> = included.iter().map(|r: &Recipe| r.path.clone()).collect();
+        self.texts.ahead(&paths);
         Ok(included)
     }
 
-    fn included(&mut self, pattern: &str, span: Span) -> Vec<PathBuf> {
-        let listed = self.texts.files(pattern).map(|listing| {
-            self.read.listings.push(listing.clone());
-            listing.files
-        });
-        match listed {
-            Ok(found) if found.is_empty() && !glob::is_glob(pattern) => {
-                let mistake = Mistake::new("recipe::include", format!("there is no recipe `{pattern}`")).mark(
-                    &self.sources,
-                    span,
-                    "not found",
-                );
-                self.mistakes.push(mistake);
-                found
+    /// The recipes a node names from a directory.
+    fn include(&mut self, base: &str, from: &Path, node: &Node, included: &mut Vec<Recipe>) {
+        for (pattern, span) in self.words(node) {
+            let found = self.listed(from, &pattern, span);
+            if found.is_empty() && !glob::is_glob(&pattern) {
+                self.not_found(format!("there is no recipe `{pattern}`"), span);
             }
-            Ok(found) => found,
+            included.extend(found.into_iter().map(|path| Recipe { base: base.to_owned(), path: plain(&path) }));
+        }
+    }
+
+    /// The projects a node names from the directory of its own.
+    fn members(&mut self, base: &str, node: &Node, included: &mut Vec<Recipe>) {
+        for (pattern, span) in self.words(node) {
+            let dir = pattern.trim_end_matches('/');
+            let found = self.listed(Path::new(base), &format!("{dir}/{PROJECT_FILE}"), span);
+            if found.is_empty() && !glob::is_glob(&pattern) {
+                self.not_found(format!("there is no `{PROJECT_FILE}` in `{pattern}`"), span);
+            }
+            for path in found.iter().map(|path| plain(path)) {
+                let dir = path.parent().unwrap_or(Path::new("")).to_string_lossy().into_owned();
+                let outside = matches!(path.components().next(), Some(Component::ParentDir));
+                if dir == base || outside {
+                    let message = format!("`{pattern}` is not a directory below this project");
+                    self.not_found(message, span);
+                } else if let Some(complaint) = Label::complaint(&dir) {
+                    let message = format!("`{dir}` cannot stand before the labels of its targets");
+                    let mistake = Mistake::new("recipe::label", message).mark(&self.sources, span, complaint);
+                    self.mistakes.push(mistake);
+                } else if self.projects.len() >= PROJECTS_MAX {
+                    let message = format!("there are more than {PROJECTS_MAX} projects");
+                    return self.not_found(message, span);
+                } else {
+                    self.projects.insert(dir.clone());
+                    included.push(Recipe { base: dir, path });
+                }
+            }
+        }
+    }
+
+    /// The texts of a node's arguments; others are mistakes.
+    fn words(&mut self, node: &Node) -> Vec<(String, Span)> {
+        let mut words = Vec::new();
+        for entry in node.args() {
+            match &entry.value {
+                Scalar::Text(text) => words.push((text.clone(), entry.span)),
+                other => {
+                    let message = format!("`{}` takes text, not {}", node.name, other.describe());
+                    let mistake = Mistake::new("recipe::wrong_value", message).mark(&self.sources, entry.span, "here");
+                    self.mistakes.push(mistake);
+                }
+            }
+        }
+        words
+    }
+
+    fn listed(&mut self, from: &Path, pattern: &str, span: Span) -> Vec<PathBuf> {
+        match self.texts.files(from, pattern) {
+            Ok(listing) => {
+                self.read.listings.push(listing.clone());
+                listing.files
+            }
             Err(error) => {
                 let mistake =
                     Mistake::new("recipe::include", error.to_string()).mark(&self.sources, span, "this pattern");
@@ -298,6 +304,14 @@ impl Loader<'_> {
                 Vec::new()
             }
         }
+    }
+
+    fn not_found(&mut self, message: String, span: Span) {
+        self.mistakes.push(Mistake::new("recipe::include", message).mark(&self.sources, span, "not found"));
+    }
+
+    fn misplaced(&mut self, node: &Node, message: &str) {
+        self.mistakes.push(Mistake::new("recipe::misplaced", message).mark(&self.sources, node.name_span, "not here"));
     }
 
     fn setting(&mut self, node: &Node) -> Option<String> {
@@ -339,16 +353,17 @@ impl Loader<'_> {
     fn finish(mut self) -> Examined {
         let mut decls = Vec::new();
         let mut first_of: BTreeMap<Label, Span> = BTreeMap::new();
-        for mut node in std::mem::take(&mut self.targets) {
+        for (base, mut node) in std::mem::take(&mut self.targets) {
             let Some(kind) = kind::find(&node.name) else {
                 self.unknown_kind(&node);
                 continue;
             };
             self.profiles.extend(expand::profiles(&node).map(str::to_owned));
             expand::lay_profile(&mut node, self.profile);
-            for node in expand::multiply(node, &self.sources, &mut self.mistakes) {
+            for mut node in expand::multiply(node, &self.sources, &mut self.mistakes) {
                 let before = self.mistakes.len();
-                if let Some(decl) = self.decl(kind, &node) {
+                let tags = self.tags(&mut node);
+                if let Some(decl) = self.decl(kind, &base, tags, &node) {
                     let sound = self.mistakes.len() == before;
                     let span = decl.span("");
                     match first_of.get(&decl.label) {
@@ -378,6 +393,7 @@ impl Loader<'_> {
             decls,
             sources: self.sources,
             profiles: self.profiles,
+            files: self.files,
             read: self.read,
         };
         Examined { recipes, mistakes: self.mistakes }
@@ -400,7 +416,36 @@ impl Loader<'_> {
         }
     }
 
-    fn decl(&mut self, kind: &'static dyn kind::Kind, node: &Node) -> Option<Decl> {
+    /// Takes the tags from a declaration, so that kinds know nothing of them.
+    fn tags(&mut self, node: &mut Node) -> Vec<String> {
+        let mut tags = Vec::new();
+        for node in node.children.extract_if(.., |c| c.name == "tags").collect::<Vec<_>>() {
+            for (tag, span) in self.words(&node) {
+                match Label::complaint(&tag).or_else(|| tag.contains('/').then(|| "a tag has no slash".into())) {
+                    Some(complaint) => {
+                        let mistake = Mistake::new("recipe::tag", format!("`{tag}` cannot be a tag"));
+                        self.mistakes.push(mistake.mark(&self.sources, span, complaint.replace("label", "tag")));
+                    }
+                    None if tags.contains(&tag) => {}
+                    None => tags.push(tag),
+                }
+            }
+            let odd: Vec<(Span, &str)> = node
+                .entries
+                .iter()
+                .filter(|e| e.name.is_some())
+                .map(|e| (e.span, "no property"))
+                .chain(node.children.iter().map(|c| (c.name_span, "no field")))
+                .collect();
+            for (span, what) in odd {
+                let mistake = Mistake::new("recipe::unknown_field", format!("`tags` takes {what}"));
+                self.mistakes.push(mistake.mark(&self.sources, span, "not here"));
+            }
+        }
+        tags
+    }
+
+    fn decl(&mut self, kind: &'static dyn kind::Kind, base: &str, tags: Vec<String>, node: &Node) -> Option<Decl> {
         let label_entry = node.args().next();
         let Some((text, span)) = label_entry.and_then(|e| match &e.value {
             Scalar::Text(text) => Some((text, e.span)),
@@ -422,13 +467,15 @@ impl Loader<'_> {
             return None;
         }
         let before = self.mistakes.len();
-        let checked = check::check(kind.schema(), node, &self.sources, &mut self.mistakes);
+        let checked = check::check(kind.schema(), node, base, &self.sources, &mut self.mistakes);
         if self.mistakes.len() > before {
             return None;
         }
         let decl = Decl {
             kind: kind.schema().name.to_owned(),
-            label: Label::new(text),
+            label: Label::new(resolve(base, text)),
+            base: base.to_owned(),
+            tags,
             fields: checked.fields,
             spans: checked.spans,
         };
@@ -438,7 +485,7 @@ impl Loader<'_> {
 
     fn unknown_kind(&mut self, node: &Node) {
         let known: Vec<&str> = kind::KINDS.iter().map(|k| k.schema().name).collect();
-        let others = ["project", "recipes", "cache", "default"];
+        let others = SETTINGS.iter().map(|s| s.name);
         let help = match nearest(&node.name, known.iter().copied().chain(others)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("kinds are: {}", known.join(", ")),
@@ -448,10 +495,4 @@ impl Loader<'_> {
             .help(help);
         self.mistakes.push(mistake);
     }
-}
-
-fn number_spans(node: &mut Node, file: u32) {
-    node.name_span.file = file;
-    node.entries.iter_mut().for_each(|e| e.span.file = file);
-    node.children.iter_mut().for_each(|child| number_spans(child, file));
 }

@@ -5,12 +5,17 @@
 pub mod check;
 pub mod decl;
 pub mod expand;
+pub mod format;
 pub mod glob;
+pub mod grammar;
 pub mod load;
 pub mod mistake;
 pub mod node;
 pub mod outline;
 pub mod parse;
+pub mod roots;
 pub mod schema;
 pub mod source;
+pub mod texts;
+pub mod tokens;
 pub mod walk;

@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-/// Deeper than any recipe; beyond it braces are passed over, and the text is not given to the parser.
-const DEPTH_MAX: usize = 48;
+use super::parse::DEPTH_MAX;
+use super::tokens::is_newline;
 
 /// The shape of one text.
 #[derive(Debug, Default)]
@@ -388,10 +388,6 @@ impl<'a> Reader<'a> {
         self.skip_while(|c| !is_newline(c));
         self.outline.comments.push(start..self.at);
     }
-}
-
-fn is_newline(c: char) -> bool {
-    matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
 fn is_blank(c: char) -> bool {

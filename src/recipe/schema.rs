@@ -104,6 +104,8 @@ pub enum Type {
     Glob,
     /// 64 hexadecimal digits.
     Sha256,
+    /// A variable of effai's environment that is handed through. A digest of its value is the fact.
+    Variable,
     /// A program that may be absent from the machine. Whether it is there is the fact.
     Tool,
 }
@@ -267,6 +269,7 @@ impl std::fmt::Display for Type {
             Type::File => f.write_str("a file's path"),
             Type::Glob => f.write_str("a path or a glob"),
             Type::Sha256 => f.write_str("64 hexadecimal digits"),
+            Type::Variable => f.write_str("a variable's name"),
             Type::Tool => f.write_str("a program's name"),
         }
     }

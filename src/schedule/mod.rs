@@ -34,7 +34,7 @@ use crate::engine::{Delivery, Engine, Judged};
 use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::{Class, Failure};
 use crate::fingerprint::{Digest, Manifest, Reason};
-use crate::plan::{Index, Label};
+use crate::plan::{Index, Label, seen_from};
 use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
 use crate::store::{Hold, Ingested, KeyLock, KeyRow, Store};
 
@@ -867,16 +867,19 @@ impl Work {
         log: &Path,
     ) -> Result<Self, Failure> {
         let plan = engine.plan();
-        let inputs = plan.dependencies(index).map(|dependency| {
-            let artifact = artifacts[dependency.index].expect("a ready target's inputs are known");
-            (dependency.index, plan.name(dependency.index).to_owned(), artifact)
-        });
+        let inputs = plan
+            .input_names(index)
+            .into_iter()
+            .map(|(name, input)| (input, name, artifacts[input].expect("a ready target's inputs are known")));
+        let mut decl = engine.decl(index)?;
+        // Its action knows it as its own project does, so that the bytes are those of a build of that project alone.
+        decl.label = Label::new(seen_from(&decl.base, decl.label.as_str()));
         Ok(Self {
             inputs: inputs.collect(),
             job: Job {
-                decl: engine.decl(index)?,
+                decl,
                 inputs: BTreeMap::new(),
-                project: engine.root.clone(),
+                project: engine.root.join(plan.base(index)),
                 out: scratch.join("out"),
                 scratch: scratch.join("work"),
                 threads,

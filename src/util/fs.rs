@@ -135,6 +135,18 @@ fn pour(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
+/// Replaces a file that is there, as [`write_atomic`] does, and keeps its mode; a link stays a link to the new bytes.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    let path = at("find", path, path.canonicalize())?;
+    let mode = at("read", &path, path.metadata())?.permissions();
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let mut file = at("create a file in", parent, tempfile::NamedTempFile::new_in(parent))?;
+    at("write", &path, file.write_all(bytes))?;
+    at("set the mode of", &path, file.as_file().set_permissions(mode))?;
+    at("rename into", &path, file.persist(&path).map_err(|e| e.error))?;
+    Ok(())
+}
+
 /// Creates a directory and those above it.
 pub fn create_dir_all(path: &Path) -> Result<(), FsError> {
     fault::step();

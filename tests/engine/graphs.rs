@@ -22,7 +22,7 @@ impl Rng {
         ((z ^ (z >> 31)) % n as u64) as usize
     }
 
-    fn pick<'a, T: ?Sized>(&mut self, items: &[&'a T]) -> &'a T {
+    pub(crate) fn pick<'a, T: ?Sized>(&mut self, items: &[&'a T]) -> &'a T {
         items[self.below(items.len())]
     }
 }
@@ -37,9 +37,15 @@ const NAMES: [&[u8]; 9] =
 pub(crate) struct Target {
     pub(crate) label: String,
     pub(crate) op: String,
+    /// The op under the profile.
+    profile: Option<String>,
+    tag: bool,
     inputs: Vec<&'static str>,
-    needs: Vec<String>,
+    pub(crate) needs: Vec<String>,
 }
+
+/// The profile that some targets have.
+pub(crate) const PROFILE: &str = "p";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Graph {
@@ -47,14 +53,23 @@ pub(crate) struct Graph {
     /// Targets `m-N`, one for each, made by one declaration.
     matrix: BTreeSet<usize>,
     comment: usize,
+    /// From here on targets stand in another recipe, which is included.
+    split: usize,
 }
 
 impl Graph {
     pub(crate) fn generate(rng: &mut Rng) -> Self {
         let mut targets: Vec<Target> = Vec::new();
         for i in 0..3 + rng.below(9) {
-            let mut target =
-                Target { label: format!("t/{i}"), op: rng.pick(&OPS).into(), inputs: Vec::new(), needs: Vec::new() };
+            let mut target = Target {
+                label: format!("t/{i}"),
+                op: rng.pick(&OPS).into(),
+                // The first always has it, so that it is known.
+                profile: (i == 0 || rng.below(3) == 0).then(|| rng.pick(&OPS).into()),
+                tag: rng.below(3) == 0,
+                inputs: Vec::new(),
+                needs: Vec::new(),
+            };
             target.inputs = (0..rng.below(3)).map(|_| rng.pick(&INPUTS)).collect();
             target.inputs.sort_unstable();
             target.inputs.dedup();
@@ -63,7 +78,7 @@ impl Graph {
             target.needs.dedup();
             targets.push(target);
         }
-        Self { targets, matrix: (0..rng.below(4)).collect(), comment: 0 }
+        Self { targets, matrix: (0..rng.below(4)).collect(), comment: 0, split: rng.below(12) }
     }
 
     /// Those of the matrix stand on the first target.
@@ -71,27 +86,53 @@ impl Graph {
         let made = self.matrix.iter().map(|n| Target {
             label: format!("m-{n}"),
             op: format!("wrap-{n}"),
+            profile: None,
+            tag: *n == 1,
             inputs: vec!["a.txt"],
             needs: vec!["t/0".into()],
         });
         self.targets.iter().cloned().chain(made).collect()
     }
 
+    /// With the profile laid over it.
+    pub(crate) fn under(&self, profile: Option<&str>) -> Self {
+        let mut graph = self.clone();
+        for target in graph.targets.iter_mut().filter(|_| profile.is_some()) {
+            target.op = target.profile.clone().unwrap_or_else(|| target.op.clone());
+        }
+        graph
+    }
+
     pub(crate) fn write(&self, root: &Path) {
-        let mut text = format!("cache dir=\"../cache\"\n// comment {}\n", self.comment);
-        for target in &self.targets {
+        let mut text = format!("cache dir=\"../cache\"\ninclude \"more/*.kdl\"\n// comment {}\n", self.comment);
+        let mut more = String::new();
+        for (i, target) in self.targets.iter().enumerate() {
             let inputs: String = target.inputs.iter().map(|i| format!("    input \"{i}\"\n")).collect();
             let needs: String = target.needs.iter().map(|n| format!("    needs \"{n}\"\n")).collect();
             let (label, op) = (&target.label, &target.op);
-            text += &format!("command \"{label}\" {{\n    run \"{op}\"\n{inputs}{needs}    output \"o\"\n}}\n");
+            let tag = if target.tag { "    tags \"some\"\n" } else { "" };
+            let profile = target.profile.as_ref();
+            let profile =
+                profile.map_or(String::new(), |op| format!("    profile \"{PROFILE}\" {{ run \"{op}\"; }}\n"));
+            let to = if i < self.split { &mut text } else { &mut more };
+            *to += &format!(
+                "command \"{label}\" {{\n{tag}    run \"{op}\"\n{inputs}{needs}    output \"o\"\n{profile}}}\n"
+            );
         }
         if !self.matrix.is_empty() {
             let values: String = self.matrix.iter().map(|n| format!(" {n}")).collect();
             text += &format!(
-                "command \"m-{{n}}\" {{\n    matrix {{ n{values}; }}\n    run \"wrap-{{n}}\"\n    input \"a.txt\"\n    needs \"t/0\"\n    output \"o\"\n}}\n"
+                "command \"m-{{n}}\" {{\n    matrix {{ n{values}; }}\n    tags \"some-{{n}}\"\n    run \"wrap-{{n}}\"\n    input \"a.txt\"\n    needs \"t/0\"\n    output \"o\"\n}}\n"
             );
         }
         std::fs::write(root.join("effai.kdl"), text).expect("written");
+        let other = root.join("more/a.kdl");
+        if more.is_empty() {
+            let _ = std::fs::remove_file(other);
+        } else {
+            std::fs::create_dir_all(root.join("more")).expect("made");
+            std::fs::write(other, more).expect("written");
+        }
     }
 
     /// All targets, or a few.
@@ -100,11 +141,17 @@ impl Graph {
             return Vec::new();
         }
         let all = self.targets();
+        if rng.below(4) == 0 {
+            return all.iter().find(|t| t.tag).map(|t| vec![format!("tag:{}", t.tag_word())]).unwrap_or_default();
+        }
         (0..1 + rng.below(2)).map(|_| all[rng.below(all.len())].label.clone()).collect()
     }
 
     pub(crate) fn named(&self, words: &[String], label: &str) -> bool {
-        words.is_empty() || words.iter().any(|w| w == label)
+        let tagged = |w: &String| {
+            self.targets().iter().any(|t| t.label == label && t.tag && *w == format!("tag:{}", t.tag_word()))
+        };
+        words.is_empty() || words.iter().any(|w| w == label || tagged(w))
     }
 
     pub(crate) fn closure(&self, words: &[String]) -> BTreeSet<String> {
@@ -120,6 +167,16 @@ impl Graph {
 }
 
 impl Target {
+    /// What it is tagged with: its number, where a matrix made it.
+    fn tag_word(&self) -> String {
+        self.label.strip_prefix("m-").map_or_else(|| "some".into(), |n| format!("some-{n}"))
+    }
+
+    /// Whether its program fails.
+    pub(crate) fn fails(&self) -> bool {
+        self.op.starts_with("fail")
+    }
+
     /// What its program reads: files by name, then what it stands on in the order of the text.
     pub(crate) fn parts(&self, files: &Files, outputs: &BTreeMap<String, Vec<u8>>) -> Vec<(String, Vec<u8>)> {
         let mut parts: Vec<(String, Vec<u8>)> = files
@@ -202,7 +259,7 @@ impl Files {
             for entry in std::fs::read_dir(root.join(&dir)).expect("listed") {
                 let entry = entry.expect("an entry");
                 let path = dir.join(entry.file_name());
-                if [".effai", "out", "effai.kdl"].iter().any(|n| path == Path::new(n)) {
+                if [".effai", "out", "effai.kdl", "more"].iter().any(|n| path == Path::new(n)) {
                     continue;
                 }
                 if entry.file_type().expect("known").is_dir() {
@@ -243,7 +300,7 @@ impl Files {
 pub(crate) fn edit(rng: &mut Rng, root: &Path, graph: &mut Graph, branches: &mut Vec<(Graph, Files)>) {
     let file = root.join(OsStr::from_bytes(NAMES[rng.below(NAMES.len())]));
     let must_stay = ["a.txt", "b.txt", "d/x.txt", "e/s/z"].iter().any(|n| root.join(n) == file);
-    match rng.below(15) {
+    match rng.below(19) {
         // Content, often with the same size and within the clock's tick of the last write.
         0..=3 => {
             let _ = std::fs::remove_file(&file).ok().filter(|()| rng.below(2) == 0);
@@ -290,6 +347,20 @@ pub(crate) fn edit(rng: &mut Rng, root: &Path, graph: &mut Graph, branches: &mut
             }
         }
         12 => graph.comment += 1,
+        14 => graph.split = rng.below(12),
+        15 => {
+            let i = rng.below(graph.targets.len());
+            graph.targets[i].tag = !graph.targets[i].tag;
+        }
+        16 => {
+            let i = rng.below(graph.targets.len());
+            graph.targets[i].profile = Some(rng.pick(&OPS).into());
+        }
+        // Broken until some edit gives it another op.
+        17 => {
+            let i = rng.below(graph.targets.len());
+            graph.targets[i].op = format!("fail-{i}");
+        }
         13 => {
             let gone = [".effai", "out", ".effai/plan", ".effai/effai.db"][rng.below(4)];
             let gone = root.join(gone);

@@ -70,6 +70,9 @@ impl Runner for InProcess {
             let bytes = std::fs::read(job.inputs[&label].join("o")).expect("the input is there");
             parts.push((label, bytes));
         }
+        if words("run")[0].starts_with("fail") {
+            return (Ended::Failed(Failure::target("as it is to")), Cost::default());
+        }
         std::fs::write(job.out.join("o"), compute(&words("run")[0], &parts)).expect("written");
         (Ended::Done, Cost::default())
     }
@@ -81,12 +84,22 @@ struct Built {
     told: BTreeMap<String, &'static str>,
 }
 
-fn build_now(root: &Path, words: &[String], jobs: usize) -> Result<Built, Failure> {
+/// How a build is asked for.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    profile: Option<&'static str>,
+    jobs: usize,
+    force: bool,
+}
+
+fn build_now(root: &Path, words: &[String], way: Way) -> Result<Built, Failure> {
+    let Way { profile, jobs, force } = way;
     let fail = |e: effai::engine::EngineError| Failure::user(format!("{e:?}"));
-    let mut engine = Engine::open(root, &Options::default()).map_err(fail)?;
+    let mut engine = Engine::open(root, &Options { profile: profile.map(str::to_owned) }).map_err(fail)?;
     let chosen = engine.plan().select(words).map_err(|e| fail(e.into()))?;
     let runner = Arc::new(InProcess::default());
-    let options = BuildOptions { runner: runner.clone(), tell_fresh: true, ..BuildOptions::new(jobs) };
+    let options =
+        BuildOptions { runner: runner.clone(), tell_fresh: true, keep_going: true, force, ..BuildOptions::new(jobs) };
     let mut told = BTreeMap::new();
     let summary = build(&mut engine, &chosen, &options, &Cancel::default(), &mut |event| {
         if let Event::Finished { label, outcome } = event {
@@ -94,52 +107,81 @@ fn build_now(root: &Path, words: &[String], jobs: usize) -> Result<Built, Failur
                 Outcome::Built { .. } => "built",
                 Outcome::Restored { .. } => "restored",
                 Outcome::Fresh => "fresh",
+                Outcome::Failed { .. } => "failed",
+                Outcome::Skipped { .. } => "skipped",
                 _ => "other",
             };
             told.insert(label.to_string(), word);
         }
     })?;
-    assert_eq!(summary.failed + summary.skipped, 0);
+    let count = |word: &str| told.values().filter(|w| **w == word).count();
+    assert_eq!((summary.failed as usize, summary.skipped as usize), (count("failed"), count("skipped")));
     let ran = runner.ran.lock().expect("no panic").clone();
     Ok(Built { ran, told })
 }
 
 /// Builds the words' targets and holds everything against the model. `seen` are the identities that ever ran.
-fn check(root: &Path, graph: &Graph, words: &[String], jobs: usize, seen: &mut BTreeSet<String>) {
-    let built = build_now(root, words, jobs).expect("builds");
+fn check(root: &Path, graph: &Graph, words: &[String], way: Way, seen: &mut BTreeSet<String>) {
+    let graph = &graph.under(way.profile);
+    let built = build_now(root, words, way).expect("builds");
     let files = Files::read(root);
     let wanted = graph.closure(words);
     let mut outputs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut must_run: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut failed, mut skipped) = (BTreeSet::new(), BTreeSet::new());
+    let mut forced_identities = BTreeSet::new();
+    let mut left: Vec<&String> = built.ran.iter().collect();
+    let mut ran = |label: &String| left.iter().position(|l| *l == label).map(|at| left.remove(at)).is_some();
     for target in graph.targets().iter().filter(|t| wanted.contains(&t.label)) {
+        if target.needs.iter().any(|n| failed.contains(n) || skipped.contains(n)) {
+            skipped.insert(target.label.clone());
+            continue;
+        }
+        if target.fails() {
+            assert!(ran(&target.label), "{} did not run\ntold: {:?}", target.label, built.told);
+            failed.insert(target.label.clone());
+            continue;
+        }
         let parts = target.parts(&files, &outputs);
         let identity = target.identity(&files, &outputs);
         outputs.insert(target.label.clone(), compute(&target.op, &parts));
-        if seen.insert(identity.clone()) {
-            must_run.insert(identity.clone(), Vec::new());
+        let forced = way.force && graph.named(words, &target.label);
+        if forced {
+            forced_identities.insert(identity.clone());
+        }
+        if seen.insert(identity.clone()) || forced {
+            must_run.entry(identity.clone()).or_default();
         }
         if let Some(labels) = must_run.get_mut(&identity) {
             labels.push(target.label.clone());
         }
     }
     // Of targets with one identity any one may run, once.
-    let mut left: Vec<&String> = built.ran.iter().collect();
     for (identity, labels) in &must_run {
         let at = left.iter().position(|l| labels.contains(l));
         let at = at.unwrap_or_else(|| panic!("none of {labels:?} ran\n{identity}\nran: {:?}", built.ran));
         left.remove(at);
+        if forced_identities.contains(identity) {
+            // Others of that identity may take its result or run as well.
+            left.retain(|l| !labels.contains(l));
+        }
     }
     assert!(left.is_empty(), "ran without need: {left:?}\ntold: {:?}", built.told);
     assert_eq!(built.told.keys().cloned().collect::<BTreeSet<_>>(), wanted, "each is told of");
-    for target in graph.targets().iter().filter(|t| graph.named(words, &t.label)) {
+    let told = |word: &str| -> BTreeSet<String> {
+        built.told.iter().filter(|(_, w)| **w == word).map(|(label, _)| label.clone()).collect()
+    };
+    assert_eq!((told("failed"), told("skipped")), (failed.clone(), skipped.clone()));
+    let broken = |label: &String| failed.contains(label) || skipped.contains(label);
+    for target in graph.targets().iter().filter(|t| graph.named(words, &t.label) && !broken(&t.label)) {
         let got = std::fs::read(root.join("out").join(&target.label).join("o")).expect("delivered");
         let want = &outputs[&target.label];
         assert_eq!(got, *want, "{}: {} is not {}", target.label, got.escape_ascii(), want.escape_ascii());
     }
-    // Once more: nothing to do.
-    let again = build_now(root, words, jobs).expect("builds");
-    assert!(again.ran.is_empty(), "ran again: {:?}", again.ran);
-    assert!(again.told.values().all(|w| *w == "fresh"), "{:?}", again.told);
+    // Once more: nothing to do, but for what failed.
+    let again = build_now(root, words, Way { force: false, ..way }).expect("builds");
+    assert_eq!(again.ran.iter().cloned().collect::<BTreeSet<_>>(), failed, "ran again");
+    assert!(again.told.iter().all(|(label, w)| *w == "fresh" || broken(label)), "{:?}", again.told);
 }
 
 fn cases(asked: &str, usual: u64) -> u64 {
@@ -158,7 +200,14 @@ fn one_graph(seed: u64) {
     let mut branches = vec![(graph.clone(), Files::read(&root))];
     for _ in 0..STEPS {
         let words = graph.some_labels(&mut rng);
-        check(&root, &graph, &words, 1 + rng.below(3), &mut seen);
+        let profile = (rng.below(3) == 0).then_some(graphs::PROFILE);
+        let way = Way { profile, jobs: 1 + rng.below(3), force: rng.below(8) == 0 };
+        check(&root, &graph, &words, way, &mut seen);
+        if rng.below(10) == 0 {
+            // With nothing edited between: what one profile keeps is not the other's.
+            let profile = profile.is_none().then_some(graphs::PROFILE);
+            check(&root, &graph, &words, Way { profile, force: false, ..way }, &mut seen);
+        }
         graphs::edit(&mut rng, &root, &mut graph, &mut branches);
     }
 }

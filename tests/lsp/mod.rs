@@ -424,3 +424,48 @@ fn braces_without_end_do_not_end_it() {
     assert_eq!(codes(&client.diagnostics("effai.kdl", 1)), ["recipe::syntax"]);
     assert_eq!(client.leave(), 0);
 }
+
+#[test]
+fn includes_and_projects_below_are_followed() {
+    let project = Project::new("projects \"packages/*\"\n");
+    project.write("packages/a/effai.kdl", "include \"r/one.kdl\"\n");
+    project.write("packages/a/r/one.kdl", "command \"x\" { run \"true\"; output \"x\"; }\n");
+    let main = "projects \"packages/*\"\ncommand \"y\" { run \"true\"; needs \"packages/a/x\"; output \"x\"; }\n";
+    let mut client = Client::new(&project);
+    client.open("effai.kdl", main);
+    assert_eq!(codes(&client.diagnostics("effai.kdl", 1)), ["recipe::x"; 0]);
+    let wrong =
+        "command \"x\" { run \"true\"; output \"x\"; }\ncommand \"z\" { run \"true\"; needs \"w\"; output \"x\"; }\n";
+    client.open("packages/a/r/one.kdl", wrong);
+    let said = client.diagnostics("packages/a/r/one.kdl", 1);
+    assert_eq!(codes(&said), ["recipe::unknown_target"], "{said:#?}");
+    let marked = wrong.replace("\"w\"", "\"|x\"");
+    let found = client.ask("textDocument/definition", "packages/a/r/one.kdl", &marked);
+    assert_eq!(found[0]["range"], range(0, 8, 11), "{found}");
+    let found = client.ask("textDocument/definition", "packages/a/effai.kdl", "include \"r/|one.kdl\"\n");
+    assert_eq!(found[0]["uri"], client.uri("packages/a/r/one.kdl").as_str(), "{found}");
+    client.open("effai.kdl", main);
+    let edits = client
+        .try_ask("textDocument/rename", "packages/a/r/one.kdl", &marked, json!({ "newName": "v" }))
+        .expect("renamed");
+    let uri = client.uri("packages/a/r/one.kdl");
+    let own = edits["changes"][&uri].as_array().expect("edits");
+    assert!(own.iter().all(|e| e["newText"] == "\"v\"") && own.len() == 2, "{edits}");
+    let uri = client.uri("effai.kdl");
+    assert_eq!(edits["changes"][&uri][0]["newText"], "\"packages/a/v\"", "{edits}");
+    assert_eq!(client.leave(), 0);
+}
+
+#[test]
+fn a_text_is_laid_out_as_fmt_does() {
+    let project = chain();
+    let mut client = Client::new(&project);
+    let text = "project  \"é\"\n\n\ncommand \"a\" {run \"true\"}\n";
+    client.open("effai.kdl", text);
+    let params = json!({ "textDocument": { "uri": client.uri("effai.kdl") }, "options": { "tabSize": 4, "insertSpaces": true } });
+    let edits = client.request("textDocument/formatting", params.clone()).expect("an answer");
+    assert_eq!(edits[0]["newText"], "project \"é\"\n\ncommand \"a\" { run \"true\"; }\n");
+    client.change("effai.kdl", 2, json!({ "text": "project {\n" }));
+    assert_eq!(client.request("textDocument/formatting", params).expect("an answer"), json!([]));
+    assert_eq!(client.leave(), 0);
+}

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 pub(crate) struct Project {
     dir: tempfile::TempDir,
@@ -12,6 +12,16 @@ pub(crate) struct Run {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
+}
+
+impl Run {
+    fn of(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl Project {
@@ -92,6 +102,34 @@ impl Project {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
+    }
+
+    /// With this on its standard input.
+    pub(crate) fn effai_reading(&self, args: &[&str], input: &[u8]) -> Run {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        child.stdin.take().expect("piped").write_all(input).expect("written");
+        Run::of(child.wait_with_output().expect("it ends"))
+    }
+
+    /// With these variables besides.
+    pub(crate) fn effai_told(&self, args: &[&str], variables: &[(&str, &str)]) -> Run {
+        Run::of(self.command(args).envs(variables.iter().copied()).output().expect("the program starts"))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_effai"));
+        command
+            .args(args)
+            .current_dir(self.path("."))
+            .env("EFFAI_CACHE_DIR", self.cache())
+            .env("HOME", self.dir.path());
+        command
     }
 
     /// Starts the program, waits until it says a line that begins so, interrupts it, and waits for its end.
