@@ -445,7 +445,6 @@ impl Engine {
 fn read_recipes(root: &Path, kept: &Kept, options: &Options) -> Result<(KeptPlan, Digest), EngineError> {
     let recipes = load::load(root, options.profile.as_deref())?;
     let plan = Plan::new(recipes.decls, &recipes.sources)?;
-    kept.drop_other_profiles(&recipes.profiles);
     Ok(kept.put_plan(plan, recipes.read, recipes.settings))
 }
 

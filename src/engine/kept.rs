@@ -118,17 +118,6 @@ impl Kept {
         fs::read(&self.path("decls")).ok().filter(|bytes| plan.has_decls(bytes))
     }
 
-    /// Takes away what was kept of profiles that the recipes no longer know.
-    pub(super) fn drop_other_profiles(&self, known: &[String]) {
-        for path in fs::list(&self.root.join(".effai/plan")).unwrap_or_default() {
-            let is_known =
-                |stem: &str| !stem.starts_with('@') || known.iter().any(|profile| file_name(profile) == stem);
-            if path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| !is_known(stem)) {
-                let _ = fs::remove_file(&path);
-            }
-        }
-    }
-
     pub(super) fn drop_plan(&self) {
         let _ = fs::remove_file(&self.path("plan"));
     }

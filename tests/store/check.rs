@@ -14,8 +14,11 @@ use crate::support::{Project, Run};
 /// A counter outside the project stands for a clock.
 fn counting(project: &Project, script: &str) -> String {
     let counter = project.cache().with_file_name("counter").display().to_string();
-    let count = format!("n=$(cat {counter} 2>/dev/null || echo 0); echo $((n + 1)) > {counter}; ");
-    script.replace("COUNT", &count)
+    if !Path::new(&counter).exists() {
+        std::fs::write(&counter, "0").expect("written");
+    }
+    let count = format!("n=$(cat {counter}); echo $((n + 1)) > {counter}; ");
+    script.replace("COUNT", &count).replace("output ", &format!("untracked \"{counter}\"; output "))
 }
 
 fn recipe(project: &Project, recipe: &str) {

@@ -55,19 +55,3 @@ fn while_another_uses_the_store_it_is_let_be() {
     project.write("in.txt", "3");
     assert!(project.effai(&["build"]).stderr.contains("pruned the store"));
 }
-
-#[test]
-fn plans_of_profiles_that_are_gone_go() {
-    let recipe =
-        r#"command "a" { run "true"; output "x"; profile "ci" { run "false"; }; profile "big" { run "false"; }; }"#;
-    let project = Project::new(recipe);
-    for args in [&["status"][..], &["status", "--profile", "ci"], &["status", "--profile", "big"]] {
-        let run = project.effai(args);
-        assert_eq!(run.code, 0, "{}", run.stderr);
-    }
-    assert!(project.path(".effai/plan/@ci.plan").exists() && project.path(".effai/plan/@big.plan").exists());
-    project.edit("effai.kdl", r#"profile "big" { run "false"; };"#, "");
-    assert_eq!(project.effai(&["status"]).code, 0);
-    assert!(project.path(".effai/plan/@ci.plan").exists() && project.path(".effai/plan/default.plan").exists());
-    assert!(!project.path(".effai/plan/@big.plan").exists());
-}
