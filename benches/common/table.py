@@ -43,7 +43,8 @@ def markdown(results, base):
             out += [f"Goal: {row['goal']}. {row.get('verdict', '')}".strip(), ""]
         out += ["| " + " | ".join(HEAD) + " |", "|---|--:|--:|--:|--:|--:|---|"]
         out += ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in lines(row, base)]
-        out += ["", f"{row['rounds']} rounds, load {row['load']}, {row['date']}.", ""]
+        scale = "" if row["scale"] == 1 else f", at {row['scale']} of its size"
+        out += ["", f"{row['rounds']} rounds{scale}, load {row['load']}, {row['date']}.", ""]
     return "\n".join(out)
 
 

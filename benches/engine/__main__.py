@@ -22,6 +22,9 @@ from . import peers, rows
 from .graph import layered
 from .rows.base import clean, grain
 
+# The part of docs/speed.md that no command writes: where the slowest rows spend their time.
+BY_HAND = "## Where the time goes"
+
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -32,6 +35,7 @@ class Context:
         self.options = options
         self.work = work
         self.starter = Starter(work)
+        self.asked = []
         self.absent = {}
         self.versions = {}
         self.edits = int(datetime.datetime.now().timestamp()) % 10_000_000
@@ -40,8 +44,8 @@ class Context:
         """Installs what can be had and notes what cannot."""
         for peer in peers.ALL:
             if self.options.peers and peer.name.split()[0].lower() not in ["effai", *self.options.peers]:
-                self.absent[peer.name] = "not asked for"
                 continue
+            self.asked.append(peer)
             try:
                 peer.install()
                 self.versions[peer.name] = peer.version()
@@ -50,7 +54,14 @@ class Context:
                 print(f"{peer.name}: {self.absent[peer.name]}", file=sys.stderr)
 
     def peers(self):
-        return peers.ALL
+        """Those that were asked for, here or not."""
+        return self.asked
+
+    def lacks(self, name):
+        """Why a peer takes no part, if it does not."""
+        if all(peer.name != name for peer in self.asked):
+            return "not asked for"
+        return self.absent.get(name)
 
     def peer(self, name):
         return next(p for p in peers.ALL if p.name == name)
@@ -106,7 +117,7 @@ class Context:
         mark.write_text(stamp)
 
     def close(self):
-        for peer in peers.ALL:
+        for peer in (p for p in self.asked if p.name not in self.absent):
             for root in self.work.glob(f"graph-*/{peer.name.split()[0]}"):
                 peer.settle(root)
         self.starter.close()
@@ -151,8 +162,11 @@ def measure(ctx, row):
             tools[case.name]["samples"].append(sample)
             tools[case.name]["remark"] = remark
     for case in cases:
-        case.finish()
-    tools |= {name: {"why": why, "samples": []} for name, why in peers.NOT_HERE.items() if "every peer" in row.title or "nothing" in row.name}
+        try:
+            case.finish()
+        except OSError as error:
+            print(f"  {case.name}: cannot clean up: {error}", file=sys.stderr)
+    tools |= {name: {"why": why, "samples": []} for name, why in peers.NOT_HERE.items() if "every peer" in row.title}
     result = {
         "name": row.name, "title": row.title, "goal": row.goal, "tools": tools, "rounds": rounds,
         "scale": ctx.options.scale, "load": machine.load(), "date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
@@ -191,12 +205,20 @@ def page(results):
         "effai's engine beside its peers, measured in one run by this command, which also made this page:", "",
         f"    {about['command']}", "",
         f"On {about['machine']}; {about['date']}.", "",
-        "Medians of interleaved rounds. CPU is user and system time of the whole process tree and of daemons; `to effai's` says how",
-        "many times effai's figure it is; the peak is that of the largest process. A graph of N targets has ten layers; a target takes 32 bytes each of a small file of its",
+        "Medians of interleaved rounds. CPU is user and system time of the whole process tree and of daemons; `to effai's` says",
+        "how many times effai's figure it is; the peak is that of the largest process. A graph of N targets has ten layers; a",
+        "target takes 32 bytes each of a small file of its",
         "own and of the outputs of two targets before it; all outputs are asked for. On a busy machine go by CPU.", "",
         "Versions: " + "; ".join(f"{v}" for v in about["versions"].values()) + ".", "",
     ]
     return "\n".join(head) + "\n" + table.markdown(results, "effai")
+
+
+def write_page(path, results):
+    """Writes the page; what somebody wrote at its end stays."""
+    before = path.read_text() if path.exists() else ""
+    by_hand = before[before.find(BY_HAND):] if BY_HAND in before else ""
+    path.write_text(page(results) + ("\n" + by_hand if by_hand else ""))
 
 
 def read_options():
@@ -206,7 +228,7 @@ def read_options():
     parser.add_argument("--peers", nargs="+", metavar="PEER", help="only these beside effai, in small letters: ninja make dvc...")
     parser.add_argument("--rounds", type=int, help="so many rounds for every row")
     parser.add_argument("--scale", type=float, default=1, help="so large a part of each row: 0.1 takes minutes")
-    parser.add_argument("--work", type=Path, help="where to work, 30 GiB at scale 1; kept, so that graphs are built once; by default benches/.work, taken away")
+    parser.add_argument("--work", type=Path, help="where to work, 30 GiB at scale 1; kept, so that graphs are built once; by default benches/.work, taken away at the end")
     parser.add_argument("--effai", type=Path, help="another effai than target/release/effai")
     parser.add_argument("--again", action="store_true", help="measure rows anew that have a result")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="also write the page there: docs/speed.md")
@@ -224,6 +246,7 @@ def main():
     work = (options.work or HERE / ".work").resolve()
     work.mkdir(parents=True, exist_ok=True)
     ctx = Context(options, work)
+    failed = False
     try:
         ctx.find_peers()
         for row in wanted:
@@ -232,7 +255,12 @@ def main():
                 print(table.terminal(known, "effai") + "\n(measured before; --again measures anew)", flush=True)
                 continue
             print(f"{row.name}: {row.title}", file=sys.stderr, flush=True)
-            result = measure(ctx, row)
+            try:
+                result = measure(ctx, row)
+            except (Wrong, OSError, subprocess.SubprocessError) as error:
+                print(f"  the row failed: {error}", file=sys.stderr, flush=True)
+                failed = True
+                continue
             others = [r for r in results["rows"] if r["name"] != row.name]
             order = [r.name for r in rows.ALL]
             results["rows"] = sorted([*others, result], key=lambda r: order.index(r["name"]))
@@ -245,14 +273,15 @@ def main():
             path.with_suffix(".md").write_text(page(results))
             print(table.terminal(result, "effai"), flush=True)
         if options.write and results.get("about"):
-            options.write.write_text(page(results))
+            write_page(options.write, results)
     except KeyboardInterrupt:
         print("stopped; what was measured is kept, the same command goes on", file=sys.stderr)
         sys.exit(130)
     finally:
         ctx.close()
-        if not options.work:
-            clean(work)
+    if not options.work:
+        clean(work)
+    sys.exit(int(failed))
 
 
 main()

@@ -146,7 +146,8 @@ def bazel_restore(ctx, root, source, holds, count):
 
 def guarded(ctx, name, make):
     """A case of a peer, or why there is none."""
-    return absent(name, ctx.absent[name]) if name in ctx.absent else make()
+    why = ctx.lacks(name)
+    return absent(name, why) if why else make()
 
 
 def restore_small(ctx):

@@ -87,7 +87,7 @@ def switch(ctx):
     return [
         effai(ctx, base / "effai", targets),
         bare(ctx, base / "effai"),
-        absent("DVC", ctx.absent["DVC"]) if "DVC" in ctx.absent else dvc(ctx, base / "dvc", targets),
+        absent("DVC", ctx.lacks("DVC")) if ctx.lacks("DVC") else dvc(ctx, base / "dvc", targets),
     ]
 
 
