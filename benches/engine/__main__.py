@@ -214,6 +214,12 @@ def page(results):
     return "\n".join(head) + "\n" + table.markdown(results, "effai")
 
 
+def said():
+    """The words of the command line, without the paths that are one machine's."""
+    words = iter(sys.argv[1:])
+    return [w for w in words if not (w in ("--work", "--effai") and next(words, ""))]
+
+
 def write_page(path, results):
     """Writes the page; what somebody wrote at its end stays."""
     before = path.read_text() if path.exists() else ""
@@ -267,7 +273,7 @@ def main():
             results["about"] = {
                 "machine": machine.describe(work), "date": f"{datetime.date.today()}",
                 "versions": results.get("about", {}).get("versions", {}) | ctx.versions,
-                "command": shlex.join(["benches/run", "engine", *sys.argv[1:]]),
+                "command": shlex.join(["benches/run", "engine", *said()]),
             }
             table.save(path, results)
             path.with_suffix(".md").write_text(page(results))
