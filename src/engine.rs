@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::event::Verdict;
 use crate::failure::Failure;
+use crate::fingerprint::evidence::Place;
 use crate::fingerprint::{Digest, Manifest, Reason, facts};
 use crate::plan::{Index, Label, Plan, UnknownTarget, resolve};
 use crate::recipe::decl::Decl;
@@ -29,8 +30,8 @@ use crate::store::Store;
 use crate::util::fs;
 use crate::util::sqlite::DbError;
 
-use kept::{Kept, KeptPlan, KeptState, Known};
-use sight::Sight;
+use kept::{Kept, KeptPlan, KeptState, Known, Output};
+use sight::{Sight, sift};
 
 pub use deliver::{Delivered, Delivery};
 
@@ -50,12 +51,14 @@ pub struct Engine {
     graph_digest: Digest,
     sight: Sight,
     /// As the last build left it: each agrees with the others and with what `sight` held then.
-    known: HashMap<Index, Known>,
+    known: Vec<Option<Known>>,
     /// What this build found out. Apart from `known`, so that nothing is compared with half of each.
     news: HashMap<Index, Known>,
     /// Artifacts this build could not use, of targets that run again.
     remade: HashMap<Index, Digest>,
-    outputs: HashMap<Index, (Digest, Vec<crate::store::Placed>)>,
+    outputs: Vec<Option<Output>>,
+    /// By target: whether what was known to lie in `out/` did so when it was last looked at.
+    lies: Vec<bool>,
     /// The kept state does not say any more what is known.
     outdated: bool,
     /// The record is being changed.
@@ -148,10 +151,11 @@ impl Engine {
             graph,
             graph_digest,
             sight: Sight::default(),
-            known: HashMap::new(),
+            known: Vec::new(),
             news: HashMap::new(),
             remade: HashMap::new(),
-            outputs: HashMap::new(),
+            outputs: Vec::new(),
+            lies: Vec::new(),
             outdated: false,
             changing: false,
         };
@@ -159,14 +163,17 @@ impl Engine {
             Some(state) => engine.go_on_from(state),
             None => engine.recollect()?,
         }
+        let count = engine.graph.plan.len();
+        engine.known.resize(count, None);
+        engine.outputs.resize(count, None);
+        engine.lies.resize(count, false);
         Ok(engine)
     }
 
     fn go_on_from(&mut self, state: KeptState) {
         self.sight = state.sight;
-        self.known = state.known.into_iter().map(|k| (k.index as Index, k)).collect();
-        self.outputs =
-            state.outputs.into_iter().map(|(i, artifact, placed)| (i as Index, (artifact, placed))).collect();
+        self.known = state.known;
+        self.outputs = state.outputs;
     }
 
     /// Takes up what the record holds, where no state was kept. No target is taken for known by this alone: its key
@@ -270,7 +277,7 @@ impl Engine {
 
     /// Why an optional source is not in a target's artifact, as far as that is remembered.
     pub fn left_out(&self, index: Index) -> Result<Option<String>, DbError> {
-        match self.news.get(&index).or_else(|| self.known.get(&index)) {
+        match self.news.get(&index).or(self.known[index].as_ref()) {
             Some(Known { left_out: false, .. }) => Ok(None),
             _ => Ok(self.record.target(&self.label(index))?.and_then(|s| s.left_out)),
         }
@@ -283,11 +290,21 @@ impl Engine {
         self.sight.look(&self.root, plan, &questions)
     }
 
+    /// Looks at what should lie in `out/` for these targets, on all threads. To be asked before [`Engine::lies_in_out`].
+    pub fn look_at_outputs(&mut self, chosen: &[Index]) {
+        let root = Place::open(&self.root);
+        let (plan, outputs) = (&self.graph.plan, &self.outputs);
+        let lies = |i: Index| deliver::lies_as_placed(&root, plan.name(i), outputs[i].as_ref());
+        let lying = sift(chosen, lies);
+        chosen.iter().for_each(|index| self.lies[*index] = false);
+        lying.into_iter().for_each(|index| self.lies[index] = true);
+    }
+
     /// The key and artifact of a target of which nothing changed: neither what it reads nor what it stands on.
     pub fn unchanged(&self, index: Index, artifacts: &[Option<Digest>]) -> Option<(Digest, Digest)> {
-        let known = self.known.get(&index)?;
+        let known = self.known[index].as_ref()?;
         let plan = &self.graph.plan;
-        let same = |i: Index| self.known.get(&i).is_some_and(|k| artifacts[i] == Some(k.artifact));
+        let same = |i: Index| self.known[i].as_ref().is_some_and(|k| artifacts[i] == Some(k.artifact));
         let holds = self.sight.unchanged(plan.reads(index)) && plan.dependencies(index).all(|d| same(d.index));
         holds.then_some((known.key, known.artifact))
     }
@@ -366,8 +383,8 @@ impl Engine {
 
     /// Holds a target's key and artifact for known from here on; the caller writes the record.
     pub fn know(&mut self, index: Index, key: Digest, artifact: Digest, left_out: bool) {
-        let known = Known { index: index as u32, key, artifact, left_out };
-        if self.known.get(&index) != Some(&known) {
+        let known = Known { key, artifact, left_out };
+        if self.known[index] != Some(known) {
             self.outdated = true;
         }
         self.news.insert(index, known);
@@ -376,7 +393,7 @@ impl Engine {
     /// A target's artifact is not to be had: it runs again, perhaps to other bytes.
     pub fn forget(&mut self, index: Index) {
         self.outdated = true;
-        let known = self.known.remove(&index);
+        let known = self.known[index].take();
         if let Some(known) = self.news.remove(&index).or(known) {
             self.remade.insert(index, known.artifact);
         }
@@ -389,23 +406,25 @@ impl Engine {
         let mut moved = vec![false; plan.len()];
         for index in 0..plan.len() {
             let under = |moved: &[bool]| plan.dependencies(index).any(|d| moved[d.index]);
-            let before = self.known.get(&index).map(|k| k.artifact);
+            let before = self.known[index].map(|k| k.artifact);
             match self.news.remove(&index) {
                 Some(new) => {
                     moved[index] = before.is_some_and(|b| b != new.artifact);
-                    self.known.insert(index, new);
+                    self.known[index] = Some(new);
                 }
                 None if before.is_some() && (under(&moved) || self.sight.has_changed(plan.reads(index))) => {
-                    self.known.remove(&index);
+                    self.known[index] = None;
                     moved[index] = true;
                 }
                 None => {}
             }
         }
         for (remade, old) in std::mem::take(&mut self.remade) {
-            if self.known.get(&remade).is_none_or(|k| k.artifact != old) {
+            if self.known[remade].is_none_or(|k| k.artifact != old) {
                 // Some may have been judged before it was made again: all are, next time.
-                self.known.retain(|index, _| plan.dependencies(*index).all(|d| d.index != remade));
+                for (index, known) in self.known.iter_mut().enumerate() {
+                    known.take_if(|_| plan.dependencies(index).any(|d| d.index == remade));
+                }
             }
         }
     }
@@ -429,12 +448,10 @@ impl Engine {
         self.settle_known();
         let renewed = self.sight.renewed();
         self.record.put_files(&renewed)?;
-        let mut known: Vec<Known> = self.known.values().copied().collect();
-        known.sort_unstable_by_key(|k| k.index);
-        let mut outputs: Vec<_> = self.outputs.iter().map(|(i, (a, placed))| (*i as u32, *a, placed.clone())).collect();
-        outputs.sort_unstable_by_key(|(i, ..)| *i);
-        let state = KeptState::new(std::mem::take(&mut self.sight), known, outputs);
-        self.sight = self.kept.put_state(&self.graph_digest, state);
+        let (sight, known, outputs) = (&mut self.sight, &mut self.known, &mut self.outputs);
+        let state = KeptState::new(std::mem::take(sight), std::mem::take(known), std::mem::take(outputs));
+        let state = self.kept.put_state(&self.graph_digest, state);
+        self.go_on_from(state);
         self.sight.settle();
         self.outdated = false;
         self.changing = false;

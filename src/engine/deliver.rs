@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::Engine;
+use super::kept::Output;
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
+use crate::fingerprint::evidence::{Place, Stat};
 use crate::plan::{Index, Label};
 use crate::store::{Placed, Purpose, StoreError};
 use crate::util::fs;
@@ -37,11 +39,9 @@ impl Engine {
         self.root.join("out").join(label.as_str())
     }
 
-    /// Whether `out/LABEL/` holds an artifact, as it was placed.
+    /// Whether `out/LABEL/` holds an artifact, as it was placed: by the last look.
     pub fn lies_in_out(&self, index: Index, artifact: &Digest) -> bool {
-        let dir = self.output_dir(&self.label(index));
-        let holds = |placed: &[Placed]| placed.iter().all(|p| matches!(look(&dir, p), Look::AsPlaced));
-        self.outputs.get(&index).is_some_and(|(lies, placed)| lies == artifact && holds(placed))
+        self.lies[index] && self.outputs[index].as_ref().is_some_and(|output| output.artifact == *artifact)
     }
 
     /// Makes `out/LABEL/` hold an artifact. The inner result is a store that lacks bytes. What was placed is in the
@@ -49,6 +49,7 @@ impl Engine {
     pub fn deliver(&mut self, index: Index, artifact: &Digest) -> Result<Result<Delivered, StoreError>, Failure> {
         let label = self.label(index);
         let dir = self.output_dir(&label);
+        self.look_at_outputs(&[index]);
         if self.lies_in_out(index, artifact) {
             return Ok(Ok((Delivery::There, Vec::new())));
         }
@@ -70,14 +71,15 @@ impl Engine {
         if same && !missing {
             if edited.is_empty() {
                 self.outdated = true;
-                let placed: Vec<Placed> = before.into_iter().map(|(_, p)| p).collect();
-                self.outputs.insert(index, (*artifact, placed.clone()));
+                let placed: Vec<Placed> = before.into_iter().map(|(_, placed)| placed).collect();
+                self.outputs[index] = Some(Output { artifact: *artifact, placed: placed.clone() });
+                self.lies[index] = true;
                 return Ok(Ok((Delivery::There, if placed_unsaid { placed } else { Vec::new() })));
             }
             return Ok(Ok((Delivery::Edited(edited), Vec::new())));
         }
         self.begin_changes();
-        self.outputs.remove(&index);
+        self.outputs[index] = None;
         let staging = self.root.join(".effai/scratch").join(format!("deliver-{}", std::process::id()));
         fs::remove_dir_all(&staging)?;
         let mut placed = match self.store.blobs.materialise(&self.store.index, artifact, &staging, Purpose::Output) {
@@ -97,7 +99,8 @@ impl Engine {
         }
         fs::rename(&staging, &dir)?;
         placed.sort_by(|a, b| a.path.cmp(&b.path));
-        self.outputs.insert(index, (*artifact, placed.clone()));
+        self.outputs[index] = Some(Output { artifact: *artifact, placed: placed.clone() });
+        self.lies[index] = true;
         Ok(Ok((aside.map_or(Delivery::Placed, Delivery::PlacedAside), placed)))
     }
 
@@ -138,6 +141,18 @@ impl Engine {
     }
 }
 
+/// Whether all that was placed for a target of this name is there as it was placed.
+pub(super) fn lies_as_placed(root: &Place<'_>, name: &str, output: Option<&Output>) -> bool {
+    let mut path = PathBuf::with_capacity(64);
+    output.is_some_and(|output| {
+        output.placed.iter().all(|placed| {
+            path.clear();
+            path.extend([Path::new("out"), Path::new(name), &placed.path]);
+            root.look_at_link(&path).is_some_and(|now| is_as_placed(&now, placed))
+        })
+    })
+}
+
 /// The digest of a file's bytes, or of where a link leads.
 fn content(path: &Path) -> Option<Digest> {
     match path.read_link() {
@@ -153,12 +168,13 @@ enum Look {
 }
 
 fn look(dir: &Path, placed: &Placed) -> Look {
-    use std::os::unix::fs::MetadataExt;
     match dir.join(&placed.path).symlink_metadata() {
         Err(_) => Look::Missing,
-        Ok(m) if m.len() == placed.size && m.mtime() * 1_000_000_000 + m.mtime_nsec() == placed.mtime_ns => {
-            Look::AsPlaced
-        }
+        Ok(m) if is_as_placed(&Stat::of(&m), placed) => Look::AsPlaced,
         Ok(_) => Look::Edited,
     }
+}
+
+fn is_as_placed(now: &Stat, placed: &Placed) -> bool {
+    now.size as u64 == placed.size && now.mtime_ns == placed.mtime_ns
 }

@@ -41,14 +41,14 @@ pub(super) struct KeptState {
     /// The plan this is of.
     plan: Option<Digest>,
     pub(super) sight: Sight,
-    pub(super) known: Vec<Known>,
-    pub(super) outputs: Vec<(u32, Digest, Vec<Placed>)>,
+    /// By target.
+    pub(super) known: Vec<Option<Known>>,
+    pub(super) outputs: Vec<Option<Output>>,
 }
 
 /// A target's key and artifact, and whether a source was left out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Known {
-    pub(super) index: u32,
     pub(super) key: Digest,
     pub(super) artifact: Digest,
     pub(super) left_out: bool,
@@ -61,8 +61,15 @@ impl KeptPlan {
     }
 }
 
+/// What lies in `out/` for a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Output {
+    pub(super) artifact: Digest,
+    pub(super) placed: Vec<Placed>,
+}
+
 impl KeptState {
-    pub(super) fn new(sight: Sight, known: Vec<Known>, outputs: Vec<(u32, Digest, Vec<Placed>)>) -> Self {
+    pub(super) fn new(sight: Sight, known: Vec<Option<Known>>, outputs: Vec<Option<Output>>) -> Self {
         Self { plan: None, sight, known, outputs }
     }
 }
@@ -128,11 +135,11 @@ impl Kept {
         (state.plan == Some(*plan)).then_some(state)
     }
 
-    /// Writes the state down and gives back what was seen. Where the disk cannot take it there is none, which is safe.
-    pub(super) fn put_state(&self, plan: &Digest, mut state: KeptState) -> Sight {
+    /// Writes the state down and gives it back. Where the disk cannot take it there is none, which is safe.
+    pub(super) fn put_state(&self, plan: &Digest, mut state: KeptState) -> KeptState {
         state.plan = Some(*plan);
         let _ = fs::write_atomic(&self.path("state"), &sealed(&state).0);
-        state.sight
+        state
     }
 
     pub(super) fn drop_state(&self) {

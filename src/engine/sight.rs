@@ -4,14 +4,13 @@
 //! whose evidence does not hold. An answer that is what it was lets every target that asked keep its key unjudged.
 
 use std::collections::HashMap;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::fingerprint::evidence::{SeenFile, Stat};
+use crate::fingerprint::evidence::{Form, Place, SeenFile, Stat};
 use crate::fingerprint::facts::Outside;
 use crate::fingerprint::{Digest, Fact};
 use crate::plan::{Index, Plan, Question, file_below};
@@ -22,18 +21,33 @@ use crate::util::{fs, machine};
 /// Files looked at by one thread at a time: enough to outweigh handing them over.
 const LOOKS_AT_ONCE: usize = 256;
 
+/// Files read by one thread at a time.
+const READS_AT_ONCE: usize = 16;
+
 /// The answer to one question.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 enum Answer {
     #[default]
     None,
     File(u32),
+    /// A glob without a wildcard that names a plain file: the file's own evidence is the listing's.
+    Path(u32),
     Files {
         files: Vec<u32>,
         walked: Vec<glob::Walked>,
         at_ns: i64,
     },
     Text(String),
+}
+
+impl Answer {
+    fn files(&self) -> &[u32] {
+        match self {
+            Answer::File(file) | Answer::Path(file) => std::slice::from_ref(file),
+            Answer::Files { files, .. } => files,
+            Answer::None | Answer::Text(_) => &[],
+        }
+    }
 }
 
 /// Everything seen, by question.
@@ -66,12 +80,19 @@ impl Sight {
         let mut new: Vec<usize> = questions.iter().map(|q| *q as usize).filter(|q| !self.asked[*q]).collect();
         new.sort_unstable();
         new.dedup();
-        let listings = self.list(root, plan, &new)?;
+        let place = Place::open(root);
+        let listings = self.list(root, &place, plan, &new)?;
+        let mut relisted = vec![false; plan.questions()];
         for (q, listing) in listings {
+            relisted[q] = true;
+            let plain = listing.is_plain_file();
             let files: Vec<u32> = listing.files.into_iter().map(|path| self.number(path)).collect();
-            let same = matches!(&self.answers[q], Answer::Files { files: before, .. } if *before == files);
-            self.changed[q] |= !same;
-            self.answers[q] = Answer::Files { files, walked: listing.walked, at_ns: listing.at_ns };
+            let listed = matches!(self.answers[q], Answer::Files { .. } | Answer::Path(_));
+            self.changed[q] |= !listed || self.answers[q].files() != files;
+            self.answers[q] = match plain {
+                true => Answer::Path(files[0]),
+                false => Answer::Files { files, walked: listing.walked, at_ns: listing.at_ns },
+            };
         }
         for &q in &new {
             match plan.question(q) {
@@ -91,7 +112,10 @@ impl Sight {
                 Question::File(_) | Question::Glob(..) => {}
             }
         }
-        self.look_at_files(root, &new)?;
+        // A plain file that was not listed again was looked at just now.
+        let open = |q: &usize| relisted[*q] || !matches!(self.answers[*q], Answer::Path(_));
+        let still_open: Vec<usize> = new.iter().copied().filter(open).collect();
+        self.look_at_files(root, &place, &new, &still_open)?;
         new.iter().for_each(|q| self.asked[*q] = true);
         Ok(())
     }
@@ -128,40 +152,53 @@ impl Sight {
     }
 
     /// The globs among the questions whose listings do not hold, listed again.
-    fn list(&self, root: &Path, plan: &Plan, new: &[usize]) -> Result<Vec<(usize, Listing)>, Failure> {
-        let stale = new.par_iter().filter_map(|q| {
-            let Question::Glob(base, pattern) = plan.question(*q) else { return None };
-            if let Answer::Files { walked, at_ns, .. } = &self.answers[*q]
-                && glob::holds(walked, *at_ns, root)
-            {
-                return None;
+    fn list(
+        &self,
+        root: &Path,
+        place: &Place<'_>,
+        plan: &Plan,
+        new: &[usize],
+    ) -> Result<Vec<(usize, Listing)>, Failure> {
+        let is_stale = |q: usize| match (plan.question(q), &self.answers[q]) {
+            (Question::Glob(..), Answer::Path(file)) => {
+                // It may have become a directory after it was listed and before it was looked at.
+                let seen = &self.files[*file as usize];
+                let was_read = matches!(seen.fact, Fact::File(_) | Fact::Executable(_));
+                !(was_read && seen.holds(place.look(&seen.path)))
             }
-            Some((*q, base, pattern))
-        });
-        let listed = stale
-            .map(|(q, base, pattern)| glob::list_below(root, Path::new(base), pattern).map(|listing| (q, listing)));
-        listed.collect::<Result<_, _>>().map_err(|e| Failure::environment(e.to_string()))
+            (Question::Glob(..), Answer::Files { walked, at_ns, .. }) => !glob::holds(walked, *at_ns, place),
+            (Question::Glob(..), _) => true,
+            _ => false,
+        };
+        let stale = sift(new, is_stale);
+        if stale.is_empty() {
+            return Ok(Vec::new());
+        }
+        let list = |q: &usize| match plan.question(*q) {
+            Question::Glob(base, pattern) => {
+                glob::list_below(root, Path::new(base), pattern).map(|listing| (*q, listing))
+            }
+            _ => unreachable!("only globs are listed"),
+        };
+        let listed = stale.par_iter().map(list).collect::<Result<_, _>>();
+        listed.map_err(|e| Failure::environment(e.to_string()))
     }
 
-    fn look_at_files(&mut self, root: &Path, new: &[usize]) -> Result<(), Failure> {
-        let mut wanted = Vec::new();
-        for &q in new {
-            match &self.answers[q] {
-                Answer::File(file) => wanted.push(*file),
-                Answer::Files { files, .. } => wanted.extend(files),
-                Answer::None | Answer::Text(_) => {}
-            }
-        }
+    /// Looks at the files of some of the new questions; all of the new ones that such a file answers learn of a change.
+    fn look_at_files(&mut self, root: &Path, place: &Place<'_>, new: &[usize], open: &[usize]) -> Result<(), Failure> {
+        let mut wanted: Vec<u32> = open.iter().flat_map(|q| self.answers[*q].files()).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
         let files = &self.files;
-        let looked: Vec<(u32, SeenFile)> = wanted
-            .par_chunks(LOOKS_AT_ONCE)
-            .flat_map_iter(|chunk| chunk.iter().filter_map(|i| look(root, *i, &files[*i as usize]).transpose()))
-            .collect::<Result<_, _>>()?;
-        if looked.is_empty() {
+        let holds = |i: u32| files[i as usize].holds(place.look(&files[i as usize].path));
+        let stale = sift(&wanted, |i| !holds(i));
+        if stale.is_empty() {
             return Ok(());
         }
+        let looked: Vec<(u32, SeenFile)> = stale
+            .par_chunks(READS_AT_ONCE)
+            .flat_map_iter(|chunk| chunk.iter().filter_map(|i| look(root, place, *i, &files[*i as usize]).transpose()))
+            .collect::<Result<_, _>>()?;
         let mut other = vec![false; self.files.len()];
         for (i, seen) in looked {
             other[i as usize] = self.files[i as usize].fact != seen.fact;
@@ -169,11 +206,7 @@ impl Sight {
             self.renewed.push(i);
         }
         for &q in new {
-            self.changed[q] |= match &self.answers[q] {
-                Answer::File(file) => other[*file as usize],
-                Answer::Files { files, .. } => files.iter().any(|f| other[*f as usize]),
-                Answer::None | Answer::Text(_) => false,
-            };
+            self.changed[q] |= self.answers[q].files().iter().any(|f| other[*f as usize]);
         }
         Ok(())
     }
@@ -199,28 +232,35 @@ impl Sight {
     }
 }
 
+/// The things of which something is true that only the file system knows: few are asked about right here, since
+/// threads cost more to start than that; many on all threads.
+pub(super) fn sift<T: Copy + Send + Sync>(things: &[T], is_true: impl Fn(T) -> bool + Sync) -> Vec<T> {
+    let sifted = |chunk: &[T]| chunk.iter().copied().filter(|thing| is_true(*thing)).collect::<Vec<T>>();
+    match things.len() <= LOOKS_AT_ONCE {
+        true => sifted(things),
+        false => things.par_chunks(LOOKS_AT_ONCE).flat_map_iter(sifted).collect(),
+    }
+}
+
 /// Looks at a file; what it is now, if its evidence does not hold.
-fn look(root: &Path, number: u32, before: &SeenFile) -> Result<Option<(u32, SeenFile)>, Failure> {
-    let path = root.join(&before.path);
+fn look(root: &Path, place: &Place<'_>, number: u32, before: &SeenFile) -> Result<Option<(u32, SeenFile)>, Failure> {
     let at_ns = now_ns();
-    let stat = Stat::at(&path);
+    let metadata = place.look_whole(&before.path);
+    let stat = metadata.map(|(stat, _)| stat);
     if before.holds(stat) {
         return Ok(None);
     }
+    let path = root.join(&before.path);
     let seen = |stat, fact| Some((number, SeenFile { path: before.path.clone(), stat, at_ns, fact }));
-    let metadata = match path.metadata() {
-        Ok(metadata) if metadata.is_file() => metadata,
-        _ => {
-            // A link to a directory or to nothing is itself what counts.
-            let fact = match path.read_link() {
-                Ok(target) => Fact::Link(escape(&target)),
-                Err(_) => Fact::Missing,
-            };
-            return Ok(seen(stat, fact));
-        }
+    let Some((_, Form::File { executable })) = metadata else {
+        // A link to a directory or to nothing is itself what counts.
+        let fact = match path.read_link() {
+            Ok(target) => Fact::Link(escape(&target)),
+            Err(_) => Fact::Missing,
+        };
+        return Ok(seen(stat, fact));
     };
     let (digest, _) = fs::at("read", &path, Digest::of_file(&path))?;
-    let executable = metadata.permissions().mode() & 0o111 != 0;
     Ok(seen(stat, if executable { Fact::Executable(digest) } else { Fact::File(digest) }))
 }
 
@@ -251,9 +291,7 @@ impl Outside for Asked<'_> {
     }
 
     fn files(&mut self, pattern: &str) -> Result<Vec<(PathBuf, Fact)>, Failure> {
-        let Answer::Files { files, .. } = self.answer(Question::Glob(self.base, pattern)) else {
-            return Ok(Vec::new());
-        };
+        let files = self.answer(Question::Glob(self.base, pattern)).files();
         let seen = files.iter().map(|i| self.seen(*i));
         let own = |f: &SeenFile| f.path.strip_prefix(self.base).unwrap_or(&f.path).to_owned();
         Ok(seen.map(|f| (own(f), f.fact.clone())).collect())

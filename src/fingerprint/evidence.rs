@@ -5,9 +5,11 @@
 //! rule: a write in the same tick as the hash leaves no trace). Everything else is hashed again.
 
 use std::fs::Metadata;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode};
 use serde::{Deserialize, Serialize};
 
 use super::Fact;
@@ -40,6 +42,16 @@ impl Stat {
         }
     }
 
+    #[expect(clippy::unnecessary_cast, reason = "the fields' types differ between systems")]
+    fn from_system(stat: &rustix::fs::Stat) -> Self {
+        Self {
+            size: stat.st_size as i64,
+            mtime_ns: stat.st_mtime as i64 * 1_000_000_000 + stat.st_mtime_nsec as i64,
+            ctime_ns: stat.st_ctime as i64 * 1_000_000_000 + stat.st_ctime_nsec as i64,
+            inode: stat.st_ino as i64,
+        }
+    }
+
     /// What is at a path, following links; none where nothing can be seen.
     pub fn at(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|m| Self::of(&m))
@@ -48,6 +60,74 @@ impl Stat {
     /// Whether a digest read at `read_at_ns`, when the file looked like `then`, is still its digest.
     pub fn proves(&self, then: &Stat, read_at_ns: i64) -> bool {
         self == then && self.mtime_ns.max(self.ctime_ns) + GRAIN_NS < read_at_ns
+    }
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A plain file.
+    File {
+        /// Anybody may execute it.
+        executable: bool,
+    },
+    /// A directory, or something that is not read.
+    Other,
+}
+
+impl Form {
+    fn of(mode: RawMode) -> Self {
+        match FileType::from_raw_mode(mode) {
+            FileType::RegularFile => Form::File { executable: mode & 0o111 != 0 },
+            _ => Form::Other,
+        }
+    }
+}
+
+/// A directory that is looked into by many paths. Each look begins there and not at the file system's root, which
+/// saves the kernel most of the way: two thirds of the cost of looking at a hundred thousand files.
+#[derive(Debug)]
+pub struct Place<'a> {
+    path: &'a Path,
+    handle: Option<OwnedFd>,
+}
+
+impl<'a> Place<'a> {
+    /// Opens a directory. Where that fails, looks go by whole paths.
+    pub fn open(path: &'a Path) -> Self {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self { path, handle: rustix::fs::open(path, flags, Mode::empty()).ok() }
+    }
+
+    /// What is at a path below it, following links; none where nothing can be seen.
+    pub fn look(&self, path: &Path) -> Option<Stat> {
+        self.look_whole(path).map(|(stat, _)| stat)
+    }
+
+    /// What is at a path below it and of which form, following links; none where nothing can be seen.
+    pub fn look_whole(&self, path: &Path) -> Option<(Stat, Form)> {
+        // An empty path is the directory itself.
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        match &self.handle {
+            Some(handle) => {
+                let stat = rustix::fs::statat(handle, path, AtFlags::empty()).ok()?;
+                Some((Stat::from_system(&stat), Form::of(stat.st_mode)))
+            }
+            None => {
+                let metadata = self.path.join(path).metadata().ok()?;
+                Some((Stat::of(&metadata), Form::of(metadata.mode() as RawMode)))
+            }
+        }
+    }
+
+    /// What is at a path below it; of a link, the link itself.
+    pub fn look_at_link(&self, path: &Path) -> Option<Stat> {
+        match &self.handle {
+            Some(handle) => {
+                rustix::fs::statat(handle, path, AtFlags::SYMLINK_NOFOLLOW).ok().map(|s| Stat::from_system(&s))
+            }
+            None => self.path.join(path).symlink_metadata().ok().map(|m| Stat::of(&m)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
-use crate::fingerprint::evidence::Stat;
+use crate::fingerprint::evidence::{Place, Stat};
 
 /// A glob that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +44,8 @@ pub struct Walked {
 }
 
 impl Walked {
-    fn holds(&self, root: &Path, at_ns: i64) -> bool {
-        match (&self.stat, Stat::at(&root.join(&self.path))) {
+    fn holds(&self, root: &Place<'_>, at_ns: i64) -> bool {
+        match (&self.stat, root.look(&self.path)) {
             (Some(then), Some(now)) => now.proves(then, at_ns),
             (None, None) => true,
             _ => false,
@@ -54,14 +54,19 @@ impl Walked {
 }
 
 /// Whether all that was walked at a time looks the same and was not written to just then.
-pub fn holds(walked: &[Walked], at_ns: i64, root: &Path) -> bool {
+pub fn holds(walked: &[Walked], at_ns: i64, root: &Place<'_>) -> bool {
     walked.iter().all(|w| w.holds(root, at_ns))
 }
 
 impl Listing {
     /// Whether a walk now would find the same names.
     pub fn holds(&self, root: &Path) -> bool {
-        holds(&self.walked, self.at_ns, root)
+        holds(&self.walked, self.at_ns, &Place::open(root))
+    }
+
+    /// Whether it is of a path that leads to a file, and so to nothing else.
+    pub fn is_plain_file(&self) -> bool {
+        matches!((&self.files[..], &self.walked[..]), ([file], [Walked { path, stat: Some(_) }]) if file == path)
     }
 }
 

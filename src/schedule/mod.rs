@@ -97,8 +97,10 @@ pub fn build(
     let (sender, messages) = mpsc::channel();
     let closure = engine.plan().closure(chosen);
     let count = engine.plan().len();
+    let mut is_chosen = vec![false; count];
+    chosen.iter().for_each(|i| is_chosen[*i] = true);
     let mut build = Build {
-        chosen: chosen.iter().copied().collect(),
+        chosen: is_chosen,
         dependents: HashMap::new(),
         states: vec![State::Outside; count],
         artifacts: vec![None; count],
@@ -206,7 +208,8 @@ struct Build<'a> {
     options: &'a BuildOptions,
     cancel: &'a Cancel,
     tell: &'a mut dyn FnMut(&Event),
-    chosen: BTreeSet<Index>,
+    /// By target.
+    chosen: Vec<bool>,
     /// Of targets that were not known at once: who stands on them.
     dependents: HashMap<Index, Vec<Index>>,
     states: Vec<State>,
@@ -242,6 +245,8 @@ impl Build<'_> {
     fn run(&mut self, closure: &[Index], messages: &Receiver<Message>) -> Result<Summary, Failure> {
         (self.tell)(&Event::Planned { targets: closure.len() });
         self.engine.look(closure)?;
+        let chosen: Vec<Index> = closure.iter().copied().filter(|i| self.chosen[*i]).collect();
+        self.engine.look_at_outputs(&chosen);
         let ended = self.walk(closure, messages);
         // What was finished before an error is kept.
         let flushed = self.batch.flush(self.engine);
@@ -307,11 +312,11 @@ impl Build<'_> {
     /// Whether a target is known without being judged: nothing it reads or stands on changed, nobody forces it, and
     /// what was asked for lies where it should.
     fn keeps(&mut self, index: Index) -> Result<bool, Failure> {
-        if self.options.force_all || (self.options.force && self.chosen.contains(&index)) {
+        if self.options.force_all || (self.options.force && self.chosen[index]) {
             return Ok(false);
         }
         let Some((_, artifact)) = self.engine.unchanged(index, &self.artifacts) else { return Ok(false) };
-        if self.chosen.contains(&index) && !self.engine.lies_in_out(index, &artifact) {
+        if self.chosen[index] && !self.engine.lies_in_out(index, &artifact) {
             return Ok(false);
         }
         self.artifacts[index] = Some(artifact);
@@ -402,7 +407,7 @@ impl Build<'_> {
             return Ok(());
         }
         let mut judged = self.engine.judge(index, &self.artifacts)?;
-        let forced = self.options.force_all || (self.options.force && self.chosen.contains(&index));
+        let forced = self.options.force_all || (self.options.force && self.chosen[index]);
         if forced {
             judged.reasons = vec![Reason::Forced];
         } else if self.bytes_missing.contains(&index) {
@@ -433,7 +438,7 @@ impl Build<'_> {
     /// A target whose artifact is known without running: put where it was asked for, or left in the store.
     fn found(&mut self, index: Index, artifact: Digest, verdict: Verdict) -> Result<(), Failure> {
         let mut placed = false;
-        if self.chosen.contains(&index) {
+        if self.chosen[index] {
             match self.deliver(index, &artifact)? {
                 Some(now) => placed = now,
                 None => return self.run_again(index),
@@ -538,7 +543,7 @@ impl Build<'_> {
 
     /// Whether a target runs although some store may have its artifact.
     fn must_run(&self, index: Index) -> bool {
-        let forced = self.options.force_all || (self.options.force && self.chosen.contains(&index));
+        let forced = self.options.force_all || (self.options.force && self.chosen[index]);
         forced || self.options.no_cache || self.bytes_missing.contains(&index)
     }
 
@@ -686,7 +691,7 @@ impl Build<'_> {
         self.artifacts[index] = Some(artifact);
         self.states[index] = State::Known;
         self.bytes_missing.remove(&index);
-        if self.chosen.contains(&index) && self.deliver(index, &artifact)?.is_none() {
+        if self.chosen[index] && self.deliver(index, &artifact)?.is_none() {
             let failure = Failure::environment("the store lost bytes that were just written").help("check the disk");
             return self.failed(index, failure, None);
         }

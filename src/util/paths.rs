@@ -1,4 +1,4 @@
-//! Paths in files of our own, as bytes: names need not be UTF-8. For `#[serde(with = ...)]`.
+//! Paths in files of our own, as bytes: names need not be UTF-8. For `#[serde(with = ...)]`, in binary forms only.
 
 /// One path.
 pub mod one {
@@ -6,16 +6,17 @@ pub mod one {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     use std::path::{Path, PathBuf};
 
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde::{Deserialize, Deserializer, Serializer};
 
     /// As bytes.
     pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-        path.as_os_str().as_bytes().serialize(serializer)
+        serializer.serialize_bytes(path.as_os_str().as_bytes())
     }
 
     /// From bytes.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-        Ok(OsString::from_vec(Vec::deserialize(deserializer)?).into())
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        Ok(OsString::from_vec(bytes.to_vec()).into())
     }
 }
 

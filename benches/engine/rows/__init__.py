@@ -1,0 +1,5 @@
+"""The rows of the table, in its order."""
+
+from . import files, graphs, switch
+
+ALL = [*graphs.ROWS, *files.ROWS, *switch.ROWS]
