@@ -1,6 +1,7 @@
 //! What may stand where in a recipe: the kinds' schemas, and what is no kind's.
 
 use crate::kind::{self, KINDS};
+use crate::recipe::on_change;
 use crate::recipe::outline::{Item, Word};
 use crate::recipe::schema::{Args, Prop, Schema, Type};
 
@@ -32,7 +33,9 @@ pub(super) enum Sort {
     Profile(&'static Schema),
 }
 
-static SETTINGS: [Schema; 4] = [
+static SETTINGS: [&Schema; 5] = [&PROJECT[0], &PROJECT[1], &PROJECT[2], &PROJECT[3], &on_change::SCHEMA];
+
+static PROJECT: [Schema; 4] = [
     Schema::new("project", "The project's name.").arg("name", Type::Text),
     Schema::new("recipes", "Recipes to read besides this file, by path or glob from the project's root.")
         .many_args("recipes", Type::Glob),
@@ -56,7 +59,7 @@ static FREE: Schema = Schema::new("", "");
 
 /// The names that may stand at the top of a recipe.
 pub(super) fn tops() -> Vec<&'static str> {
-    SETTINGS.iter().chain(KINDS.iter().map(|k| k.schema())).map(|s| s.name).collect()
+    SETTINGS.iter().copied().chain(KINDS.iter().map(|k| k.schema())).map(|s| s.name).collect()
 }
 
 /// The meaning of a node at the top.
@@ -64,7 +67,7 @@ pub(super) fn top(name: &str) -> Option<Meaning> {
     if let Some(kind) = kind::find(name) {
         return Some(Meaning { schema: kind.schema(), sort: Sort::Target });
     }
-    SETTINGS.iter().find(|s| s.name == name).map(|schema| Meaning { schema, sort: Sort::Setting })
+    SETTINGS.iter().copied().find(|s| s.name == name).map(|schema| Meaning { schema, sort: Sort::Setting })
 }
 
 /// The meaning of the last of these nodes, each of which lies in the one before.

@@ -11,6 +11,7 @@ use super::expand;
 use super::glob::{self, Listing};
 use super::mistake::{Mistake, Mistakes, nearest};
 use super::node::{Node, Scalar, Span};
+use super::on_change::{self, OnChange};
 use super::parse;
 use super::source::Sources;
 use crate::fingerprint::Digest;
@@ -60,6 +61,11 @@ impl Read {
         self.files.iter().all(same) && self.listings.iter().all(|l| l.holds(root))
     }
 
+    /// The directories that were walked to find recipes, from the root.
+    pub fn walked(&self) -> impl Iterator<Item = &Path> {
+        self.listings.iter().flat_map(|l| &l.walked).map(glob::Walked::path)
+    }
+
     /// The recipes that were read.
     pub fn recipes(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.files.iter().map(|(path, ..)| path.as_path())
@@ -77,6 +83,8 @@ pub struct Settings {
     pub cache_size: Option<String>,
     /// What `effai build` makes when nothing is named.
     pub default: Vec<String>,
+    /// What `effai watch` does besides building.
+    pub on_change: Vec<OnChange>,
 }
 
 /// Recipes that cannot be used.
@@ -125,6 +133,12 @@ pub fn load(root: &Path, profile: Option<&str>) -> Result<Recipes, LoadError> {
     }
 }
 
+/// What a load would read, also where the recipes have mistakes.
+pub fn reads(root: &Path) -> Read {
+    let mut disk = Disk { root, parsed_dir: root.join(".effai/parsed") };
+    examine(root, None, &mut disk).map(|examined| examined.recipes.read).unwrap_or_default()
+}
+
 /// What recipes say, as far as they can be understood, and every mistake in them.
 #[derive(Debug)]
 pub struct Examined {
@@ -157,6 +171,7 @@ pub fn examine(root: &Path, profile: Option<&str>, texts: &mut dyn Texts) -> Res
         mistakes: Vec::new(),
         settings: Settings::default(),
         targets: Vec::new(),
+        on_change: Vec::new(),
         profiles: Vec::new(),
         read: Read::default(),
     };
@@ -232,6 +247,7 @@ struct Loader<'a> {
     mistakes: Vec<Mistake>,
     settings: Settings,
     targets: Vec<Node>,
+    on_change: Vec<on_change::Placed>,
     profiles: Vec<String>,
     read: Read,
     texts: &'a mut dyn Texts,
@@ -263,6 +279,9 @@ impl Loader<'_> {
                     Scalar::Text(text) => Some(text.clone()),
                     _ => None,
                 })),
+                on_change::NAME => {
+                    self.on_change.extend(on_change::Placed::read(&node, &self.sources, &mut self.mistakes));
+                }
                 _ => self.targets.push(node),
             }
         }
@@ -364,6 +383,7 @@ impl Loader<'_> {
             }
         }
         self.nested_labels(&first_of);
+        self.check_on_change(&first_of);
         self.profiles.sort();
         self.profiles.dedup();
         let recipes = Recipes {
@@ -375,6 +395,18 @@ impl Loader<'_> {
             read: self.read,
         };
         Examined { recipes, mistakes: self.mistakes }
+    }
+
+    /// Labels in `on-change` are held against those there are; where others have mistakes, not all are known.
+    fn check_on_change(&mut self, labels: &BTreeMap<Label, Span>) {
+        let all = std::mem::take(&mut self.on_change);
+        if self.mistakes.is_empty() {
+            let known = labels.keys().map(Label::as_str).collect();
+            for (i, one) in all.iter().enumerate() {
+                one.check(&known, &all[..i], &self.sources, &mut self.mistakes);
+            }
+        }
+        self.settings.on_change = all.into_iter().map(|one| one.on_change).collect();
     }
 
     /// A label that is a directory of another's: their outputs would lie in one another.
@@ -432,7 +464,7 @@ impl Loader<'_> {
 
     fn unknown_kind(&mut self, node: &Node) {
         let known: Vec<&str> = kind::KINDS.iter().map(|k| k.schema().name).collect();
-        let others = ["project", "recipes", "cache", "default"];
+        let others = ["project", "recipes", "cache", "default", on_change::NAME];
         let help = match nearest(&node.name, known.iter().copied().chain(others)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("kinds are: {}", known.join(", ")),

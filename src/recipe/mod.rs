@@ -9,6 +9,7 @@ pub mod glob;
 pub mod load;
 pub mod mistake;
 pub mod node;
+pub mod on_change;
 pub mod outline;
 pub mod parse;
 pub mod schema;
