@@ -12,11 +12,12 @@ mod kept;
 mod sight;
 mod upkeep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::event::Verdict;
 use crate::failure::Failure;
+use crate::fingerprint::evidence::Stat;
 use crate::fingerprint::{Digest, Manifest, Reason, facts};
 use crate::plan::{Index, Label, Plan, UnknownTarget};
 use crate::recipe::decl::Decl;
@@ -32,6 +33,7 @@ use kept::{Kept, KeptPlan, KeptState, Known};
 use sight::Sight;
 
 pub use deliver::{Delivered, Delivery};
+pub use sight::{Doubt, Found};
 
 /// A project, opened.
 pub struct Engine {
@@ -46,7 +48,7 @@ pub struct Engine {
     graph_digest: Digest,
     sight: Sight,
     /// As the last build left it: each agrees with the others and with what `sight` held then.
-    known: HashMap<Index, Known>,
+    known: Vec<Option<Known>>,
     /// What this build found out. Apart from `known`, so that nothing is compared with half of each.
     news: HashMap<Index, Known>,
     /// Artifacts this build could not use, of targets that run again.
@@ -56,6 +58,15 @@ pub struct Engine {
     outdated: bool,
     /// The record is being changed.
     changing: bool,
+    /// What is kept on disk is not what is known.
+    unsaved: bool,
+    /// How the kept state looked when this engine last wrote it or took it away.
+    left: Option<Stat>,
+    /// Questions that got another answer since this was last asked.
+    stirring: BTreeSet<u32>,
+    options: Options,
+    /// Outputs that a resident engine saw in their place; nobody looks at them again.
+    in_place: BTreeSet<Index>,
 }
 
 /// How to open a project.
@@ -63,6 +74,8 @@ pub struct Engine {
 pub struct Options {
     /// The profile to lay over the recipes.
     pub profile: Option<String>,
+    /// The engine stays for many builds: what is known is kept in memory, and written down by [`Engine::save`] alone.
+    pub resident: bool,
 }
 
 /// A project that cannot be opened, or a question that cannot be answered.
@@ -142,23 +155,32 @@ impl Engine {
             graph,
             graph_digest,
             sight: Sight::default(),
-            known: HashMap::new(),
+            known: Vec::new(),
             news: HashMap::new(),
             remade: HashMap::new(),
             outputs: HashMap::new(),
             outdated: false,
             changing: false,
+            unsaved: false,
+            left: None,
+            stirring: BTreeSet::new(),
+            options: options.clone(),
+            in_place: BTreeSet::new(),
         };
+        engine.known.resize(engine.graph.plan.len(), None);
         match engine.kept.state(&graph_digest) {
             Some(state) => engine.go_on_from(state),
             None => engine.recollect()?,
         }
+        engine.left = engine.kept.look_of_state();
         Ok(engine)
     }
 
     fn go_on_from(&mut self, state: KeptState) {
         self.sight = state.sight;
-        self.known = state.known.into_iter().map(|k| (k.index as Index, k)).collect();
+        for known in state.known {
+            self.known[known.index as Index] = Some(known);
+        }
         self.outputs =
             state.outputs.into_iter().map(|(i, artifact, placed)| (i as Index, (artifact, placed))).collect();
     }
@@ -179,6 +201,11 @@ impl Engine {
     /// What `effai.kdl` says besides targets.
     pub fn settings(&self) -> &Settings {
         &self.graph.settings
+    }
+
+    /// What the recipes were read from.
+    pub fn read(&self) -> &load::Read {
+        &self.graph.read
     }
 
     /// The recipes that were read, by their path from the root.
@@ -223,7 +250,7 @@ impl Engine {
 
     /// Why an optional source is not in a target's artifact, as far as that is remembered.
     pub fn left_out(&self, index: Index) -> Result<Option<String>, DbError> {
-        match self.news.get(&index).or_else(|| self.known.get(&index)) {
+        match self.news.get(&index).or(self.known[index].as_ref()) {
             Some(Known { left_out: false, .. }) => Ok(None),
             _ => Ok(self.record.target(&self.label(index))?.and_then(|s| s.left_out)),
         }
@@ -233,14 +260,44 @@ impl Engine {
     pub fn look(&mut self, closure: &[Index]) -> Result<(), Failure> {
         let plan = &self.graph.plan;
         let questions: Vec<u32> = closure.iter().flat_map(|i| plan.reads(*i)).copied().collect();
-        self.sight.look(&self.root, plan, &questions)
+        let found = self.sight.look(&self.root, plan, &questions)?;
+        self.stirring.extend(found.changed);
+        Ok(())
+    }
+
+    /// Lets the next look ask these questions again: an engine that stays asks none twice by itself.
+    pub fn doubt(&mut self, doubt: &Doubt) {
+        self.sight.doubt(doubt);
+    }
+
+    /// Looks again at what these questions ask about.
+    pub fn look_again(&mut self, questions: &[u32]) -> Result<Found, Failure> {
+        self.sight.doubt(&Doubt::Of(questions.iter().copied().collect()));
+        let found = self.sight.look(&self.root, &self.graph.plan, questions)?;
+        self.stirring.extend(&found.changed);
+        Ok(found)
+    }
+
+    /// The questions that got another answer since this was last called.
+    pub fn take_changed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.stirring)
+    }
+
+    /// The files a question stands for, and the directories that were walked to find them, from the root.
+    pub fn stands_for(&self, question: u32) -> (impl Iterator<Item = &Path>, impl Iterator<Item = &Path>) {
+        self.sight.stands_for(question)
+    }
+
+    /// A target's artifact, as far as it is known.
+    pub fn artifact(&self, index: Index) -> Option<Digest> {
+        self.known[index].map(|known| known.artifact)
     }
 
     /// The key and artifact of a target of which nothing changed: neither what it reads nor what it stands on.
     pub fn unchanged(&self, index: Index, artifacts: &[Option<Digest>]) -> Option<(Digest, Digest)> {
-        let known = self.known.get(&index)?;
+        let known = self.known[index].as_ref()?;
         let plan = &self.graph.plan;
-        let same = |i: Index| self.known.get(&i).is_some_and(|k| artifacts[i] == Some(k.artifact));
+        let same = |i: Index| self.known[i].is_some_and(|k| artifacts[i] == Some(k.artifact));
         let holds = self.sight.unchanged(plan.reads(index)) && plan.dependencies(index).all(|d| same(d.index));
         holds.then_some((known.key, known.artifact))
     }
@@ -320,7 +377,7 @@ impl Engine {
     /// Holds a target's key and artifact for known from here on; the caller writes the record.
     pub fn know(&mut self, index: Index, key: Digest, artifact: Digest, left_out: bool) {
         let known = Known { index: index as u32, key, artifact, left_out };
-        if self.known.get(&index) != Some(&known) {
+        if self.known[index] != Some(known) {
             self.outdated = true;
         }
         self.news.insert(index, known);
@@ -329,9 +386,16 @@ impl Engine {
     /// A target's artifact is not to be had: it runs again, perhaps to other bytes.
     pub fn forget(&mut self, index: Index) {
         self.outdated = true;
-        let known = self.known.remove(&index);
+        let known = self.known[index].take();
         if let Some(known) = self.news.remove(&index).or(known) {
             self.remade.insert(index, known.artifact);
+        }
+    }
+
+    /// What a target reads or stands on changed while this build went on: what was found out about it does not count.
+    pub fn reconsider(&mut self, index: Index) {
+        if self.news.remove(&index).is_some() {
+            self.outdated = true;
         }
     }
 
@@ -342,23 +406,25 @@ impl Engine {
         let mut moved = vec![false; plan.len()];
         for index in 0..plan.len() {
             let under = |moved: &[bool]| plan.dependencies(index).any(|d| moved[d.index]);
-            let before = self.known.get(&index).map(|k| k.artifact);
+            let before = self.known[index].map(|k| k.artifact);
             match self.news.remove(&index) {
                 Some(new) => {
                     moved[index] = before.is_some_and(|b| b != new.artifact);
-                    self.known.insert(index, new);
+                    self.known[index] = Some(new);
                 }
                 None if before.is_some() && (under(&moved) || self.sight.has_changed(plan.reads(index))) => {
-                    self.known.remove(&index);
+                    self.known[index] = None;
                     moved[index] = true;
                 }
                 None => {}
             }
         }
         for (remade, old) in std::mem::take(&mut self.remade) {
-            if self.known.get(&remade).is_none_or(|k| k.artifact != old) {
+            if self.known[remade].is_none_or(|k| k.artifact != old) {
                 // Some may have been judged before it was made again: all are, next time.
-                self.known.retain(|index, _| plan.dependencies(*index).all(|d| d.index != remade));
+                for index in (0..plan.len()).filter(|i| plan.dependencies(*i).any(|d| d.index == remade)) {
+                    self.known[index] = None;
+                }
             }
         }
     }
@@ -367,6 +433,7 @@ impl Engine {
     pub fn begin_changes(&mut self) {
         if !std::mem::replace(&mut self.changing, true) {
             self.kept.drop_state();
+            self.left = None;
             // A store that cannot be marked says so when it is written to.
             let _ = self.store.mark();
         }
@@ -375,30 +442,62 @@ impl Engine {
 
     /// Keeps what is known for the next build. A disk that cannot take it costs that build time, and nothing else.
     pub fn keep(&mut self) -> Result<(), DbError> {
-        if !self.outdated && !self.sight.is_renewed() {
+        if !self.outdated && !self.sight.is_renewed() && !self.sight.is_changed() {
+            self.news.clear();
             return Ok(());
         }
         self.kept.drop_state();
+        self.left = None;
+        self.unsaved = true;
         self.settle_known();
         let renewed = self.sight.renewed();
         self.record.put_files(&renewed)?;
-        let mut known: Vec<Known> = self.known.values().copied().collect();
-        known.sort_unstable_by_key(|k| k.index);
+        self.sight.settle();
+        self.outdated = false;
+        self.changing = false;
+        if !self.options.resident {
+            self.save();
+        }
+        Ok(())
+    }
+
+    /// Writes down what is known, if anything is that was not.
+    pub fn save(&mut self) {
+        if !std::mem::take(&mut self.unsaved) || self.is_overtaken() {
+            return;
+        }
+        let known: Vec<Known> = self.known.iter().flatten().copied().collect();
         let mut outputs: Vec<_> = self.outputs.iter().map(|(i, (a, placed))| (*i as u32, *a, placed.clone())).collect();
         outputs.sort_unstable_by_key(|(i, ..)| *i);
         let state = KeptState::new(std::mem::take(&mut self.sight), known, outputs);
         self.sight = self.kept.put_state(&self.graph_digest, state);
-        self.sight.settle();
-        self.outdated = false;
-        self.changing = false;
-        Ok(())
+        self.left = self.kept.look_of_state();
+    }
+
+    /// Whether something is known that is not written down.
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    /// Whether another process built here since this one last kept its state, or took it away.
+    pub fn is_overtaken(&self) -> bool {
+        self.kept.look_of_state() != self.left
+    }
+
+    /// Whether the recipes are as they were when they were read.
+    pub fn recipes_hold(&self) -> bool {
+        self.graph.read.holds(&self.root)
     }
 }
 
 fn read_recipes(root: &Path, kept: &Kept, options: &Options) -> Result<(KeptPlan, Digest), EngineError> {
     let recipes = load::load(root, options.profile.as_deref())?;
-    let plan = Plan::new(recipes.decls, &recipes.sources)?;
-    Ok(kept.put_plan(plan, recipes.read, recipes.settings))
+    let mut plan = Plan::new(recipes.decls, &recipes.sources)?;
+    let mut settings = recipes.settings;
+    for on_change in &mut settings.on_change {
+        on_change.questions = on_change.paths.iter().map(|path| plan.ask_about(path)).collect();
+    }
+    Ok(kept.put_plan(plan, recipes.read, settings))
 }
 
 /// Where the store is: the project's word, else the user's, else the usual place.

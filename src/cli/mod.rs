@@ -129,7 +129,7 @@ pub fn run() -> u8 {
 /// Opens the project the command is about.
 fn open(global: &Global) -> Result<Engine, EngineError> {
     let dir = directory(global)?;
-    Engine::open(&dir, &Options { profile: global.profile.clone() })
+    Engine::open(&dir, &Options { profile: global.profile.clone(), ..Options::default() })
 }
 
 fn directory(global: &Global) -> Result<PathBuf, EngineError> {

@@ -36,11 +36,19 @@ impl Engine {
         self.root.join("out").join(label.as_str())
     }
 
-    /// Whether `out/LABEL/` holds an artifact, as it was placed.
-    pub fn lies_in_out(&self, index: Index, artifact: &Digest) -> bool {
+    /// Whether `out/LABEL/` holds an artifact, as it was placed. An engine that stays looks once: what is edited or
+    /// deleted there later is no build's business until another process builds, or it has a new artifact.
+    pub fn lies_in_out(&mut self, index: Index, artifact: &Digest) -> bool {
+        if self.in_place.contains(&index) && self.outputs.get(&index).is_some_and(|(lies, _)| lies == artifact) {
+            return true;
+        }
         let dir = self.output_dir(&self.label(index));
         let holds = |placed: &[Placed]| placed.iter().all(|p| matches!(look(&dir, p), Look::AsPlaced));
-        self.outputs.get(&index).is_some_and(|(lies, placed)| lies == artifact && holds(placed))
+        let lies = self.outputs.get(&index).is_some_and(|(lies, placed)| lies == artifact && holds(placed));
+        if lies && self.options.resident {
+            self.in_place.insert(index);
+        }
+        lies
     }
 
     /// Makes `out/LABEL/` hold an artifact. The inner result is a store that lacks bytes. What was placed is in the
@@ -72,6 +80,7 @@ impl Engine {
         }
         self.begin_changes();
         self.outputs.remove(&index);
+        self.in_place.remove(&index);
         let staging = self.root.join(".effai/scratch").join(format!("deliver-{}", std::process::id()));
         fs::remove_dir_all(&staging)?;
         let mut placed = match self.store.blobs.materialise(&self.store.index, artifact, &staging, Purpose::Output) {

@@ -3,7 +3,7 @@
 //! All questions of a build are answered at once, on all threads: a `statx` for each file, and a read only for those
 //! whose evidence does not hold. An answer that is what it was lets every target that asked keep its key unjudged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,57 @@ enum Answer {
     Text(String),
 }
 
+/// Which questions may have another answer than they had when they were last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Doubt {
+    /// None.
+    #[default]
+    Nothing,
+    /// These, by their places in the plan.
+    Of(BTreeSet<u32>),
+    /// Any.
+    Everything,
+}
+
+impl Doubt {
+    /// Adds questions.
+    pub fn add(&mut self, questions: impl IntoIterator<Item = u32>) {
+        match self {
+            Doubt::Nothing => *self = Doubt::Of(questions.into_iter().collect()),
+            Doubt::Of(all) => all.extend(questions),
+            Doubt::Everything => {}
+        }
+    }
+
+    /// Adds another doubt.
+    pub fn join(&mut self, other: Doubt) {
+        match other {
+            Doubt::Nothing => {}
+            Doubt::Of(questions) => self.add(questions),
+            Doubt::Everything => *self = Doubt::Everything,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_nothing(&self) -> bool {
+        match self {
+            Doubt::Nothing => true,
+            Doubt::Of(questions) => questions.is_empty(),
+            Doubt::Everything => false,
+        }
+    }
+}
+
+/// What a look found out about questions that were answered before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// They have another answer.
+    pub changed: Vec<u32>,
+    /// They have another answer, or the same from a file that was written to since: who read it in between may have
+    /// read something else.
+    pub stirred: Vec<u32>,
+}
+
 /// Everything seen, by question.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sight {
@@ -59,37 +110,70 @@ impl Sight {
         Self { files, answers: vec![Answer::None; plan.questions()], ..Self::default() }
     }
 
-    /// Answers these questions, each once a process.
-    pub(super) fn look(&mut self, root: &Path, plan: &Plan, questions: &[u32]) -> Result<(), Failure> {
+    /// Answers these questions, but for those that were asked already and not doubted since.
+    pub(super) fn look(&mut self, root: &Path, plan: &Plan, questions: &[u32]) -> Result<Found, Failure> {
         self.asked.resize(plan.questions(), false);
         self.changed.resize(plan.questions(), false);
         let mut new: Vec<usize> = questions.iter().map(|q| *q as usize).filter(|q| !self.asked[*q]).collect();
         new.sort_unstable();
         new.dedup();
+        if new.is_empty() {
+            return Ok(Found::default());
+        }
+        let mut other = BTreeSet::new();
         let listings = self.list(root, plan, &new)?;
         for (q, listing) in listings {
             let files: Vec<u32> = listing.files.into_iter().map(|path| self.number(path)).collect();
             let same = matches!(&self.answers[q], Answer::Files { files: before, .. } if *before == files);
-            self.changed[q] |= !same;
+            if !same {
+                other.insert(q);
+            }
             self.answers[q] = Answer::Files { files, walked: listing.walked, at_ns: listing.at_ns };
         }
         for &q in &new {
             match plan.question(q) {
                 Question::File(path) if self.answers[q] == Answer::None => {
                     self.answers[q] = Answer::File(self.number(PathBuf::from(path)));
-                    self.changed[q] = true;
+                    other.insert(q);
                 }
                 Question::Tool(name) => {
                     let there = crate::env::find_program(name).is_some();
-                    self.text(q, if there { "there" } else { "absent" });
+                    self.text(q, if there { "there" } else { "absent" }, &mut other);
                 }
-                Question::Machine => self.text(q, &machine::identity()),
+                Question::Machine => self.text(q, &machine::identity(), &mut other),
                 Question::File(_) | Question::Glob(_) => {}
             }
         }
-        self.look_at_files(root, &new)?;
+        let mut stirred = other.clone();
+        self.look_at_files(root, &new, &mut other, &mut stirred)?;
         new.iter().for_each(|q| self.asked[*q] = true);
-        Ok(())
+        other.iter().for_each(|q| self.changed[*q] = true);
+        stirred.extend(&other);
+        let places = |questions: BTreeSet<usize>| questions.into_iter().map(|q| q as u32).collect();
+        Ok(Found { changed: places(other), stirred: places(stirred) })
+    }
+
+    /// Lets the next look ask these questions again.
+    pub(super) fn doubt(&mut self, doubt: &Doubt) {
+        match doubt {
+            Doubt::Nothing => {}
+            Doubt::Of(questions) => questions.iter().for_each(|q| {
+                if let Some(asked) = self.asked.get_mut(*q as usize) {
+                    *asked = false;
+                }
+            }),
+            Doubt::Everything => self.asked.fill(false),
+        }
+    }
+
+    /// The files a question stands for, and the directories that were walked to find them.
+    pub(super) fn stands_for(&self, question: u32) -> (impl Iterator<Item = &Path>, impl Iterator<Item = &Path>) {
+        let (files, walked): (&[u32], &[glob::Walked]) = match &self.answers[question as usize] {
+            Answer::File(file) => (std::slice::from_ref(file), &[]),
+            Answer::Files { files, walked, .. } => (files, walked),
+            Answer::None | Answer::Text(_) => (&[], &[]),
+        };
+        (files.iter().map(|f| self.files[*f as usize].path.as_path()), walked.iter().map(glob::Walked::path))
     }
 
     /// Whether every one of these questions has the answer it had before.
@@ -102,10 +186,15 @@ impl Sight {
         questions.iter().any(|q| self.changed.get(*q as usize) == Some(&true))
     }
 
+    /// Whether any question has another answer than before.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed.contains(&true)
+    }
+
     /// Begins anew: what is answered now is what later looks are compared with.
     pub(super) fn settle(&mut self) {
-        self.asked.clear();
         self.changed.clear();
+        self.changed.resize(self.answers.len(), false);
     }
 
     /// Files whose evidence is new since it was last taken.
@@ -138,7 +227,13 @@ impl Sight {
         listed.collect::<Result<_, _>>().map_err(|e| Failure::environment(e.to_string()))
     }
 
-    fn look_at_files(&mut self, root: &Path, new: &[usize]) -> Result<(), Failure> {
+    fn look_at_files(
+        &mut self,
+        root: &Path,
+        new: &[usize],
+        changed: &mut BTreeSet<usize>,
+        stirred: &mut BTreeSet<usize>,
+    ) -> Result<(), Failure> {
         let mut wanted = Vec::new();
         for &q in new {
             match &self.answers[q] {
@@ -157,25 +252,36 @@ impl Sight {
         if looked.is_empty() {
             return Ok(());
         }
-        let mut other = vec![false; self.files.len()];
+        let mut sorts = vec![Sort::Same; self.files.len()];
         for (i, seen) in looked {
-            other[i as usize] = self.files[i as usize].fact != seen.fact;
+            let before = &self.files[i as usize];
+            sorts[i as usize] = match () {
+                () if before.fact != seen.fact => Sort::Other,
+                () if before.stat != seen.stat => Sort::Rewritten,
+                () => Sort::Same,
+            };
             self.files[i as usize] = seen;
             self.renewed.push(i);
         }
         for &q in new {
-            self.changed[q] |= match &self.answers[q] {
-                Answer::File(file) => other[*file as usize],
-                Answer::Files { files, .. } => files.iter().any(|f| other[*f as usize]),
-                Answer::None | Answer::Text(_) => false,
+            let files: &[u32] = match &self.answers[q] {
+                Answer::File(file) => std::slice::from_ref(file),
+                Answer::Files { files, .. } => files,
+                Answer::None | Answer::Text(_) => &[],
             };
+            match files.iter().map(|f| sorts[*f as usize]).max() {
+                Some(Sort::Other) => drop(changed.insert(q)),
+                Some(Sort::Rewritten) => drop(stirred.insert(q)),
+                Some(Sort::Same) | None => {}
+            }
         }
         Ok(())
     }
 
-    fn text(&mut self, q: usize, text: &str) {
-        let same = matches!(&self.answers[q], Answer::Text(before) if before == text);
-        self.changed[q] |= !same;
+    fn text(&mut self, q: usize, text: &str, other: &mut BTreeSet<usize>) {
+        if !matches!(&self.answers[q], Answer::Text(before) if before == text) {
+            other.insert(q);
+        }
         self.answers[q] = Answer::Text(text.to_owned());
     }
 
@@ -192,6 +298,15 @@ impl Sight {
         self.files.push(SeenFile { path, stat: Some(Stat::default()), at_ns: 0, fact: Fact::Missing });
         number
     }
+}
+
+/// What a second look at a file found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    Same,
+    /// The same content, written to since.
+    Rewritten,
+    Other,
 }
 
 /// Looks at a file; what it is now, if its evidence does not hold.
@@ -214,7 +329,12 @@ fn look(root: &Path, number: u32, before: &SeenFile) -> Result<Option<(u32, Seen
             return Ok(seen(stat, fact));
         }
     };
-    let (digest, _) = fs::at("read", &path, Digest::of_file(&path))?;
+    let digest = match fs::at("read", &path, Digest::of_file(&path)) {
+        Ok((digest, _)) => digest,
+        // It went between the two looks.
+        Err(error) if error.is_missing() => return Ok(seen(None, Fact::Missing)),
+        Err(error) => return Err(error.into()),
+    };
     let executable = metadata.permissions().mode() & 0o111 != 0;
     Ok(seen(stat, if executable { Fact::Executable(digest) } else { Fact::File(digest) }))
 }

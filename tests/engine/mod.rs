@@ -7,6 +7,7 @@
 //!
 //! `EFFAI_TEST_CASES=20000 cargo test --test all engine` runs more; `EFFAI_TEST_SEED=7` begins elsewhere.
 
+mod edited;
 mod graphs;
 
 use std::collections::{BTreeMap, BTreeSet};
