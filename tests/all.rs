@@ -8,3 +8,4 @@ mod lsp;
 mod seeing;
 mod store;
 mod support;
+mod watch;

@@ -5,6 +5,7 @@
 //! cancelling is a signal to a process group. The only module that starts processes.
 
 mod child;
+mod here;
 pub mod program;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use wait4::Wait4;
 
 pub use child::run as run_child;
+pub use here::run_here;
 
 use crate::event::ActionEvent;
 use crate::failure::Failure;

@@ -14,6 +14,7 @@ mod output;
 mod status;
 mod trace;
 mod upkeep;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -59,6 +60,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Args),
+    Watch(watch::Args),
     Status(status::Args),
     Explain(explain::Args),
     Diff(diff::Args),
@@ -98,6 +100,7 @@ pub fn run() -> u8 {
     let output = Output::new(&args.global);
     let result = match args.command {
         Command::Build(command) => build::run(&args.global, &command, &output),
+        Command::Watch(command) => watch::run(&args.global, &command, &output),
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),
         Command::Diff(command) => diff::run(&args.global, &command, &output),
