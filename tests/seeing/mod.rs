@@ -219,7 +219,8 @@ fn trace_tells_the_critical_path_and_writes_events() {
     let begin = "build 1, DATE CLOCK, c: 3 actions in COST, 2 jobs at once\ncritical path: COST, SHARE of the time";
     assert!(told.starts_with(begin), "{told}");
     for label in ["data/a", "b", "c"] {
-        assert!(told.contains(&format!("COST SHARE {label}\n")), "{told}");
+        // Where the machine is busy a target may have waited in line, and that is told after its label.
+        assert!(told.contains(&format!("COST SHARE {label}")), "{told}");
     }
     assert!(told.contains("what would make it shorter:\n  more jobs would "), "{told}");
     let trace: serde_json::Value = serde_json::from_str(&project.read("trace.json")).expect("JSON");
