@@ -263,7 +263,11 @@ impl Sight {
             self.files[i as usize] = seen;
             self.renewed.push(i);
         }
-        for &q in new {
+        if sorts.iter().all(|sort| *sort == Sort::Same) {
+            return Ok(());
+        }
+        // Questions share files: one that nobody asked this time has another answer too.
+        for q in 0..self.answers.len() {
             let files: &[u32] = match &self.answers[q] {
                 Answer::File(file) => std::slice::from_ref(file),
                 Answer::Files { files, .. } => files,

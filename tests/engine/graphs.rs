@@ -91,7 +91,10 @@ impl Graph {
                 "command \"m-{{n}}\" {{\n    matrix {{ n{values}; }}\n    run \"wrap-{{n}}\"\n    input \"a.txt\"\n    needs \"t/0\"\n    output \"o\"\n}}\n"
             );
         }
-        std::fs::write(root.join("effai.kdl"), text).expect("written");
+        let path = root.join("effai.kdl");
+        if std::fs::read_to_string(&path).ok().as_deref() != Some(&*text) {
+            std::fs::write(path, text).expect("written");
+        }
     }
 
     /// All targets, or a few.

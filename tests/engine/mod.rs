@@ -3,7 +3,7 @@
 //! A model beside the engine says what each target's bytes must be and who it is: its declaration, the names,
 //! content and executable bits of the files it reads, and the bytes of what it stands on. A target must run if, and
 //! only if, nobody of that identity has run on this store. That covers early cutoff, edits taken back and branch
-//! switches without a word about any of them.
+//! switches without a word about any of them. Every second graph is built by one engine that stays open.
 //!
 //! `EFFAI_TEST_CASES=20000 cargo test --test all engine` runs more; `EFFAI_TEST_SEED=7` begins elsewhere.
 
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use effai::action::{Cancel, Cost, Ended, Job, Runner};
-use effai::engine::{Engine, Options};
+use effai::engine::{Doubt, Engine, Options};
 use effai::event::{ActionEvent, Event, Outcome};
 use effai::failure::Failure;
 use effai::schedule::{BuildOptions, build};
@@ -82,9 +82,32 @@ struct Built {
     told: BTreeMap<String, &'static str>,
 }
 
-fn build_now(root: &Path, words: &[String], jobs: usize) -> Result<Built, Failure> {
+/// An engine that stays from one build to the next, as `effai watch` has it, or one for each build.
+enum Keeping {
+    Staying(Option<Box<Engine>>),
+    Fresh,
+}
+
+impl Keeping {
+    fn engine(&mut self, root: &Path) -> Result<Engine, effai::engine::EngineError> {
+        let resident = matches!(self, Keeping::Staying(_));
+        if let Keeping::Staying(kept) = self
+            && let Some(mut engine) = kept.take()
+        {
+            let there = ["out", ".effai/effai.db"].iter().all(|name| root.join(name).exists());
+            if there && engine.recipes_hold() && !engine.is_overtaken() {
+                engine.doubt(&Doubt::Everything);
+                return Ok(*engine);
+            }
+            engine.save();
+        }
+        Engine::open(root, &Options { resident, ..Options::default() })
+    }
+}
+
+fn build_now(root: &Path, words: &[String], jobs: usize, keeping: &mut Keeping) -> Result<Built, Failure> {
     let fail = |e: effai::engine::EngineError| Failure::user(format!("{e:?}"));
-    let mut engine = Engine::open(root, &Options::default()).map_err(fail)?;
+    let mut engine = keeping.engine(root).map_err(fail)?;
     let chosen = engine.plan().select(words).map_err(|e| fail(e.into()))?;
     let runner = Arc::new(InProcess::default());
     let options = BuildOptions { runner: runner.clone(), tell_fresh: true, ..BuildOptions::new(jobs) };
@@ -101,13 +124,23 @@ fn build_now(root: &Path, words: &[String], jobs: usize) -> Result<Built, Failur
         }
     })?;
     assert_eq!(summary.failed + summary.skipped, 0);
+    if let Keeping::Staying(kept) = keeping {
+        *kept = Some(Box::new(engine));
+    }
     let ran = runner.ran.lock().expect("no panic").clone();
     Ok(Built { ran, told })
 }
 
 /// Builds the words' targets and holds everything against the model. `seen` are the identities that ever ran.
-fn check(root: &Path, graph: &Graph, words: &[String], jobs: usize, seen: &mut BTreeSet<String>) {
-    let built = build_now(root, words, jobs).expect("builds");
+fn check(
+    root: &Path,
+    graph: &Graph,
+    words: &[String],
+    jobs: usize,
+    seen: &mut BTreeSet<String>,
+    keeping: &mut Keeping,
+) {
+    let built = build_now(root, words, jobs, keeping).expect("builds");
     let files = Files::read(root);
     let wanted = graph.closure(words);
     let mut outputs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -138,7 +171,7 @@ fn check(root: &Path, graph: &Graph, words: &[String], jobs: usize, seen: &mut B
         assert_eq!(got, *want, "{}: {} is not {}", target.label, got.escape_ascii(), want.escape_ascii());
     }
     // Once more: nothing to do.
-    let again = build_now(root, words, jobs).expect("builds");
+    let again = build_now(root, words, jobs, keeping).expect("builds");
     assert!(again.ran.is_empty(), "ran again: {:?}", again.ran);
     assert!(again.told.values().all(|w| *w == "fresh"), "{:?}", again.told);
 }
@@ -156,10 +189,11 @@ fn one_graph(seed: u64) {
     Files::generate(&mut rng).write(&root);
     graph.write(&root);
     let mut seen = BTreeSet::new();
+    let mut keeping = if seed.is_multiple_of(2) { Keeping::Staying(None) } else { Keeping::Fresh };
     let mut branches = vec![(graph.clone(), Files::read(&root))];
     for _ in 0..STEPS {
         let words = graph.some_labels(&mut rng);
-        check(&root, &graph, &words, 1 + rng.below(3), &mut seen);
+        check(&root, &graph, &words, 1 + rng.below(3), &mut seen, &mut keeping);
         graphs::edit(&mut rng, &root, &mut graph, &mut branches);
     }
 }
