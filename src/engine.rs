@@ -12,12 +12,12 @@ mod kept;
 mod sight;
 mod upkeep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::event::Verdict;
 use crate::failure::Failure;
-use crate::fingerprint::evidence::Place;
+use crate::fingerprint::evidence::{Place, Stat};
 use crate::fingerprint::{Digest, Manifest, Reason, facts};
 use crate::plan::{Index, Label, Plan, UnknownTarget, resolve};
 use crate::recipe::decl::Decl;
@@ -34,6 +34,7 @@ use kept::{Kept, KeptPlan, KeptState, Known, Output};
 use sight::{Sight, sift};
 
 pub use deliver::{Delivered, Delivery};
+pub use sight::{Doubt, Found};
 
 /// A project, opened.
 pub struct Engine {
@@ -63,6 +64,13 @@ pub struct Engine {
     outdated: bool,
     /// The record is being changed.
     changing: bool,
+    /// What is kept on disk is not what is known.
+    unsaved: bool,
+    /// How the kept state looked when this engine last wrote it or took it away.
+    left: Option<Stat>,
+    /// Questions that got another answer since this was last asked.
+    stirring: BTreeSet<u32>,
+    options: Options,
 }
 
 /// How to open a project.
@@ -70,6 +78,8 @@ pub struct Engine {
 pub struct Options {
     /// The profile to lay over the recipes.
     pub profile: Option<String>,
+    /// The engine stays for many builds: what is known is kept in memory, and written down by [`Engine::save`] alone.
+    pub resident: bool,
 }
 
 /// A project that cannot be opened, or a question that cannot be answered.
@@ -158,7 +168,12 @@ impl Engine {
             lies: Vec::new(),
             outdated: false,
             changing: false,
+            unsaved: false,
+            left: None,
+            stirring: BTreeSet::new(),
+            options: options.clone(),
         };
+        engine.known.resize(engine.graph.plan.len(), None);
         match engine.kept.state(&graph_digest) {
             Some(state) => engine.go_on_from(state),
             None => engine.recollect()?,
@@ -167,6 +182,7 @@ impl Engine {
         engine.known.resize(count, None);
         engine.outputs.resize(count, None);
         engine.lies.resize(count, false);
+        engine.left = engine.kept.look_of_state();
         Ok(engine)
     }
 
@@ -192,6 +208,11 @@ impl Engine {
     /// What `effai.kdl` says besides targets.
     pub fn settings(&self) -> &Settings {
         &self.graph.settings
+    }
+
+    /// What the recipes were read from.
+    pub fn read(&self) -> &load::Read {
+        &self.graph.read
     }
 
     /// The recipes that were read, by their path from the root.
@@ -287,15 +308,50 @@ impl Engine {
     pub fn look(&mut self, closure: &[Index]) -> Result<(), Failure> {
         let plan = &self.graph.plan;
         let questions: Vec<u32> = closure.iter().flat_map(|i| plan.reads(*i)).copied().collect();
-        self.sight.look(&self.root, plan, &questions)
+        let found = self.sight.look(&self.root, plan, &questions)?;
+        self.stirring.extend(found.changed);
+        Ok(())
+    }
+
+    /// Lets the next look ask these questions again: an engine that stays asks none twice by itself.
+    pub fn doubt(&mut self, doubt: &Doubt) {
+        self.sight.doubt(doubt);
+    }
+
+    /// Looks again at what these questions ask about.
+    pub fn look_again(&mut self, questions: &[u32]) -> Result<Found, Failure> {
+        self.sight.doubt(&Doubt::Of(questions.iter().copied().collect()));
+        let found = self.sight.look(&self.root, &self.graph.plan, questions)?;
+        self.stirring.extend(&found.changed);
+        Ok(found)
+    }
+
+    /// The questions that got another answer since this was last called.
+    pub fn take_changed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.stirring)
+    }
+
+    /// The files a question stands for, and the directories that were walked to find them, from the root.
+    pub fn stands_for(&self, question: u32) -> (impl Iterator<Item = &Path>, impl Iterator<Item = &Path>) {
+        self.sight.stands_for(question)
+    }
+
+    /// A target's artifact, as far as it is known.
+    pub fn artifact(&self, index: Index) -> Option<Digest> {
+        self.known[index].map(|known| known.artifact)
     }
 
     /// Looks at what should lie in `out/` for these targets, on all threads. To be asked before [`Engine::lies_in_out`].
+    ///
+    /// An engine that stays looks once: what is edited or deleted there later is no build's business until another
+    /// process builds, or a target has a new artifact.
     pub fn look_at_outputs(&mut self, chosen: &[Index]) {
+        let is_seen = |i: &Index| self.options.resident && self.lies[*i];
+        let chosen: Vec<Index> = chosen.iter().copied().filter(|i| !is_seen(i)).collect();
         let root = Place::open(&self.root);
         let (plan, outputs) = (&self.graph.plan, &self.outputs);
         let lies = |i: Index| deliver::lies_as_placed(&root, plan.name(i), outputs[i].as_ref());
-        let lying = sift(chosen, lies);
+        let lying = sift(&chosen, lies);
         chosen.iter().for_each(|index| self.lies[*index] = false);
         lying.into_iter().for_each(|index| self.lies[index] = true);
     }
@@ -399,6 +455,13 @@ impl Engine {
         }
     }
 
+    /// What a target reads or stands on changed while this build went on: what was found out about it does not count.
+    pub fn reconsider(&mut self, index: Index) {
+        if self.news.remove(&index).is_some() {
+            self.outdated = true;
+        }
+    }
+
     /// Takes what this build found out into what is known, and drops what no longer agrees with it: targets that were
     /// not asked for, but read or stand on something that changed.
     fn settle_known(&mut self) {
@@ -433,6 +496,7 @@ impl Engine {
     pub fn begin_changes(&mut self) {
         if !std::mem::replace(&mut self.changing, true) {
             self.kept.drop_state();
+            self.left = None;
             // A store that cannot be marked says so when it is written to.
             let _ = self.store.mark();
         }
@@ -441,28 +505,61 @@ impl Engine {
 
     /// Keeps what is known for the next build. A disk that cannot take it costs that build time, and nothing else.
     pub fn keep(&mut self) -> Result<(), DbError> {
-        if !self.outdated && !self.sight.is_renewed() {
+        if !self.outdated && !self.sight.is_renewed() && !self.sight.is_changed() {
+            self.news.clear();
             return Ok(());
         }
         self.kept.drop_state();
+        self.left = None;
+        self.unsaved = true;
         self.settle_known();
         let renewed = self.sight.renewed();
         self.record.put_files(&renewed)?;
+        self.sight.settle();
+        self.outdated = false;
+        self.changing = false;
+        if !self.options.resident {
+            self.save();
+        }
+        Ok(())
+    }
+
+    /// Writes down what is known, if anything is that was not.
+    pub fn save(&mut self) {
+        if !std::mem::take(&mut self.unsaved) || self.is_overtaken() {
+            return;
+        }
         let (sight, known, outputs) = (&mut self.sight, &mut self.known, &mut self.outputs);
         let state = KeptState::new(std::mem::take(sight), std::mem::take(known), std::mem::take(outputs));
         let state = self.kept.put_state(&self.graph_digest, state);
         self.go_on_from(state);
-        self.sight.settle();
-        self.outdated = false;
-        self.changing = false;
-        Ok(())
+        self.left = self.kept.look_of_state();
+    }
+
+    /// Whether something is known that is not written down.
+    pub fn is_unsaved(&self) -> bool {
+        self.unsaved
+    }
+
+    /// Whether another process built here since this one last kept its state, or took it away.
+    pub fn is_overtaken(&self) -> bool {
+        self.kept.look_of_state() != self.left
+    }
+
+    /// Whether the recipes are as they were when they were read.
+    pub fn recipes_hold(&self) -> bool {
+        self.graph.read.holds(&self.root)
     }
 }
 
 fn read_recipes(root: &Path, kept: &Kept, options: &Options) -> Result<(KeptPlan, Digest), EngineError> {
     let recipes = load::load(root, options.profile.as_deref())?;
-    let plan = Plan::new(recipes.decls, &recipes.sources)?;
-    Ok(kept.put_plan(plan, recipes.read, recipes.settings))
+    let mut plan = Plan::new(recipes.decls, &recipes.sources)?;
+    let mut settings = recipes.settings;
+    for on_change in &mut settings.on_change {
+        on_change.questions = on_change.paths.iter().map(|path| plan.ask_about(path)).collect();
+    }
+    Ok(kept.put_plan(plan, recipes.read, settings))
 }
 
 /// Where the store is: the project's word, else the user's, else the usual place.

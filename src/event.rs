@@ -99,6 +99,37 @@ pub enum Event {
         /// Time left, going by past runs; none where too little is known.
         left_ms: Option<u64>,
     },
+    /// What is watched; nothing happens until something changes.
+    Watching {
+        /// Files that the targets read.
+        files: usize,
+        /// Targets that are kept up to date.
+        targets: usize,
+    },
+    /// Files changed, and a build begins.
+    Changed {
+        /// The first of them.
+        file: String,
+        /// How many besides.
+        more: usize,
+    },
+    /// The recipes cannot be used; the next edit may mend that.
+    Stuck {
+        /// Why.
+        message: String,
+    },
+    /// An `on-change` of the recipes takes its turn.
+    Reacting {
+        /// Its name.
+        name: String,
+    },
+    /// It ended.
+    Reacted {
+        /// Its name.
+        name: String,
+        /// How its command failed, if it did.
+        failure: Option<Failure>,
+    },
     /// Another process runs the same key; this one waits for it.
     Waiting {
         /// The target.
@@ -233,6 +264,11 @@ pub enum Outcome {
     },
     /// It was stopped by the user.
     Cancelled,
+    /// A file it reads changed while it ran: it is judged again.
+    Outdated {
+        /// The file or glob; none where an edit stopped it.
+        file: Option<String>,
+    },
 }
 
 /// A build in numbers.

@@ -29,6 +29,7 @@ pub mod engine;
 pub mod record;
 pub mod schedule;
 pub mod store;
+pub mod watch;
 
 pub mod env;
 pub mod event;

@@ -12,3 +12,4 @@ mod recipes;
 mod seeing;
 mod store;
 mod support;
+mod watch;

@@ -5,6 +5,7 @@
 //! is a signal to a process group. The only module that starts processes; `spawner` says how.
 
 mod child;
+mod here;
 mod launch;
 pub mod program;
 mod sandbox;
@@ -22,7 +23,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
+
+pub use here::run_here;
 
 use crate::event::ActionEvent;
 use crate::failure::Failure;
@@ -95,7 +99,7 @@ pub enum Ended {
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
     asked: Arc<AtomicBool>,
-    running: Arc<Mutex<BTreeMap<u64, Ender>>>,
+    running: Arc<Mutex<BTreeMap<u64, Ending>>>,
     next: Arc<AtomicU64>,
 }
 
@@ -103,7 +107,7 @@ impl Cancel {
     /// Asks every running action to end, and none to start.
     pub fn ask(&self) {
         self.asked.store(true, Ordering::SeqCst);
-        self.running.lock().expect("no panic holds this").values().for_each(Ender::end);
+        self.running.lock().expect("no panic holds this").values().for_each(Ending::ask);
     }
 
     /// Whether it was asked.
@@ -111,19 +115,36 @@ impl Cancel {
         self.asked.load(Ordering::SeqCst)
     }
 
-    fn add(&self, ender: Ender) -> u64 {
+    fn add(&self, ending: Ending) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut running = self.running.lock().expect("no panic holds this");
         // Asked between the action's start and this: nobody else tells it.
         if self.is_asked() {
-            ender.end();
+            ending.ask();
         }
-        running.insert(number, ender);
+        running.insert(number, ending);
         number
     }
 
     fn remove(&self, number: u64) {
         self.running.lock().expect("no panic holds this").remove(&number);
+    }
+}
+
+/// Something that runs and can be asked to end.
+#[derive(Debug)]
+enum Ending {
+    Action(Ender),
+    /// A process group.
+    Group(Pid),
+}
+
+impl Ending {
+    fn ask(&self) {
+        match self {
+            Ending::Action(ender) => ender.end(),
+            Ending::Group(group) => drop(kill_process_group(*group, Signal::TERM)),
+        }
     }
 }
 
@@ -254,7 +275,7 @@ impl Processes {
         };
         request.vars.push(("EFFAI_EVENTS".into(), spawner::EVENTS_FD.to_string().into()));
         let running = spawner.run(&request, handles).map_err(NotStarted::Failed)?;
-        let number = running.ender().map(|ender| cancel.add(ender));
+        let number = running.ender().map(|ender| cancel.add(Ending::Action(ender)));
         let told = listen(reader.into(), said);
         let ended = running.wait();
         number.inspect(|number| cancel.remove(*number));

@@ -1,6 +1,7 @@
 //! `effai build`
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -54,7 +55,7 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Progress {
+pub(super) enum Progress {
     Auto,
     Bar,
     Counter,
@@ -62,7 +63,7 @@ enum Progress {
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Shown {
+pub(super) enum Shown {
     All,
     New,
     Failed,
@@ -102,8 +103,8 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         return dry_run(&mut engine, &chosen, args, output);
     }
     let cancel = Cancel::default();
-    let interrupted = watch_signals(&cancel)?;
-    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let ask = cancel.clone();
+    let interrupted = watch_signals(move || ask.ask())?;
     let options = BuildOptions {
         keep_going: args.keep_going,
         force: args.force.is_some(),
@@ -111,20 +112,9 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         no_cache: args.no_cache,
         tell_fresh: output.json || output.verbose || matches!(args.output, Shown::All),
         asked: args.targets.clone(),
-        ..BuildOptions::new(jobs)
+        ..BuildOptions::new(jobs(args.jobs))
     };
-    let mut watcher: Box<dyn Watcher> = if output.json {
-        Box::new(ui::Json)
-    } else {
-        Box::new(ui::Lines::new(ui::Settings {
-            quiet: output.quiet,
-            verbose: output.verbose,
-            explain: args.explain,
-            progress: args.progress.settled()?,
-            shown: args.output.into(),
-            root: engine.root.clone(),
-        }))
-    };
+    let mut watcher = watcher(output, args.explain, args.progress, args.output, &engine.root)?;
     let tell = &mut |event: &Event| watcher.see(event);
     let result = build(&mut engine, &chosen, &options, &cancel, tell).and_then(|summary| {
         let is_good = summary.failed == 0;
@@ -170,18 +160,44 @@ fn dry_run(
     Ok(0)
 }
 
-/// The first Ctrl-C asks the actions to end; the second ends this process at once.
-fn watch_signals(cancel: &Cancel) -> Result<Arc<AtomicBool>, EngineError> {
+/// How many actions may run at once.
+pub(super) fn jobs(asked: Option<usize>) -> usize {
+    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Who shows what happens.
+pub(super) fn watcher(
+    output: &Output,
+    explain: bool,
+    progress: Progress,
+    shown: Shown,
+    root: &Path,
+) -> Result<Box<dyn Watcher>, Failure> {
+    if output.json {
+        return Ok(Box::new(ui::Json));
+    }
+    Ok(Box::new(ui::Lines::new(ui::Settings {
+        quiet: output.quiet,
+        verbose: output.verbose,
+        explain,
+        progress: progress.settled()?,
+        shown: shown.into(),
+        root: root.to_owned(),
+    })))
+}
+
+/// The first Ctrl-C asks what runs to end; the second ends this process at once.
+pub(super) fn watch_signals(ask: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>, EngineError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(|e| Failure::environment(format!("cannot listen for signals: {e}")))?;
-    let (flag, cancel) = (interrupted.clone(), cancel.clone());
+    let flag = interrupted.clone();
     std::thread::spawn(move || {
         for _ in signals.forever() {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            cancel.ask();
+            ask();
         }
     });
     Ok(interrupted)

@@ -16,6 +16,7 @@ mod schema;
 mod status;
 mod trace;
 mod upkeep;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -61,6 +62,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Args),
+    Watch(watch::Args),
     Status(status::Args),
     Explain(explain::Args),
     Diff(diff::Args),
@@ -106,6 +108,7 @@ pub fn run() -> u8 {
     let output = Output::new(&args.global);
     let result = match args.command {
         Command::Build(command) => build::run(&args.global, &command, &output),
+        Command::Watch(command) => watch::run(&args.global, &command, &output),
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),
         Command::Diff(command) => diff::run(&args.global, &command, &output),
@@ -139,7 +142,7 @@ pub fn run() -> u8 {
 /// Opens the project the command is about.
 fn open(global: &Global) -> Result<Engine, EngineError> {
     let dir = directory(global)?;
-    Engine::open(&dir, &Options { profile: global.profile.clone() })
+    Engine::open(&dir, &Options { profile: global.profile.clone(), ..Options::default() })
 }
 
 fn directory(global: &Global) -> Result<PathBuf, EngineError> {

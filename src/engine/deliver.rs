@@ -80,6 +80,7 @@ impl Engine {
         }
         self.begin_changes();
         self.outputs[index] = None;
+        self.lies[index] = false;
         let staging = self.root.join(".effai/scratch").join(format!("deliver-{}", std::process::id()));
         fs::remove_dir_all(&staging)?;
         let mut placed = match self.store.blobs.materialise(&self.store.index, artifact, &staging, Purpose::Output) {

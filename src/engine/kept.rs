@@ -142,6 +142,11 @@ impl Kept {
         state
     }
 
+    /// How the file of the state looks, which tells one that another process wrote.
+    pub(super) fn look_of_state(&self) -> Option<Stat> {
+        Stat::at(&self.path("state"))
+    }
+
     pub(super) fn drop_state(&self) {
         let _ = fs::remove_file(&self.path("state"));
     }

@@ -3,7 +3,7 @@
 //! All questions of a build are answered at once, on all threads: a `statx` for each file, and a read only for those
 //! whose evidence does not hold. An answer that is what it was lets every target that asked keep its key unjudged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -50,6 +50,57 @@ impl Answer {
     }
 }
 
+/// Which questions may have another answer than they had when they were last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Doubt {
+    /// None.
+    #[default]
+    Nothing,
+    /// These, by their places in the plan.
+    Of(BTreeSet<u32>),
+    /// Any.
+    Everything,
+}
+
+impl Doubt {
+    /// Adds questions.
+    pub fn add(&mut self, questions: impl IntoIterator<Item = u32>) {
+        match self {
+            Doubt::Nothing => *self = Doubt::Of(questions.into_iter().collect()),
+            Doubt::Of(all) => all.extend(questions),
+            Doubt::Everything => {}
+        }
+    }
+
+    /// Adds another doubt.
+    pub fn join(&mut self, other: Doubt) {
+        match other {
+            Doubt::Nothing => {}
+            Doubt::Of(questions) => self.add(questions),
+            Doubt::Everything => *self = Doubt::Everything,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_nothing(&self) -> bool {
+        match self {
+            Doubt::Nothing => true,
+            Doubt::Of(questions) => questions.is_empty(),
+            Doubt::Everything => false,
+        }
+    }
+}
+
+/// What a look found out about questions that were answered before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// They have another answer.
+    pub changed: Vec<u32>,
+    /// They have another answer, or the same from a file that was written to since: who read it in between may have
+    /// read something else.
+    pub stirred: Vec<u32>,
+}
+
 /// Everything seen, by question.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sight {
@@ -73,13 +124,17 @@ impl Sight {
         Self { files, answers: vec![Answer::None; plan.questions()], ..Self::default() }
     }
 
-    /// Answers these questions, each once a process.
-    pub(super) fn look(&mut self, root: &Path, plan: &Plan, questions: &[u32]) -> Result<(), Failure> {
+    /// Answers these questions, but for those that were asked already and not doubted since.
+    pub(super) fn look(&mut self, root: &Path, plan: &Plan, questions: &[u32]) -> Result<Found, Failure> {
         self.asked.resize(plan.questions(), false);
         self.changed.resize(plan.questions(), false);
         let mut new: Vec<usize> = questions.iter().map(|q| *q as usize).filter(|q| !self.asked[*q]).collect();
         new.sort_unstable();
         new.dedup();
+        if new.is_empty() {
+            return Ok(Found::default());
+        }
+        let mut other = BTreeSet::new();
         let place = Place::open(root);
         let listings = self.list(root, &place, plan, &new)?;
         let mut relisted = vec![false; plan.questions()];
@@ -88,7 +143,9 @@ impl Sight {
             let plain = listing.is_plain_file();
             let files: Vec<u32> = listing.files.into_iter().map(|path| self.number(path)).collect();
             let listed = matches!(self.answers[q], Answer::Files { .. } | Answer::Path(_));
-            self.changed[q] |= !listed || self.answers[q].files() != files;
+            if !listed || self.answers[q].files() != files {
+                other.insert(q);
+            }
             self.answers[q] = match plain {
                 true => Answer::Path(files[0]),
                 false => Answer::Files { files, walked: listing.walked, at_ns: listing.at_ns },
@@ -98,26 +155,54 @@ impl Sight {
             match plan.question(q) {
                 Question::File(path) if self.answers[q] == Answer::None => {
                     self.answers[q] = Answer::File(self.number(PathBuf::from(path)));
-                    self.changed[q] = true;
+                    other.insert(q);
                 }
                 Question::Variable(name) => {
                     let digest = crate::env::passed(name).map(|v| Digest::of(v.as_encoded_bytes()).to_string());
-                    self.text(q, digest.as_deref().unwrap_or_default());
+                    self.text(q, digest.as_deref().unwrap_or_default(), &mut other);
                 }
                 Question::Tool(name) => {
                     let there = crate::env::find_program(name).is_some();
-                    self.text(q, if there { "there" } else { "absent" });
+                    self.text(q, if there { "there" } else { "absent" }, &mut other);
                 }
-                Question::Machine => self.text(q, &machine::identity()),
+                Question::Machine => self.text(q, &machine::identity(), &mut other),
                 Question::File(_) | Question::Glob(..) => {}
             }
         }
         // A plain file that was not listed again was looked at just now.
         let open = |q: &usize| relisted[*q] || !matches!(self.answers[*q], Answer::Path(_));
         let still_open: Vec<usize> = new.iter().copied().filter(open).collect();
-        self.look_at_files(root, &place, &new, &still_open)?;
+        let mut stirred = other.clone();
+        self.look_at_files(root, &place, &still_open, &mut other, &mut stirred)?;
         new.iter().for_each(|q| self.asked[*q] = true);
-        Ok(())
+        other.iter().for_each(|q| self.changed[*q] = true);
+        stirred.extend(&other);
+        let places = |questions: BTreeSet<usize>| questions.into_iter().map(|q| q as u32).collect();
+        Ok(Found { changed: places(other), stirred: places(stirred) })
+    }
+
+    /// Lets the next look ask these questions again.
+    pub(super) fn doubt(&mut self, doubt: &Doubt) {
+        match doubt {
+            Doubt::Nothing => {}
+            Doubt::Of(questions) => questions.iter().for_each(|q| {
+                if let Some(asked) = self.asked.get_mut(*q as usize) {
+                    *asked = false;
+                }
+            }),
+            Doubt::Everything => self.asked.fill(false),
+        }
+    }
+
+    /// The files a question stands for, and the directories that were walked to find them.
+    pub(super) fn stands_for(&self, question: u32) -> (impl Iterator<Item = &Path>, impl Iterator<Item = &Path>) {
+        let answer = &self.answers[question as usize];
+        let walked: &[glob::Walked] = match answer {
+            Answer::Files { walked, .. } => walked,
+            _ => &[],
+        };
+        let files = answer.files();
+        (files.iter().map(|f| self.files[*f as usize].path.as_path()), walked.iter().map(glob::Walked::path))
     }
 
     /// Whether every one of these questions has the answer it had before.
@@ -130,10 +215,15 @@ impl Sight {
         questions.iter().any(|q| self.changed.get(*q as usize) == Some(&true))
     }
 
+    /// Whether any question has another answer than before.
+    pub(super) fn is_changed(&self) -> bool {
+        self.changed.contains(&true)
+    }
+
     /// Begins anew: what is answered now is what later looks are compared with.
     pub(super) fn settle(&mut self) {
-        self.asked.clear();
         self.changed.clear();
+        self.changed.resize(self.answers.len(), false);
     }
 
     /// Files whose evidence is new since it was last taken.
@@ -184,8 +274,15 @@ impl Sight {
         listed.map_err(|e| Failure::environment(e.to_string()))
     }
 
-    /// Looks at the files of some of the new questions; all of the new ones that such a file answers learn of a change.
-    fn look_at_files(&mut self, root: &Path, place: &Place<'_>, new: &[usize], open: &[usize]) -> Result<(), Failure> {
+    /// Looks at the files of some of the new questions; all questions that such a file answers learn of a change.
+    fn look_at_files(
+        &mut self,
+        root: &Path,
+        place: &Place<'_>,
+        open: &[usize],
+        changed: &mut BTreeSet<usize>,
+        stirred: &mut BTreeSet<usize>,
+    ) -> Result<(), Failure> {
         let mut wanted: Vec<u32> = open.iter().flat_map(|q| self.answers[*q].files()).copied().collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -199,21 +296,35 @@ impl Sight {
             .par_chunks(READS_AT_ONCE)
             .flat_map_iter(|chunk| chunk.iter().filter_map(|i| look(root, place, *i, &files[*i as usize]).transpose()))
             .collect::<Result<_, _>>()?;
-        let mut other = vec![false; self.files.len()];
+        let mut sorts = vec![Sort::Same; self.files.len()];
         for (i, seen) in looked {
-            other[i as usize] = self.files[i as usize].fact != seen.fact;
+            let before = &self.files[i as usize];
+            sorts[i as usize] = match () {
+                () if before.fact != seen.fact => Sort::Other,
+                () if before.stat != seen.stat => Sort::Rewritten,
+                () => Sort::Same,
+            };
             self.files[i as usize] = seen;
             self.renewed.push(i);
         }
-        for &q in new {
-            self.changed[q] |= self.answers[q].files().iter().any(|f| other[*f as usize]);
+        if sorts.iter().all(|sort| *sort == Sort::Same) {
+            return Ok(());
+        }
+        // Questions share files: one that nobody asked this time has another answer too.
+        for q in 0..self.answers.len() {
+            match self.answers[q].files().iter().map(|f| sorts[*f as usize]).max() {
+                Some(Sort::Other) => drop(changed.insert(q)),
+                Some(Sort::Rewritten) => drop(stirred.insert(q)),
+                Some(Sort::Same) | None => {}
+            }
         }
         Ok(())
     }
 
-    fn text(&mut self, q: usize, text: &str) {
-        let same = matches!(&self.answers[q], Answer::Text(before) if before == text);
-        self.changed[q] |= !same;
+    fn text(&mut self, q: usize, text: &str, other: &mut BTreeSet<usize>) {
+        if !matches!(&self.answers[q], Answer::Text(before) if before == text) {
+            other.insert(q);
+        }
         self.answers[q] = Answer::Text(text.to_owned());
     }
 
@@ -242,6 +353,15 @@ pub(super) fn sift<T: Copy + Send + Sync>(things: &[T], is_true: impl Fn(T) -> b
     }
 }
 
+/// What a second look at a file found.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    Same,
+    /// The same content, written to since.
+    Rewritten,
+    Other,
+}
+
 /// Looks at a file; what it is now, if its evidence does not hold.
 fn look(root: &Path, place: &Place<'_>, number: u32, before: &SeenFile) -> Result<Option<(u32, SeenFile)>, Failure> {
     let at_ns = now_ns();
@@ -260,7 +380,12 @@ fn look(root: &Path, place: &Place<'_>, number: u32, before: &SeenFile) -> Resul
         };
         return Ok(seen(stat, fact));
     };
-    let (digest, _) = fs::at("read", &path, Digest::of_file(&path))?;
+    let digest = match fs::at("read", &path, Digest::of_file(&path)) {
+        Ok((digest, _)) => digest,
+        // It went between the two looks.
+        Err(error) if error.is_missing() => return Ok(seen(None, Fact::Missing)),
+        Err(error) => return Err(error.into()),
+    };
     Ok(seen(stat, if executable { Fact::Executable(digest) } else { Fact::File(digest) }))
 }
 

@@ -87,6 +87,16 @@ pub enum Question<'a> {
     Machine,
 }
 
+impl<'a> Question<'a> {
+    /// The path, glob or program it asks about.
+    pub fn text(self) -> &'a str {
+        match self {
+            Question::File(text) | Question::Glob(_, text) | Question::Tool(text) | Question::Variable(text) => text,
+            Question::Machine => "the machine",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Sort {
     File,
@@ -239,6 +249,16 @@ impl Plan {
     /// How many different questions the plan's targets ask.
     pub fn questions(&self) -> usize {
         self.question_sorts.len()
+    }
+
+    /// Asks about a glob on behalf of nobody among the targets; gives the question's place.
+    pub fn ask_about(&mut self, glob: &str) -> u32 {
+        let place = (0..self.questions()).find(|q| self.question(*q) == Question::Glob("", glob));
+        place.unwrap_or_else(|| {
+            self.question_sorts.push(Sort::Glob);
+            self.question_texts.push(&format!("\0{glob}"));
+            self.questions() - 1
+        }) as u32
     }
 
     /// A question by its place.

@@ -44,6 +44,11 @@ pub struct Walked {
 }
 
 impl Walked {
+    /// The directory, or the path that was not there; relative to the root.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn holds(&self, root: &Place<'_>, at_ns: i64) -> bool {
         match (&self.stat, root.look(&self.path)) {
             (Some(then), Some(now)) => now.proves(then, at_ns),
@@ -126,7 +131,13 @@ fn list_in(root: &Path, glob: &str) -> Result<Listing, GlobError> {
     let mut listing = Listing { at_ns, ..Listing::default() };
     let mut entries = walk.into_iter();
     while let Some(entry) = entries.next() {
-        let entry = entry?;
+        let entry = match entry {
+            // It went while the walk was under way; the directory it was in does not hold as evidence then.
+            Err(e) if e.depth() > 0 && e.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {
+                continue;
+            }
+            other => other?,
+        };
         let Ok(relative) = entry.path().strip_prefix(root) else { continue };
         if entry.file_type().is_dir() || entry.depth() == 0 {
             let ours = relative == Path::new("out") || entry.file_name() == ".effai" || entry.file_name() == ".git";

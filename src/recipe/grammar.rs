@@ -1,9 +1,10 @@
 //! What may stand in a recipe besides the fields of kinds: settings of the project, and what every target takes.
 
+use super::on_change;
 use super::schema::{Prop, Schema, Type};
 
 /// Nodes at the top of a recipe that are no targets.
-pub static SETTINGS: [Schema; 6] = [
+pub static SETTINGS: [Schema; 7] = [
     Schema::new("project", "The project's name.").arg("name", Type::Text),
     Schema::new("recipes", "Recipes to read besides this file, by path or glob from the project's root.")
         .many_args("recipes", Type::Glob)
@@ -29,6 +30,7 @@ pub static SETTINGS: [Schema; 6] = [
     Schema::new("default", "What `effai build` makes when nothing is named: labels, globs, tags.")
         .many_args("targets", Type::Label)
         .many(),
+    on_change::SCHEMA,
 ];
 
 /// `matrix` of a declaration.

@@ -12,6 +12,7 @@ use super::glob::{self, Listing};
 use super::grammar::SETTINGS;
 use super::mistake::{Mistake, Mistakes, nearest};
 use super::node::{Node, Scalar, Span};
+use super::on_change::{self, OnChange};
 use super::roots::plain;
 use super::source::Sources;
 use super::texts::{Disk, Texts};
@@ -63,6 +64,11 @@ impl Read {
         self.files.iter().all(same) && self.listings.iter().all(|l| l.holds(root))
     }
 
+    /// The directories that were walked to find recipes, from the root.
+    pub fn walked(&self) -> impl Iterator<Item = &Path> {
+        self.listings.iter().flat_map(|l| &l.walked).map(glob::Walked::path)
+    }
+
     /// The recipes that were read.
     pub fn recipes(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.files.iter().map(|(path, ..)| path.as_path())
@@ -80,6 +86,8 @@ pub struct Settings {
     pub cache_size: Option<String>,
     /// What `effai build` makes when nothing is named, by the directory of the project one stands in.
     pub default: BTreeMap<String, Vec<String>>,
+    /// What `effai watch` does besides building.
+    pub on_change: Vec<OnChange>,
 }
 
 /// Recipes that cannot be used.
@@ -118,6 +126,11 @@ pub fn load(root: &Path, profile: Option<&str>) -> Result<Recipes, LoadError> {
     }
 }
 
+/// What a load would read, also where the recipes have mistakes.
+pub fn reads(root: &Path) -> Read {
+    examine(root, None, &mut Disk::new(root)).map(|examined| examined.recipes.read).unwrap_or_default()
+}
+
 /// What recipes say, as far as they can be understood, and every mistake in them.
 #[derive(Debug)]
 pub struct Examined {
@@ -149,6 +162,7 @@ pub fn examine(root: &Path, profile: Option<&str>, texts: &mut dyn Texts) -> Res
         targets: Vec::new(),
         files: Vec::new(),
         projects: BTreeSet::new(),
+        on_change: Vec::new(),
         profiles: Vec::new(),
         read: Read::default(),
     };
@@ -185,6 +199,7 @@ struct Loader<'a> {
     files: Vec<(PathBuf, String)>,
     /// Directories of the projects below.
     projects: BTreeSet<String>,
+    on_change: Vec<on_change::Placed>,
     profiles: Vec<String>,
     read: Read,
     texts: &'a mut dyn Texts,
@@ -226,6 +241,12 @@ impl Loader<'_> {
                 "default" => {
                     let words: Vec<String> = self.words(&node).into_iter().map(|(text, _)| text).collect();
                     self.settings.default.entry(base.clone()).or_default().extend(words);
+                }
+                on_change::NAME if base.is_empty() => {
+                    self.on_change.extend(on_change::Placed::read(&node, &self.sources, &mut self.mistakes));
+                }
+                on_change::NAME => {
+                    self.misplaced(&node, "`on-change` stands in recipes of the outermost project alone")
                 }
                 _ => self.targets.push((base.clone(), node)),
             }
@@ -385,6 +406,7 @@ impl Loader<'_> {
             }
         }
         self.nested_labels(&first_of);
+        self.check_on_change(&first_of);
         self.profiles.sort();
         self.profiles.dedup();
         let recipes = Recipes {
@@ -397,6 +419,18 @@ impl Loader<'_> {
             read: self.read,
         };
         Examined { recipes, mistakes: self.mistakes }
+    }
+
+    /// Labels in `on-change` are held against those there are; where others have mistakes, not all are known.
+    fn check_on_change(&mut self, labels: &BTreeMap<Label, Span>) {
+        let all = std::mem::take(&mut self.on_change);
+        if self.mistakes.is_empty() {
+            let known = labels.keys().map(Label::as_str).collect();
+            for (i, one) in all.iter().enumerate() {
+                one.check(&known, &all[..i], &self.sources, &mut self.mistakes);
+            }
+        }
+        self.settings.on_change = all.into_iter().map(|one| one.on_change).collect();
     }
 
     /// A label that is a directory of another's: their outputs would lie in one another.

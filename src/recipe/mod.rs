@@ -11,6 +11,7 @@ pub mod grammar;
 pub mod load;
 pub mod mistake;
 pub mod node;
+pub mod on_change;
 pub mod outline;
 pub mod parse;
 pub mod roots;

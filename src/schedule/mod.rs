@@ -8,8 +8,12 @@
 //! Waiting -> Ready -> Running -> Known | Failed
 //! Waiting | Ready -> Skipped       something under it failed
 //! Known -> Ready                   its bytes are needed and no longer in the store
+//! any   -> Waiting                 what it reads or stands on changed meanwhile (`Build::reopen`)
 //! ```
-
+//!
+//! Nothing is recorded under a key whose files changed while its action ran: when an action ends, what it reads is looked
+//! at once more, and if any of it was written to since it was judged, the target is judged again. A build that is
+//! watched is told of edits at once ([`Edits`]) and stops the actions that an edit made stale, and no others.
 //!
 //! What can run waits in line: those with the longest way to the end before the others, by the durations of earlier
 //! runs. What ended is written down in batches, its blobs synced first; a batch holds its keys' locks, so another
@@ -17,6 +21,7 @@
 
 mod batch;
 mod check;
+mod edits;
 mod line;
 mod outlook;
 mod pools;
@@ -41,6 +46,7 @@ use crate::store::{Hold, Ingested, KeyLock, KeyRow, Store};
 use crate::util::fs;
 
 pub use check::check;
+pub use edits::{Edits, Unwatched};
 
 use batch::Batch;
 use line::Line;
@@ -51,6 +57,12 @@ use space::Space;
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether files are still being written.
+const LOOK_SOON: Duration = Duration::from_millis(20);
+
+/// Up to so many targets are asked for their pasts one by one.
+const FEW: usize = 256;
 
 /// A build that takes longer than this says how far it is.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -94,13 +106,29 @@ pub fn build(
     cancel: &Cancel,
     tell: &mut dyn FnMut(&Event),
 ) -> Result<Summary, Failure> {
+    build_watched(engine, chosen, options, cancel, &mut Unwatched, tell)
+}
+
+/// Builds like [`build`], and follows edits while it goes on.
+pub fn build_watched(
+    engine: &mut Engine,
+    chosen: &[Index],
+    options: &BuildOptions,
+    cancel: &Cancel,
+    edits: &mut dyn Edits,
+    tell: &mut dyn FnMut(&Event),
+) -> Result<Summary, Failure> {
     let (sender, messages) = mpsc::channel();
     let closure = engine.plan().closure(chosen);
     let count = engine.plan().len();
     let mut is_chosen = vec![false; count];
-    chosen.iter().for_each(|i| is_chosen[*i] = true);
+    chosen.iter().for_each(|index| is_chosen[*index] = true);
     let mut build = Build {
         chosen: is_chosen,
+        closure,
+        open: Vec::new(),
+        tallies: HashMap::new(),
+        tries: HashMap::new(),
         dependents: HashMap::new(),
         states: vec![State::Outside; count],
         artifacts: vec![None; count],
@@ -125,10 +153,11 @@ pub fn build(
         engine: &mut *engine,
         options,
         cancel,
+        edits,
         tell: &mut *tell,
         sender,
     };
-    let summary = build.run(&closure, &messages)?;
+    let summary = build.run(&messages)?;
     // It no longer holds the store.
     drop(build);
     if summary.built > 0 {
@@ -190,7 +219,22 @@ impl Problem {
     }
 }
 
+/// How a target is counted at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tally {
+    Fresh,
+    Restored,
+    Built,
+    Failed,
+}
+
 struct Running {
+    /// Asks this action alone to end.
+    cancel: Cancel,
+    /// A file it reads, or one that decides what it stands on, changed since it was judged.
+    outdated: bool,
+    /// What it counts for in its pool.
+    memory: u64,
     key: Digest,
     manifest: Manifest,
     reasons: Vec<String>,
@@ -207,9 +251,18 @@ struct Build<'a> {
     engine: &'a mut Engine,
     options: &'a BuildOptions,
     cancel: &'a Cancel,
+    edits: &'a mut dyn Edits,
     tell: &'a mut dyn FnMut(&Event),
     /// By target.
     chosen: Vec<bool>,
+    /// The chosen and all they stand on, in topological order.
+    closure: Vec<Index>,
+    /// Those that may have to run, likewise.
+    open: Vec<Index>,
+    /// How targets that were open are counted.
+    tallies: HashMap<Index, Tally>,
+    /// How often an action ended that its files had changed under.
+    tries: HashMap<Index, u32>,
     /// Of targets that were not known at once: who stands on them.
     dependents: HashMap<Index, Vec<Index>>,
     states: Vec<State>,
@@ -242,16 +295,19 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn run(&mut self, closure: &[Index], messages: &Receiver<Message>) -> Result<Summary, Failure> {
-        (self.tell)(&Event::Planned { targets: closure.len() });
-        self.engine.look(closure)?;
-        let chosen: Vec<Index> = closure.iter().copied().filter(|i| self.chosen[*i]).collect();
+    fn run(&mut self, messages: &Receiver<Message>) -> Result<Summary, Failure> {
+        (self.tell)(&Event::Planned { targets: self.closure.len() });
+        self.engine.look(&self.closure)?;
+        let chosen: Vec<Index> = self.closure.iter().copied().filter(|i| self.chosen[*i]).collect();
         self.engine.look_at_outputs(&chosen);
-        let ended = self.walk(closure, messages);
+        let ended = self.walk(messages);
+        if ended.is_err() {
+            self.stop_all(messages);
+        }
         // What was finished before an error is kept.
         let flushed = self.batch.flush(self.engine);
         ended.and(flushed)?;
-        self.skip_the_rest(closure);
+        self.skip_the_rest();
         self.engine.keep()?;
         self.summary.wall_ms = self.begin.elapsed().as_millis() as u64;
         if self.id.is_some() || self.summary.restored + self.summary.failed > 0 {
@@ -262,33 +318,37 @@ impl Build<'_> {
         Ok(self.summary.clone())
     }
 
-    fn walk(&mut self, closure: &[Index], messages: &Receiver<Message>) -> Result<(), Failure> {
-        let mut open = Vec::new();
-        for &index in closure {
+    fn walk(&mut self, messages: &Receiver<Message>) -> Result<(), Failure> {
+        for at in 0..self.closure.len() {
+            let index = self.closure[at];
             self.states[index] = State::Waiting;
             if !self.keeps(index)? {
-                open.push(index);
+                self.open.push(index);
             }
         }
-        if open.is_empty() {
+        if self.open.is_empty() {
             // A build may have been killed when it had done everything.
             scratch::sweep(&self.engine.root)?;
             return Ok(());
         }
         self.hold = Some(self.engine.store.enter(&self.engine.root)?);
         self.scratch = Some(Scratch::open(self.engine)?);
-        self.plan_ahead(&open)?;
-        for &index in &open {
-            self.judge(index)?;
-        }
+        self.plan_ahead()?;
+        self.judge_open()?;
         loop {
-            if !self.cancel.is_asked() {
+            self.follow_edits()?;
+            let ends = self.cancel.is_asked() || self.edits.end_soon();
+            if self.cancel.is_asked() {
+                self.running.values().filter(|r| !r.cancel.is_asked()).for_each(|r| r.cancel.ask());
+            }
+            let holds = self.edits.is_under_way() && !ends;
+            if !ends && !holds {
                 self.start_what_can()?;
             }
-            if self.running.is_empty() && (self.locked_out.is_empty() || self.cancel.is_asked()) {
+            if !holds && self.running.is_empty() && (self.locked_out.is_empty() || ends) {
                 break;
             }
-            match messages.recv_timeout(LOOK_AGAIN) {
+            match messages.recv_timeout(if holds { LOOK_SOON } else { LOOK_AGAIN }) {
                 Ok(Message::Said(index, event)) => self.hear(index, event),
                 Ok(Message::Done(index, done)) => self.settle(index, *done)?,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -297,15 +357,54 @@ impl Build<'_> {
             if self.batch.is_due() {
                 self.batch.flush(self.engine)?;
             }
-            self.look_ahead(&open);
+            self.look_ahead();
         }
-        let stuck = open.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
+        let ends = self.cancel.is_asked() || self.edits.end_soon();
+        let stuck = self.open.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
         match stuck {
-            Some(stuck) if self.summary.failed == 0 && !self.cancel.is_asked() => {
+            Some(stuck) if self.summary.failed == 0 && !ends => {
                 let label = self.engine.label(*stuck);
                 Err(Failure::target(format!("a bug in effai: `{label}` never came to its turn")))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn judge_open(&mut self) -> Result<(), Failure> {
+        (0..self.open.len()).try_for_each(|at| self.judge(self.open[at]))
+    }
+
+    /// The build itself cannot go on: nothing it began goes on without it.
+    fn stop_all(&mut self, messages: &Receiver<Message>) {
+        self.running.values().for_each(|running| running.cancel.ask());
+        while !self.running.is_empty() {
+            if let Ok(Message::Done(index, _)) = messages.recv() {
+                self.running.remove(&index);
+            }
+        }
+    }
+
+    /// Counts a target as ended so, and no longer otherwise.
+    fn count(&mut self, index: Index, tally: Tally) {
+        self.uncount(index);
+        self.tallies.insert(index, tally);
+        *self.counter(tally) += 1;
+    }
+
+    fn uncount(&mut self, index: Index) {
+        // One that was known without being judged is in no list.
+        let known = (self.states[index] == State::Known).then_some(Tally::Fresh);
+        if let Some(tally) = self.tallies.remove(&index).or(known) {
+            *self.counter(tally) -= 1;
+        }
+    }
+
+    fn counter(&mut self, tally: Tally) -> &mut usize {
+        match tally {
+            Tally::Fresh => &mut self.summary.fresh,
+            Tally::Restored => &mut self.summary.restored,
+            Tally::Built => &mut self.summary.built,
+            Tally::Failed => &mut self.summary.failed,
         }
     }
 
@@ -330,26 +429,32 @@ impl Build<'_> {
     }
 
     /// Of the targets that may have to run: who waits for whom, and how long the way to the end is from each.
-    fn plan_ahead(&mut self, open: &[Index]) -> Result<(), Failure> {
-        for &index in open {
+    fn plan_ahead(&mut self) -> Result<(), Failure> {
+        self.dependents.clear();
+        self.outlook = None;
+        for &index in &self.open {
             for dependency in self.engine.plan().dependencies(index) {
                 self.dependents.entry(dependency.index).or_default().push(index);
             }
         }
-        let pasts = self.engine.record.pasts()?;
-        let past = |i: Index| pasts.get(self.engine.plan().name(i)).copied().unwrap_or(Past::UNKNOWN);
-        self.line = Line::new(open, &self.dependents, past);
+        let record = &self.engine.record;
+        let pasts = if self.open.len() > FEW { record.pasts()? } else { HashMap::new() };
+        let past = |i: Index| match self.open.len() > FEW {
+            true => pasts.get(self.engine.plan().name(i)).copied(),
+            false => record.past(&self.engine.label(i)),
+        };
+        self.line = Line::new(&self.open, &self.dependents, |i| past(i).unwrap_or(Past::UNKNOWN));
         Ok(())
     }
 
     /// Tells how far the build is and how long it may still take.
-    fn look_ahead(&mut self, open: &[Index]) {
+    fn look_ahead(&mut self) {
         if self.begin.elapsed() < PATIENCE || self.running.is_empty() {
             return;
         }
         let is_pending = |state: State| matches!(state, State::Waiting | State::Ready | State::Running);
         if self.outlook.is_none() {
-            let to_run: Vec<Index> = open.iter().copied().filter(|i| is_pending(self.states[*i])).collect();
+            let to_run: Vec<Index> = self.open.iter().copied().filter(|i| is_pending(self.states[*i])).collect();
             let expected = to_run.iter().filter_map(|i| Some((*i, self.line.duration(*i)?))).collect();
             self.outlook = Some(Outlook::new(&to_run, expected, &self.dependents));
         }
@@ -358,7 +463,8 @@ impl Build<'_> {
             return;
         }
         let now_us = self.begin.elapsed().as_micros() as u64;
-        let pending: Vec<Pending> = open
+        let pending: Vec<Pending> = self
+            .open
             .iter()
             .filter(|i| is_pending(self.states[**i]))
             .map(|&index| {
@@ -406,7 +512,16 @@ impl Build<'_> {
             }
             return Ok(());
         }
-        let mut judged = self.engine.judge(index, &self.artifacts)?;
+        let mut judged = match self.engine.judge(index, &self.artifacts) {
+            Ok(judged) => judged,
+            // A file that is not there is its readers' trouble, and may be there again when the build is over.
+            Err(mut failure) if failure.class == Class::User => {
+                let whose = format!("{}: ", self.engine.plan().name(index));
+                failure.message = failure.message.trim_start_matches(&whose).to_owned();
+                return self.failed(index, failure, None);
+            }
+            Err(failure) => return Err(failure),
+        };
         let forced = self.options.force_all || (self.options.force && self.chosen[index]);
         if forced {
             judged.reasons = vec![Reason::Forced];
@@ -428,10 +543,7 @@ impl Build<'_> {
         self.judged.insert(index, judged);
         match artifact {
             Some(artifact) => self.found(index, artifact, verdict),
-            None => {
-                self.make_ready(index);
-                Ok(())
-            }
+            None => self.make_ready(index),
         }
     }
 
@@ -445,7 +557,6 @@ impl Build<'_> {
             }
         }
         self.artifacts[index] = Some(artifact);
-        self.states[index] = State::Known;
         let judged = &self.judged[&index];
         let (key, manifest) = (judged.key.expect("judged"), judged.manifest.clone());
         let label = self.label(index);
@@ -458,12 +569,13 @@ impl Build<'_> {
             self.engine.know(index, key, artifact, left_out);
         }
         let outcome = if placed || verdict == Verdict::Cached {
-            self.summary.restored += 1;
+            self.count(index, Tally::Restored);
             Outcome::Restored { artifact }
         } else {
-            self.summary.fresh += 1;
+            self.count(index, Tally::Fresh);
             Outcome::Fresh
         };
+        self.states[index] = State::Known;
         if outcome != Outcome::Fresh || self.options.tell_fresh {
             let label = self.label(index);
             (self.tell)(&Event::Finished { label, outcome });
@@ -471,13 +583,20 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn make_ready(&mut self, index: Index) {
+    fn make_ready(&mut self, index: Index) -> Result<(), Failure> {
+        let tries_max = self.edits.tries_max();
+        if self.tries.get(&index).is_some_and(|tries| *tries >= tries_max) {
+            let text = format!("a file it reads changed each of the {tries_max} times it ran");
+            let help = "an action must not write to the project's files; or wait until nothing else does";
+            return self.failed(index, Failure::user(text).help(help), None);
+        }
         self.states[index] = State::Ready;
         // Before the first is ready: what is set up then is no time that an action waits in line.
         let alive = self.scratch().alive().to_owned();
         self.options.runner.begin(&alive);
         self.ready_us.insert(index, self.now_us());
         self.line.enter(self.engine.plan().needs(index).pool, index);
+        Ok(())
     }
 
     /// Puts an artifact into `out/`. Says whether anything was placed; none if the store lacks its bytes.
@@ -590,7 +709,8 @@ impl Build<'_> {
         let scratch = self.scratch().take()?;
         let log = log_file(&self.engine.root, &label);
         let pool = self.engine.plan().needs(index).pool;
-        self.pools.enter(pool, self.line.memory(index));
+        let memory = self.line.memory(index);
+        self.pools.enter(pool, memory);
         self.states[index] = State::Running;
         (self.tell)(&Event::Started { label });
         let threads = self.pools.threads(pool);
@@ -602,12 +722,27 @@ impl Build<'_> {
         let reasons = reasons.iter().map(ToString::to_string).collect();
         let metrics = Vec::new();
         let left_out = None;
-        let running = Running { key, manifest, reasons, started_at, start_us, metrics, left_out, scratch, log, lock };
+        let (cancel, outdated) = (Cancel::default(), false);
+        let (sender, runner, stop) = (self.sender.clone(), self.options.runner.clone(), cancel.clone());
+        let running = Running {
+            cancel,
+            outdated,
+            memory,
+            key,
+            manifest,
+            reasons,
+            started_at,
+            start_us,
+            metrics,
+            left_out,
+            scratch,
+            log,
+            lock,
+        };
         self.running.insert(index, running);
-        let (sender, cancel, runner) = (self.sender.clone(), self.cancel.clone(), self.options.runner.clone());
         std::thread::spawn(move || {
             let say = |event| drop(sender.send(Message::Said(index, event)));
-            let done = work.run(&*runner, &cancel, &mut { say });
+            let done = work.run(&*runner, &stop, &mut { say });
             // The build waits for this message; if it is gone, so is the need for it.
             let _ = sender.send(Message::Done(index, Box::new(done)));
         });
@@ -633,7 +768,15 @@ impl Build<'_> {
     /// An action ended.
     fn settle(&mut self, index: Index, done: Done) -> Result<(), Failure> {
         let running = self.running.remove(&index).expect("it was running");
-        self.pools.leave(self.engine.plan().needs(index).pool, self.line.memory(index));
+        self.pools.leave(self.engine.plan().needs(index).pool, running.memory);
+        let stopped = matches!(done.ended, Err(Problem::Cancelled)) && !running.outdated;
+        let running = match stopped {
+            true => running,
+            false => match self.outdated(index, running, &done.cost)? {
+                Some(running) => running,
+                None => return Ok(()),
+            },
+        };
         let ingested = match done.ended {
             Ok(ingested) => {
                 let label = self.label(index);
@@ -689,13 +832,13 @@ impl Build<'_> {
         self.engine.know(index, running.key, artifact, running.left_out.is_some());
         self.batch.built(label.clone(), state, shared, &ingested.new_blobs, row, running.lock);
         self.artifacts[index] = Some(artifact);
+        self.count(index, Tally::Built);
         self.states[index] = State::Known;
         self.bytes_missing.remove(&index);
         if self.chosen[index] && self.deliver(index, &artifact)?.is_none() {
             let failure = Failure::environment("the store lost bytes that were just written").help("check the disk");
             return self.failed(index, failure, None);
         }
-        self.summary.built += 1;
         let outcome = Outcome::Built {
             artifact,
             unchanged,
@@ -711,14 +854,10 @@ impl Build<'_> {
     /// An input's bytes are gone from the store: it runs again, and `waiting` after it.
     fn make_again(&mut self, waiting: Index, input: Index) -> Result<(), Failure> {
         if self.states[input] == State::Known {
-            // It was counted as what it seemed to be.
-            let verdict = self.judged.get(&input).map_or(Verdict::Fresh, |j| j.verdict);
-            let counted = match verdict {
-                Verdict::Fresh => &mut self.summary.fresh,
-                Verdict::Cached => &mut self.summary.restored,
-                _ => &mut self.summary.built,
-            };
-            *counted = counted.saturating_sub(1);
+            self.uncount(input);
+            if let Err(at) = self.open.binary_search(&input) {
+                self.open.insert(at, input);
+            }
             let waiters = self.dependents.entry(input).or_default();
             if !waiters.contains(&waiting) {
                 waiters.push(waiting);
@@ -764,8 +903,8 @@ impl Build<'_> {
     }
 
     fn failed(&mut self, index: Index, failure: Failure, kept: Option<(PathBuf, PathBuf)>) -> Result<(), Failure> {
+        self.count(index, Tally::Failed);
         self.states[index] = State::Failed;
-        self.summary.failed += 1;
         let label = self.label(index);
         let relative =
             |path: PathBuf| path.strip_prefix(&self.engine.root).map(|p| p.display().to_string()).unwrap_or_default();
@@ -777,8 +916,9 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn skip_the_rest(&mut self, closure: &[Index]) {
-        for &index in closure {
+    fn skip_the_rest(&mut self) {
+        for at in 0..self.closure.len() {
+            let index = self.closure[at];
             if !matches!(self.states[index], State::Waiting | State::Ready) {
                 continue;
             }

@@ -261,6 +261,7 @@ impl Lines {
         if self.settings.shown == Shown::All || (self.settings.shown == Shown::New && ran) {
             self.show_output(label);
         }
+        self.failures.retain(|(failed, ..)| failed != label);
         self.clear(label);
         let line = match outcome {
             Outcome::Fresh if self.settings.verbose => format!("{}   {label}", style::green("fresh")),
@@ -280,6 +281,10 @@ impl Lines {
             }
             Outcome::Skipped { because } => format!("{} {label}  because {because} failed", style::yellow("skipped")),
             Outcome::Cancelled => format!("{} {label}", style::yellow("stopped")),
+            Outcome::Outdated { file } => {
+                let file = file.as_deref().unwrap_or("what it reads");
+                format!("{} {label}  {file} changed while it ran", style::yellow("stopped"))
+            }
         };
         self.say(&line);
     }
@@ -351,7 +356,30 @@ impl Lines {
 impl Watcher for Lines {
     fn see(&mut self, event: &Event) {
         match event {
-            Event::Planned { .. } => {}
+            Event::Planned { .. } => self.failures.clear(),
+            Event::Watching { files, targets } => {
+                if !self.settings.quiet {
+                    let (files, targets) = (count(*files, "file"), count(*targets, "target"));
+                    self.say(&style::dim(&format!("watching {files} for {targets}; Ctrl-C ends it")));
+                }
+            }
+            Event::Changed { file, more } => {
+                if !self.settings.quiet {
+                    let more = if *more > 0 { format!(" and {more} more") } else { String::new() };
+                    self.say(&format!("{} {file}{more}", style::cyan("changed")));
+                }
+            }
+            Event::Stuck { .. } => self.say(&style::dim("waiting for the next edit")),
+            Event::Reacting { name } => {
+                if !self.settings.quiet {
+                    self.say(&format!("{}  {name}", style::cyan("change")));
+                }
+            }
+            Event::Reacted { name, failure } => {
+                if let Some(failure) = failure {
+                    self.say(&format!("{}  {name}: {}", style::red("failed"), failure.message));
+                }
+            }
             Event::Verdict { label, verdict, reasons } => {
                 if self.settings.explain && *verdict == Verdict::Stale {
                     self.say(&format!("{}   {label}", style::yellow("stale")));
@@ -403,6 +431,10 @@ impl Watcher for Lines {
             }
             Event::Finished { label, outcome } => self.finished(label, outcome),
             Event::Ended(summary) => {
+                if let Some(outlook) = self.outlook.take() {
+                    outlook.finish_and_clear();
+                    self.bars.remove(&outlook);
+                }
                 self.repeat_failures();
                 if !self.settings.quiet {
                     self.summary(summary);

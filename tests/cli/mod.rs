@@ -41,6 +41,25 @@ fn equal_bytes_stop_the_wave() {
 }
 
 #[test]
+fn a_file_that_two_targets_name_differently_changes_for_both() {
+    let project = Project::new(
+        "command \"one\" { run \"cp\" \"in.txt\" \"o\"; input \"in.txt\"; output \"o\"; }\n\
+         command \"all\" { run \"sh\" \"-c\" \"cat *.txt > o\"; input \"*.txt\"; output \"o\"; }\n",
+    );
+    project.write("in.txt", "a");
+    project.builds(&[]);
+    project.write("in.txt", "b");
+    // Older than the clock's grain: else the file is read again anyway.
+    let age = || std::fs::metadata(project.path("in.txt")).expect("there").modified().expect("told").elapsed();
+    while age().is_ok_and(|age| age < std::time::Duration::from_millis(50)) {
+        std::thread::yield_now();
+    }
+    assert_eq!(project.builds(&["one"]), ["one"]);
+    assert_eq!(project.builds(&["all"]), ["all"], "that the file was read again for `one` does not make `all` fresh");
+    assert_eq!(project.read("out/all/o"), "b");
+}
+
+#[test]
 fn a_change_taken_back_runs_nothing() {
     let project = chain();
     project.builds(&["c"]);

@@ -125,7 +125,10 @@ impl Graph {
                 "command \"m-{{n}}\" {{\n    matrix {{ n{values}; }}\n    tags \"some-{{n}}\"\n    run \"wrap-{{n}}\"\n    input \"a.txt\"\n    needs \"t/0\"\n    output \"o\"\n}}\n"
             );
         }
-        std::fs::write(root.join("effai.kdl"), text).expect("written");
+        let path = root.join("effai.kdl");
+        if std::fs::read_to_string(&path).ok().as_deref() != Some(&*text) {
+            std::fs::write(path, text).expect("written");
+        }
         let other = root.join("more/a.kdl");
         if more.is_empty() {
             let _ = std::fs::remove_file(other);

@@ -3,10 +3,11 @@
 //! A model beside the engine says what each target's bytes must be and who it is: its declaration, the names,
 //! content and executable bits of the files it reads, and the bytes of what it stands on. A target must run if, and
 //! only if, nobody of that identity has run on this store. That covers early cutoff, edits taken back and branch
-//! switches without a word about any of them.
+//! switches without a word about any of them. Every second graph is built by one engine that stays open.
 //!
 //! `EFFAI_TEST_CASES=20000 cargo test --test all engine` runs more; `EFFAI_TEST_SEED=7` begins elsewhere.
 
+mod edited;
 pub(crate) mod graphs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use effai::action::{Cancel, Cost, Ended, Job, Runner};
-use effai::engine::{Engine, Options};
+use effai::engine::{Doubt, Engine, Options};
 use effai::event::{ActionEvent, Event, Outcome};
 use effai::failure::Failure;
 use effai::schedule::{BuildOptions, build};
@@ -92,10 +93,33 @@ struct Way {
     force: bool,
 }
 
-fn build_now(root: &Path, words: &[String], way: Way) -> Result<Built, Failure> {
+/// An engine that stays from one build to the next, as `effai watch` has it, or one for each build.
+enum Keeping {
+    Staying(Option<(Box<Engine>, Option<&'static str>)>),
+    Fresh,
+}
+
+impl Keeping {
+    fn engine(&mut self, root: &Path, profile: Option<&'static str>) -> Result<Engine, effai::engine::EngineError> {
+        let resident = matches!(self, Keeping::Staying(_));
+        if let Keeping::Staying(kept) = self
+            && let Some((mut engine, of)) = kept.take()
+        {
+            let there = ["out", ".effai/effai.db"].iter().all(|name| root.join(name).exists());
+            if there && of == profile && engine.recipes_hold() && !engine.is_overtaken() {
+                engine.doubt(&Doubt::Everything);
+                return Ok(*engine);
+            }
+            engine.save();
+        }
+        Engine::open(root, &Options { resident, profile: profile.map(str::to_owned) })
+    }
+}
+
+fn build_now(root: &Path, words: &[String], way: Way, keeping: &mut Keeping) -> Result<Built, Failure> {
     let Way { profile, jobs, force } = way;
     let fail = |e: effai::engine::EngineError| Failure::user(format!("{e:?}"));
-    let mut engine = Engine::open(root, &Options { profile: profile.map(str::to_owned) }).map_err(fail)?;
+    let mut engine = keeping.engine(root, profile).map_err(fail)?;
     let chosen = engine.plan().select(words).map_err(|e| fail(e.into()))?;
     let runner = Arc::new(InProcess::default());
     let options =
@@ -116,14 +140,17 @@ fn build_now(root: &Path, words: &[String], way: Way) -> Result<Built, Failure> 
     })?;
     let count = |word: &str| told.values().filter(|w| **w == word).count();
     assert_eq!((summary.failed as usize, summary.skipped as usize), (count("failed"), count("skipped")));
+    if let Keeping::Staying(kept) = keeping {
+        *kept = Some((Box::new(engine), profile));
+    }
     let ran = runner.ran.lock().expect("no panic").clone();
     Ok(Built { ran, told })
 }
 
 /// Builds the words' targets and holds everything against the model. `seen` are the identities that ever ran.
-fn check(root: &Path, graph: &Graph, words: &[String], way: Way, seen: &mut BTreeSet<String>) {
+fn check(root: &Path, graph: &Graph, words: &[String], way: Way, seen: &mut BTreeSet<String>, keeping: &mut Keeping) {
     let graph = &graph.under(way.profile);
-    let built = build_now(root, words, way).expect("builds");
+    let built = build_now(root, words, way, keeping).expect("builds");
     let files = Files::read(root);
     let wanted = graph.closure(words);
     let mut outputs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -179,7 +206,7 @@ fn check(root: &Path, graph: &Graph, words: &[String], way: Way, seen: &mut BTre
         assert_eq!(got, *want, "{}: {} is not {}", target.label, got.escape_ascii(), want.escape_ascii());
     }
     // Once more: nothing to do, but for what failed.
-    let again = build_now(root, words, Way { force: false, ..way }).expect("builds");
+    let again = build_now(root, words, Way { force: false, ..way }, keeping).expect("builds");
     assert_eq!(again.ran.iter().cloned().collect::<BTreeSet<_>>(), failed, "ran again");
     assert!(again.told.iter().all(|(label, w)| *w == "fresh" || broken(label)), "{:?}", again.told);
 }
@@ -197,16 +224,17 @@ fn one_graph(seed: u64) {
     Files::generate(&mut rng).write(&root);
     graph.write(&root);
     let mut seen = BTreeSet::new();
+    let mut keeping = if seed.is_multiple_of(2) { Keeping::Staying(None) } else { Keeping::Fresh };
     let mut branches = vec![(graph.clone(), Files::read(&root))];
     for _ in 0..STEPS {
         let words = graph.some_labels(&mut rng);
         let profile = (rng.below(3) == 0).then_some(graphs::PROFILE);
         let way = Way { profile, jobs: 1 + rng.below(3), force: rng.below(8) == 0 };
-        check(&root, &graph, &words, way, &mut seen);
+        check(&root, &graph, &words, way, &mut seen, &mut keeping);
         if rng.below(10) == 0 {
             // With nothing edited between: what one profile keeps is not the other's.
             let profile = profile.is_none().then_some(graphs::PROFILE);
-            check(&root, &graph, &words, Way { profile, force: false, ..way }, &mut seen);
+            check(&root, &graph, &words, Way { profile, force: false, ..way }, &mut seen, &mut keeping);
         }
         graphs::edit(&mut rng, &root, &mut graph, &mut branches);
     }
