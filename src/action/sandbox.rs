@@ -103,7 +103,7 @@ impl Sandbox {
         }
         let system = SYSTEM.iter().copied().chain([DEVICES]).map(OsString::from);
         for path in system.chain(rules.reads.iter().cloned()) {
-            self.open.entry(path).or_insert_with_key(|path| imp::Opened::new(path));
+            self.open.entry(path).or_insert_with_key(imp::Opened::new);
         }
         let kept = |path: &str| self.open.get(std::ffi::OsStr::new(path)).and_then(Option::as_ref);
         let reads = SYSTEM.iter().filter_map(|path| kept(path));
@@ -144,7 +144,7 @@ mod imp {
 
     impl Restriction {
         pub(super) fn new<'a>(
-            reads: impl Iterator<Item = &'a Opened>,
+            mut reads: impl Iterator<Item = &'a Opened>,
             devices: Option<&Opened>,
             rules: &Rules,
         ) -> std::io::Result<Self> {
@@ -159,7 +159,7 @@ mod imp {
                 (&mut created).add_rule(PathBeneath::new(fd, access)).map(drop).map_err(other)
             };
             let (read, all) = (AccessFs::from_read(NEWEST), AccessFs::from_all(NEWEST));
-            reads.map(|Opened(fd)| allow(fd, read)).collect::<Result<(), _>>()?;
+            reads.try_for_each(|Opened(fd)| allow(fd, read))?;
             devices.map_or(Ok(()), |Opened(fd)| allow(fd, all))?;
             for (paths, access) in [(&rules.inputs, read), (&rules.writes, all)] {
                 // What is not there cannot be let in, and need not be.

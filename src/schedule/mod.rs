@@ -894,9 +894,9 @@ impl Build<'_> {
         let store = self.engine.store.clone();
         let kept = self.scratch().keep(&running.scratch, &name, &store)?;
         // What it says of its files is where they are now.
-        let moved = |text: String| text.replace(&*running.scratch.to_string_lossy(), &kept.to_string_lossy());
-        failure.message = moved(failure.message);
-        failure.help = failure.help.map(moved);
+        let (then, now) = (running.scratch.to_string_lossy(), kept.to_string_lossy());
+        failure.message = failure.message.replace(&*then, &now);
+        failure.help = failure.help.map(|help| help.replace(&*then, &now));
         let message = Some(failure.message.clone());
         self.batch.action(self.row(index, &running, cost, None, "failed", message));
         self.failed(index, failure, Some((running.log, kept)))

@@ -273,8 +273,8 @@ fn an_edit_while_actions_run_stops_only_those_that_read_it() {
     let project = two();
     let (one, two) = (gate(&project, "one"), gate(&project, "two"));
     let recipe = format!(
-        "command \"slow\" {{ run \"sh\" \"-c\" \"read x < {one}; cat a.txt > o\"; input \"a.txt\"; output \"o\"; }}\n\
-         command \"other\" {{ run \"sh\" \"-c\" \"read x < {two}; cat src/1.txt > o\"; input \"src/1.txt\"; output \"o\"; }}\n\
+        "command \"slow\" {{ run \"sh\" \"-c\" \"read x < {one}; cat a.txt > o\"; input \"a.txt\"; output \"o\"; untracked \"{one}\"; }}\n\
+         command \"other\" {{ run \"sh\" \"-c\" \"read x < {two}; cat src/1.txt > o\"; input \"src/1.txt\"; output \"o\"; untracked \"{two}\"; }}\n\
          command \"on-slow\" {{ run \"sh\" \"-c\" \"cat slow/o > o\"; needs \"slow\"; output \"o\"; }}\n"
     );
     project.write("effai.kdl", &recipe);
@@ -304,7 +304,10 @@ fn an_edit_while_actions_run_stops_only_those_that_read_it() {
 fn an_interrupted_build_ends_with_130() {
     let project = two();
     let one = gate(&project, "one");
-    project.write("effai.kdl", &format!("command \"s\" {{ run \"sh\" \"-c\" \"read x < {one}\"; output \"o\"; }}\n"));
+    project.write(
+        "effai.kdl",
+        &format!("command \"s\" {{ run \"sh\" \"-c\" \"read x < {one}\"; output \"o\"; untracked \"{one}\"; }}\n"),
+    );
     let watching = Watching::begin(&project, &[]);
     let _waits = waits_at(&project, "one");
     assert_eq!(watching.end(), 130);
