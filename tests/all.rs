@@ -8,6 +8,7 @@ mod crash;
 mod diagnostics;
 mod engine;
 mod lsp;
+mod messages;
 mod recipes;
 mod seeing;
 mod store;

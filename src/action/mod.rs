@@ -337,12 +337,12 @@ fn conclude(ran: &Ran, cancel: &Cancel, log: &Path) -> Ended {
         return Ended::Failed(failure.clone());
     }
     let last = fs::read_text(log).unwrap_or_default();
-    let last = last.trim_end().lines().last().unwrap_or_default();
+    let last = last.trim_end().lines().last().map(|line| format!(": {line}")).unwrap_or_default();
     let failure = match status.signal() {
         Some(9) => Failure::environment("the action was killed (signal 9), as the system does when memory runs out")
             .help("free memory, or make it smaller: a smaller batch, fewer jobs with -j"),
-        Some(signal) => Failure::target(format!("the action ended on signal {signal}: {last}")),
-        None => Failure::target(format!("the action ended with code {}: {last}", status.code().unwrap_or(-1))),
+        Some(signal) => Failure::target(format!("the action ended on signal {signal}{last}")),
+        None => Failure::target(format!("the action ended with code {}{last}", status.code().unwrap_or(-1))),
     };
     Ended::Failed(failure)
 }

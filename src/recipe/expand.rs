@@ -58,6 +58,7 @@ fn lay(onto: &mut Vec<Node>, over: Node) {
 pub fn multiply(mut node: Node, sources: &Sources, mistakes: &mut Vec<Mistake>) -> Vec<Node> {
     let Some(at) = node.children.iter().position(|c| c.name == "matrix") else { return vec![node] };
     let matrix = node.children.remove(at);
+    let before = mistakes.len();
     for axis in &matrix.children {
         let placeholder = format!("{{{}}}", axis.name);
         let label_has_it = node.text().is_some_and(|label| label.contains(&placeholder));
@@ -85,6 +86,10 @@ pub fn multiply(mut node: Node, sources: &Sources, mistakes: &mut Vec<Mistake>) 
         let mistake = Mistake::new("recipe::matrix", message).mark(sources, matrix.name_span, "too many combinations");
         mistakes.push(mistake.help("take values away, or split the declaration"));
         return Vec::new();
+    }
+    if mistakes.len() > before {
+        // Targets of one label would be told as a second mistake.
+        return vec![node];
     }
     let mut nodes = vec![node];
     for axis in &matrix.children {

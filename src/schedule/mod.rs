@@ -135,6 +135,7 @@ pub fn build_watched(
         judged: HashMap::new(),
         running: BTreeMap::new(),
         locked_out: BTreeMap::new(),
+        twins: HashMap::new(),
         said_waiting: BTreeSet::new(),
         bytes_missing: BTreeSet::new(),
         pools: Pools::new(options.jobs),
@@ -271,6 +272,8 @@ struct Build<'a> {
     running: BTreeMap<Index, Running>,
     /// Keys another process has, and when to look again.
     locked_out: BTreeMap<Index, Instant>,
+    /// By a key that runs in this build: other targets of that key.
+    twins: HashMap<Digest, Vec<Index>>,
     said_waiting: BTreeSet<Index>,
     bytes_missing: BTreeSet<Index>,
     pools: Pools,
@@ -533,6 +536,10 @@ impl Build<'_> {
         if !judged.reasons.is_empty() {
             judged.verdict = Verdict::Stale;
             judged.artifact = None;
+            // One that nothing changed under was judged without a look at its facts.
+            if judged.manifest.is_none() {
+                judged.manifest = Some(self.engine.manifest(index, &self.artifacts)?);
+            }
         }
         let (verdict, artifact) = (judged.verdict, judged.artifact);
         let reasons = judged.reasons.iter().map(ToString::to_string).collect();
@@ -671,6 +678,10 @@ impl Build<'_> {
         let judged = &self.judged[&index];
         let key = judged.key.expect("a ready target was judged");
         // Another target of this build, or another process, may have finished this key since the verdict.
+        if self.running.values().any(|running| running.key == key) {
+            self.twins.entry(key).or_default().push(index);
+            return Ok(());
+        }
         let mut done = self.batch.artifact(&key);
         let mut lock = None;
         if done.is_none() {
@@ -769,6 +780,11 @@ impl Build<'_> {
     fn settle(&mut self, index: Index, done: Done) -> Result<(), Failure> {
         let running = self.running.remove(&index).expect("it was running");
         self.pools.leave(self.engine.plan().needs(index).pool, running.memory);
+        for twin in self.twins.remove(&running.key).unwrap_or_default() {
+            if self.states[twin] == State::Ready {
+                self.line.enter(self.engine.plan().needs(twin).pool, twin);
+            }
+        }
         let stopped = matches!(done.ended, Err(Problem::Cancelled)) && !running.outdated;
         let running = match stopped {
             true => running,

@@ -50,10 +50,7 @@ fn a_file_that_two_targets_name_differently_changes_for_both() {
     project.builds(&[]);
     project.write("in.txt", "b");
     // Older than the clock's grain: else the file is read again anyway.
-    let age = || std::fs::metadata(project.path("in.txt")).expect("there").modified().expect("told").elapsed();
-    while age().is_ok_and(|age| age < std::time::Duration::from_millis(50)) {
-        std::thread::yield_now();
-    }
+    project.outlast_the_grain("in.txt");
     assert_eq!(project.builds(&["one"]), ["one"]);
     assert_eq!(project.builds(&["all"]), ["all"], "that the file was read again for `one` does not make `all` fresh");
     assert_eq!(project.read("out/all/o"), "b");
@@ -165,10 +162,7 @@ fn what_is_kept_of_a_profile_goes_once_its_recipes_have_changed() {
          profile \"ci\" { run \"sh\" \"-c\" \"echo ci > x\"; }; }\n",
     );
     // A recipe read within the clock's grain of its last write is read again anyway.
-    let written = project.path("effai.kdl").metadata().and_then(|m| m.modified()).expect("known");
-    while written.elapsed().is_ok_and(|age| age.as_millis() < 50) {
-        std::thread::yield_now();
-    }
+    project.outlast_the_grain("effai.kdl");
     project.builds(&["--profile", "ci"]);
     project.builds(&[]);
     assert!(project.path(".effai/plan/@ci.plan").exists(), "the recipes are the same");
@@ -215,4 +209,15 @@ command "slow" { run "sh" "slow.sh"; input "slow.sh"; needs "quick"; output "s.t
     project.write("slow.sh", "echo whole > s.txt\n");
     assert_eq!(project.builds(&[]), ["slow"], "what was finished before is kept");
     assert_eq!(project.read("out/slow/s.txt"), "whole\n");
+}
+
+#[test]
+fn what_is_fresh_runs_when_it_is_forced() {
+    let project = chain();
+    project.outlast_the_grain("effai.kdl");
+    project.builds(&["c"]);
+    assert!(project.builds(&["c"]).is_empty());
+    assert_eq!(project.builds(&["c", "--force"]), ["c"]);
+    assert!(project.builds(&["c"]).is_empty());
+    assert_eq!(project.builds(&["c", "--force=all"]), ["a", "b", "c"]);
 }

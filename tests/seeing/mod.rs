@@ -1,6 +1,6 @@
 //! What the commands that explain and draw print: whole outputs, with times, sizes and digests made alike.
 
-use crate::support::{Project, Run};
+use crate::support::{Project, Run, redacted};
 
 const CHAIN: &str = r#"
 project "chain"
@@ -13,37 +13,6 @@ fn chain() -> Project {
     let project = Project::new(CHAIN);
     project.write("in.txt", "hello");
     project
-}
-
-/// Times, sizes, shares and digests as a word; runs of blanks as one, but for a line's indent.
-fn redacted(text: &str) -> String {
-    let mut lines = Vec::new();
-    for line in text.lines() {
-        let indent = line.len() - line.trim_start().len();
-        let mut words: Vec<String> = Vec::new();
-        for word in line.split_whitespace() {
-            let (bare, end) = match word.strip_suffix(',') {
-                Some(bare) => (bare, ","),
-                None => (word, ""),
-            };
-            let is = |ok: fn(char) -> bool| !bare.is_empty() && bare.chars().all(ok);
-            let number = words.last().is_some_and(|w| w.chars().all(|c| c.is_ascii_digit() || c == '.'));
-            if bare.len() == 10 && bare.starts_with("20") && is(|c| c.is_ascii_digit() || c == '-') {
-                words.push("DATE".into());
-            } else if bare.len() == 8 && is(|c| c.is_ascii_digit() || c == ':') {
-                words.push(format!("CLOCK{end}"));
-            } else if [8, 64].contains(&bare.len()) && is(|c| c.is_ascii_hexdigit()) {
-                words.push(format!("KEY{end}"));
-            } else if number && ["ms", "s", "min", "KiB", "MiB", "%"].contains(&bare) {
-                words.pop();
-                words.push(format!("{}{end}", if bare == "%" { "SHARE" } else { "COST" }));
-            } else {
-                words.push(word.to_owned());
-            }
-        }
-        lines.push(format!("{}{}", " ".repeat(indent), words.join(" ")));
-    }
-    lines.join("\n")
 }
 
 fn check(run: &Run, code: i32, stdout: &str, stderr: &str) {

@@ -70,6 +70,14 @@ impl Project {
         self.write(name, &text.replace(from, to));
     }
 
+    /// Waits until a file is older than the clock's grain: what was written just now is read again anyway.
+    pub(crate) fn outlast_the_grain(&self, name: &str) {
+        let written = self.path(name).metadata().and_then(|m| m.modified()).expect("known");
+        while written.elapsed().is_ok_and(|age| age.as_millis() < 50) {
+            std::thread::yield_now();
+        }
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         let path = self.path(name);
         if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.expect("removed");
@@ -162,4 +170,35 @@ impl Project {
         assert_eq!(run.code, 0, "{}", run.stderr);
         run.stderr.lines().filter_map(|l| l.strip_prefix("run ")).map(|l| l.trim().to_owned()).collect()
     }
+}
+
+/// Times, sizes, shares and digests as a word; runs of blanks as one, but for a line's indent.
+pub(crate) fn redacted(text: &str) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let mut words: Vec<String> = Vec::new();
+        for word in line.split_whitespace() {
+            let (bare, end) = match word.strip_suffix(',') {
+                Some(bare) => (bare, ","),
+                None => (word, ""),
+            };
+            let is = |ok: fn(char) -> bool| !bare.is_empty() && bare.chars().all(ok);
+            let number = words.last().is_some_and(|w| w.chars().all(|c| c.is_ascii_digit() || c == '.'));
+            if bare.len() == 10 && bare.starts_with("20") && is(|c| c.is_ascii_digit() || c == '-') {
+                words.push("DATE".into());
+            } else if bare.len() == 8 && is(|c| c.is_ascii_digit() || c == ':') {
+                words.push(format!("CLOCK{end}"));
+            } else if [8, 64].contains(&bare.len()) && is(|c| c.is_ascii_hexdigit()) {
+                words.push(format!("KEY{end}"));
+            } else if number && ["ms", "s", "min", "KiB", "MiB", "%"].contains(&bare) {
+                words.pop();
+                words.push(format!("{}{end}", if bare == "%" { "SHARE" } else { "COST" }));
+            } else {
+                words.push(word.to_owned());
+            }
+        }
+        lines.push(format!("{}{}", " ".repeat(indent), words.join(" ")));
+    }
+    lines.join("\n")
 }

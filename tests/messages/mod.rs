@@ -1,0 +1,187 @@
+//! Every message a user can meet around the engine, in one file to be read through: `messages.txt`.
+//!
+//! `EFFAI_TEST_UPDATE=1 cargo test --test all messages` writes it anew.
+
+use std::fmt::Write;
+
+use crate::support::{Project, Run, redacted};
+
+const SHELF: &str = "tests/messages/messages.txt";
+
+#[derive(Default)]
+struct Book {
+    text: String,
+}
+
+impl Book {
+    fn chapter(&mut self, title: &str) {
+        writeln!(self.text, "# {title}\n").expect("written");
+    }
+
+    /// Runs the program and writes down what it says.
+    fn say(&mut self, about: &str, project: &Project, args: &[&str]) {
+        let run = project.effai(args);
+        self.write(about, project, args, &run);
+    }
+
+    fn write(&mut self, about: &str, project: &Project, args: &[&str], run: &Run) {
+        writeln!(self.text, "## {about}\n\n    $ effai {}", args.join(" ")).expect("written");
+        let said = format!("{}{}", run.stdout, run.stderr);
+        let root = project.path("").display().to_string();
+        let said = said.replace(&root, "PROJECT/").replace(root.trim_end_matches('/'), "PROJECT");
+        let said = said.replace(&project.cache().display().to_string(), "CACHE");
+        for line in said.lines() {
+            // The lines of a recipe, and what points into them, stay in line.
+            let is_shown = line.contains(['│', '·', '╭', '╰']);
+            let line = if is_shown { line.trim_end().to_owned() } else { digests(&redacted(line)) };
+            writeln!(self.text, "    {line}").expect("written");
+        }
+        writeln!(self.text, "    exit code {}\n", run.code).expect("written");
+    }
+
+    /// A project of this recipe, built.
+    fn recipe(&mut self, about: &str, recipe: &str) {
+        self.say(about, &Project::new(recipe), &["build"]);
+    }
+}
+
+/// Digests within words, as in `a-1f2e3d4c`, and what a clock gave.
+fn digests(line: &str) -> String {
+    let is_clock = |part: &str, out: &str| {
+        part.chars().all(|c| c.is_ascii_digit()) && (part.len() == 10 || part.len() == 6 && out.ends_with("KEY-"))
+    };
+    let is_digest = |part: &str| [8, 62, 64].contains(&part.len()) && part.chars().all(|c| c.is_ascii_hexdigit());
+    let mut out = String::new();
+    let mut word = String::new();
+    for c in line.chars().chain(['\n']) {
+        if c.is_ascii_alphanumeric() {
+            word.push(c);
+            continue;
+        }
+        let shown = if is_clock(&word, &out) {
+            "CLOCK"
+        } else if is_digest(&word) {
+            "KEY"
+        } else {
+            &word
+        };
+        out.push_str(shown);
+        word.clear();
+        out.push(c);
+    }
+    out.trim_end().to_owned()
+}
+
+/// A target that runs this in a shell.
+fn shell(script: &str) -> String {
+    format!("command \"a\" {{\n    run \"sh\" \"-c\" #\"{script}\"#\n    output \"o\"\n}}\n")
+}
+
+fn recipes(book: &mut Book) {
+    book.chapter("Recipes");
+    let target = |label: &str, rest: &str| format!("command \"{label}\" {{ run \"true\"; output \"o\"; {rest}}}\n");
+    book.recipe("not KDL", "command \"a\" {\n    run \"true\n");
+    book.recipe("a bare label", "command data/x { run \"true\"; output \"o\"; }\n");
+    book.recipe("no label", "command { run \"true\"; output \"o\"; }\n");
+    book.recipe("a kind that is none", "comand \"a\" { run \"true\"; output \"o\"; }\n");
+    book.recipe("a field that is none", &target("a", "outptu \"x\"; "));
+    book.recipe("a field that is missing", "command \"a\" { run \"true\"; }\n");
+    book.recipe("several mistakes", &[target("a", "needs \"b\"; "), target("a", "x 1; ")].concat());
+    book.recipe("a target that is none", &[target("models/x", ""), target("b", "needs \"models/y\"; ")].concat());
+    book.recipe("a cycle", &[target("a", "needs \"b\"; "), target("b", "needs \"a\"; ")].concat());
+    book.recipe("a label inside another", &[target("a", ""), target("a/b", "")].concat());
+    book.recipe("a matrix without its name in the label", &target("a", "matrix { n 1 2; }; "));
+    book.recipe("a matrix too large", &target("a-{x}-{y}-{z}", &wide_matrix()));
+    book.recipe("an included recipe that is not there", "include \"nowhere.kdl\"\n");
+    book.recipe("`on-change` that waits for nothing", "on-change \"x\" { run \"true\"; }\n");
+    book.recipe("a size that is none", "cache size=\"plenty\"\n");
+    book.recipe("a file that is not there", &target("a", "input \"data/x.csv\"; "));
+    book.recipe("braces too deep", &"a {".repeat(100));
+}
+
+fn wide_matrix() -> String {
+    let values: String = (0..47).map(|n| format!(" {n}")).collect();
+    format!("matrix {{\n x{values}\n y{values}\n z{values}\n }}; ")
+}
+
+fn words(book: &mut Book) {
+    book.chapter("Words of the command line");
+    let recipe = "command \"data/a\" { run \"true\"; output \"o\"; tags \"slow\"; }\n";
+    let project = Project::new(recipe);
+    book.say("a target that is none", &project, &["build", "data/b"]);
+    book.say("a glob that finds none", &project, &["build", "models/*"]);
+    book.say("a tag that is none", &project, &["build", "tag:fast"]);
+    book.say("all excluded", &project, &["build", "--exclude", "*/*"]);
+    book.say("a profile that is none", &project, &["build", "--profile", "ci"]);
+    book.say("a flag that is none", &project, &["build", "--jbos", "2"]);
+    book.say("a command that is none", &project, &["biuld"]);
+    book.say("a directory that is none", &project, &["-C", "nowhere", "build"]);
+    book.say("no runs yet", &project, &["log", "data/a"]);
+    book.say("no build to trace", &project, &["trace"]);
+    book.say("a run that is none", &project, &["diff", "data/a", "data/a~1"]);
+    book.say("a kind that is none", &project, &["schema", "modle"]);
+    book.say("a size that is none", &project, &["cache", "prune", "--to", "lots"]);
+    project.remove("effai.kdl");
+    book.say("no project", &project, &["build"]);
+}
+
+fn actions(book: &mut Book) {
+    book.chapter("Actions");
+    book.recipe("a program that fails", &shell("echo first; echo 'it went wrong' >&2; exit 3"));
+    book.recipe("a program that is not there", "command \"a\" { run \"no-such-program\"; output \"o\"; }\n");
+    book.recipe("an output that was not made", &shell("true"));
+    book.recipe("a signal", &shell("kill -SEGV $$"));
+    let project = Project::new(&shell("cat data/x.csv > o"));
+    project.write("data/x.csv", "1");
+    book.say("a file that was not declared", &project, &["build"]);
+    let failing = "command \"a\" { run \"false\"; output \"o\"; }\n\
+                   command \"b\" { run \"true\"; needs \"a\"; output \"o\"; }\n";
+    book.recipe("something stands on what fails", failing);
+    let clock = Project::new(&shell("date +1%N > o"));
+    book.say("--check of what cannot be repeated", &clock, &["build", "--check"]);
+}
+
+fn outputs(book: &mut Book) {
+    book.chapter("Outputs and the store");
+    let project = Project::new(&shell("echo 1 > o"));
+    project.effai(&["build"]);
+    project.write("out/a/o", "mine, and longer");
+    book.say("an output that was edited", &project, &["build"]);
+    project.edit("effai.kdl", "echo 1", "echo 2");
+    book.say("an edited output that another takes the place of", &project, &["build"]);
+    book.say("what was used", &project, &["cache", "size"]);
+    book.say("a store that is whole", &project, &["cache", "verify"]);
+    let blobs = project.cache().join("v1/blobs");
+    for dir in std::fs::read_dir(&blobs).expect("listed").map(|e| e.expect("an entry").path()) {
+        for blob in std::fs::read_dir(dir).expect("listed").map(|e| e.expect("an entry").path()) {
+            if std::fs::read(&blob).expect("read") == b"2\n" {
+                std::fs::remove_file(&blob).expect("removed");
+                std::fs::write(&blob, "3\n").expect("written");
+            }
+        }
+    }
+    book.say("a blob that was changed", &project, &["cache", "verify"]);
+    project.remove("out");
+    book.say("a blob that was changed, met by a build", &project, &["build"]);
+    std::fs::write(project.cache().join("v1/index.db"), "no database").expect("written");
+    project.edit("effai.kdl", "echo 2", "echo 4");
+    book.say("an index that is damaged", &project, &["build"]);
+}
+
+#[test]
+fn every_message_reads_as_it_did() {
+    let mut book = Book::default();
+    recipes(&mut book);
+    words(&mut book);
+    actions(&mut book);
+    outputs(&mut book);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(SHELF);
+    if std::env::var_os("EFFAI_TEST_UPDATE").is_some() {
+        std::fs::write(&path, &book.text).expect("written");
+    }
+    let before = std::fs::read_to_string(&path).unwrap_or_default();
+    for (n, (old, new)) in before.lines().zip(book.text.lines()).enumerate() {
+        assert_eq!(new, old, "{SHELF}:{}", n + 1);
+    }
+    assert_eq!(before.lines().count(), book.text.lines().count(), "{SHELF} has other messages");
+}
