@@ -22,7 +22,7 @@ pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, 
          // A target is a kind, a label and fields. docs/kinds/ has a page for each kind.\n\
          command \"hello\" {{\n    run \"sh\" \"-c\" \"echo hello > hello.txt\"\n    output \"hello.txt\"\n}}\n"
     );
-    fs::write_atomic(&file, text.as_bytes())?;
+    fs::write_atomic_mode(&file, text.as_bytes(), 0o644)?;
     output.note(&format!("made {PROJECT_FILE}; try `effai build hello`"));
     Ok(0)
 }

@@ -7,8 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::BuildOptions;
 use super::scratch::{Inputs, Scratch};
-use super::{BuildOptions, Work};
+use super::work::Work;
 use crate::action::{Cancel, Ended};
 use crate::engine::Engine;
 use crate::event::{Event, Outcome, Repeat};

@@ -26,24 +26,24 @@ mod line;
 mod outlook;
 mod pools;
 mod scratch;
+mod settle;
 mod space;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use crate::action::{Cancel, Cost, Ended, Job, Processes, Runner};
+use crate::action::{Cancel, Processes, Runner};
 use crate::engine::{Delivery, Engine, Judged};
 use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
 use crate::failure::{Class, Failure};
 use crate::fingerprint::{Digest, Manifest, Reason};
-use crate::plan::{Index, Label, seen_from};
-use crate::record::{ActionRow, BuildId, Past, TargetState, Timing, log_file};
-use crate::store::{Hold, Ingested, KeyLock, KeyRow, Store};
-
-use crate::util::fs;
+use crate::plan::{Index, Label};
+use crate::record::{BuildId, Past, TargetState, log_file};
+use crate::store::{Hold, KeyLock};
 
 pub use check::check;
 pub use edits::{Edits, Unwatched};
@@ -52,8 +52,9 @@ use batch::Batch;
 use line::Line;
 use outlook::{Outlook, Pending};
 use pools::Pools;
-use scratch::{Inputs, Scratch};
+use scratch::Scratch;
 use space::Space;
+use work::{Done, Work};
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -189,35 +190,6 @@ enum State {
 enum Message {
     Said(Index, ActionEvent),
     Done(Index, Box<Done>),
-}
-
-struct Done {
-    ended: Result<Ingested, Problem>,
-    cost: Cost,
-}
-
-/// Why an action has no artifact.
-enum Problem {
-    Failed(Failure),
-    /// What its declaration may lack.
-    Undeclared(Failure, Vec<String>),
-    Cancelled,
-    /// The store lacks bytes of this input.
-    InputGone(Index),
-}
-
-impl Problem {
-    /// As it is told where nothing can be made again.
-    fn failure(self, engine: &Engine) -> Failure {
-        match self {
-            Problem::Failed(failure) | Problem::Undeclared(failure, _) => failure,
-            Problem::Cancelled => Failure::target("it was stopped"),
-            Problem::InputGone(index) => {
-                Failure::environment(format!("the store lacks bytes of `{}`", engine.label(index)))
-                    .help("`effai cache verify --repair`, then build again")
-            }
-        }
-    }
 }
 
 /// How a target is counted at the end.
@@ -774,326 +746,5 @@ impl Build<'_> {
         }
         let label = self.label(index);
         (self.tell)(&Event::Said { label, what: event });
-    }
-
-    /// An action ended.
-    fn settle(&mut self, index: Index, done: Done) -> Result<(), Failure> {
-        let running = self.running.remove(&index).expect("it was running");
-        self.pools.leave(self.engine.plan().needs(index).pool, running.memory);
-        for twin in self.twins.remove(&running.key).unwrap_or_default() {
-            if self.states[twin] == State::Ready {
-                self.line.enter(self.engine.plan().needs(twin).pool, twin);
-            }
-        }
-        let stopped = matches!(done.ended, Err(Problem::Cancelled)) && !running.outdated;
-        let running = match stopped {
-            true => running,
-            false => match self.outdated(index, running, &done.cost)? {
-                Some(running) => running,
-                None => return Ok(()),
-            },
-        };
-        let ingested = match done.ended {
-            Ok(ingested) => {
-                let label = self.label(index);
-                let scratch = self.scratch();
-                scratch.give_back(running.scratch.clone());
-                scratch.forget(&label, &running.key)?;
-                ingested
-            }
-            Err(Problem::Cancelled) => {
-                self.states[index] = State::Skipped;
-                self.batch.action(self.row(index, &running, &done.cost, None, "cancelled", None));
-                let label = self.label(index);
-                (self.tell)(&Event::Finished { label, outcome: Outcome::Cancelled });
-                return Ok(());
-            }
-            Err(Problem::Failed(failure)) => return self.action_failed(index, running, &done.cost, failure),
-            Err(Problem::Undeclared(failure, lines)) => {
-                let (label, place) = (self.label(index), self.engine.place(index));
-                let help = format!(
-                    "a program is given only what its target declares; add to `{label}` in {place}:\n{}",
-                    lines.join("\n")
-                );
-                return self.action_failed(index, running, &done.cost, failure.help(help));
-            }
-            Err(Problem::InputGone(input)) => {
-                // Its turn comes when the input has been made again.
-                self.states[index] = State::Waiting;
-                self.scratch().give_back(running.scratch.clone());
-                drop(running);
-                return self.make_again(index, input);
-            }
-        };
-        let artifact = ingested.artifact;
-        let label = self.label(index);
-        let key_row = KeyRow {
-            artifact,
-            kind: self.engine.plan().kind(index).schema().name.to_owned(),
-            label: label.to_string(),
-            manifest: running.manifest.clone(),
-            metrics: running.metrics.iter().map(|(name, _, value)| (name.clone(), *value)).collect(),
-            size: ingested.tree.size(),
-            wall_ms: done.cost.wall_ms,
-            cpu_ms: done.cost.cpu_ms,
-            peak_bytes: done.cost.peak_bytes,
-            backend: crate::backend::NAME.into(),
-        };
-        let row = self.row(index, &running, &done.cost, Some(artifact), "built", None);
-        let unchanged = self.judged[&index].before == Some(artifact);
-        let state =
-            TargetState { key: running.key, artifact, manifest: running.manifest, left_out: running.left_out.clone() };
-        // A source that was left out is no answer for other projects or machines.
-        let shared = running.left_out.is_none().then_some(key_row);
-        self.engine.know(index, running.key, artifact, running.left_out.is_some());
-        self.batch.built(label.clone(), state, shared, &ingested.new_blobs, row, running.lock);
-        self.artifacts[index] = Some(artifact);
-        self.count(index, Tally::Built);
-        self.states[index] = State::Known;
-        self.bytes_missing.remove(&index);
-        if self.chosen[index] && self.deliver(index, &artifact)?.is_none() {
-            let failure = Failure::environment("the store lost bytes that were just written").help("check the disk");
-            return self.failed(index, failure, None);
-        }
-        let outcome = Outcome::Built {
-            artifact,
-            unchanged,
-            wall_ms: done.cost.wall_ms,
-            cpu_ms: done.cost.cpu_ms,
-            peak_bytes: done.cost.peak_bytes,
-            left_out: running.left_out,
-        };
-        (self.tell)(&Event::Finished { label, outcome });
-        self.judge_dependents(index)
-    }
-
-    /// An input's bytes are gone from the store: it runs again, and `waiting` after it.
-    fn make_again(&mut self, waiting: Index, input: Index) -> Result<(), Failure> {
-        if self.states[input] == State::Known {
-            self.uncount(input);
-            if let Err(at) = self.open.binary_search(&input) {
-                self.open.insert(at, input);
-            }
-            let waiters = self.dependents.entry(input).or_default();
-            if !waiters.contains(&waiting) {
-                waiters.push(waiting);
-            }
-            self.run_again(input)?;
-        }
-        // What it stands on may not have been asked before: nothing stood in question then.
-        self.judge(waiting)
-    }
-
-    fn judge_dependents(&mut self, index: Index) -> Result<(), Failure> {
-        // A target found known frees those on it, and so on: an explicit list, for long chains.
-        let mut queue = vec![index];
-        while let Some(known) = queue.pop() {
-            for dependent in self.dependents.get(&known).cloned().unwrap_or_default() {
-                self.judge(dependent)?;
-                if self.states[dependent] == State::Known {
-                    queue.push(dependent);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An action ran and made nothing; its log and directory stay.
-    fn action_failed(
-        &mut self,
-        index: Index,
-        running: Running,
-        cost: &Cost,
-        mut failure: Failure,
-    ) -> Result<(), Failure> {
-        let name = scratch::name(&self.label(index), &running.key);
-        let store = self.engine.store.clone();
-        let kept = self.scratch().keep(&running.scratch, &name, &store)?;
-        // What it says of its files is where they are now.
-        let (then, now) = (running.scratch.to_string_lossy(), kept.to_string_lossy());
-        failure.message = failure.message.replace(&*then, &now);
-        failure.help = failure.help.map(|help| help.replace(&*then, &now));
-        let message = Some(failure.message.clone());
-        self.batch.action(self.row(index, &running, cost, None, "failed", message));
-        self.failed(index, failure, Some((running.log, kept)))
-    }
-
-    fn failed(&mut self, index: Index, failure: Failure, kept: Option<(PathBuf, PathBuf)>) -> Result<(), Failure> {
-        self.count(index, Tally::Failed);
-        self.states[index] = State::Failed;
-        let label = self.label(index);
-        let relative =
-            |path: PathBuf| path.strip_prefix(&self.engine.root).map(|p| p.display().to_string()).unwrap_or_default();
-        let (log, scratch) = match kept {
-            Some((log, scratch)) => (Some(relative(log)), Some(relative(scratch))),
-            None => (None, None),
-        };
-        (self.tell)(&Event::Finished { label, outcome: Outcome::Failed { failure, log, scratch } });
-        Ok(())
-    }
-
-    fn skip_the_rest(&mut self) {
-        for at in 0..self.closure.len() {
-            let index = self.closure[at];
-            if !matches!(self.states[index], State::Waiting | State::Ready) {
-                continue;
-            }
-            self.states[index] = State::Skipped;
-            self.summary.skipped += 1;
-            let because = self.failed_under(index);
-            if let Some(because) = because {
-                let (label, because) = (self.label(index), self.label(because));
-                (self.tell)(&Event::Finished { label, outcome: Outcome::Skipped { because } });
-            }
-        }
-    }
-
-    /// The failed target that something was skipped for.
-    fn failed_under(&self, index: Index) -> Option<Index> {
-        let mut seen = BTreeSet::new();
-        let mut queue = vec![index];
-        while let Some(index) = queue.pop() {
-            for other in self.engine.plan().dependencies(index).map(|d| d.index) {
-                match self.states[other] {
-                    State::Failed => return Some(other),
-                    State::Known => {}
-                    _ if seen.insert(other) => queue.push(other),
-                    _ => {}
-                }
-            }
-        }
-        None
-    }
-
-    fn row(
-        &self,
-        index: Index,
-        running: &Running,
-        cost: &Cost,
-        artifact: Option<Digest>,
-        outcome: &'static str,
-        message: Option<String>,
-    ) -> ActionRow {
-        let plan = self.engine.plan();
-        ActionRow {
-            label: self.label(index),
-            kind: plan.kind(index).schema().name.to_owned(),
-            key: running.key,
-            artifact,
-            outcome,
-            message,
-            started_at: running.started_at.clone(),
-            wall_ms: cost.wall_ms,
-            cpu_ms: cost.cpu_ms,
-            peak_bytes: cost.peak_bytes,
-            threads: self.pools.threads(plan.needs(index).pool),
-            backend: crate::backend::NAME.into(),
-            reasons: running.reasons.clone(),
-            metrics: running.metrics.clone(),
-            timing: Timing {
-                build: self.id.expect("an action began"),
-                pool: plan.needs(index).pool.name().into(),
-                ready_us: self.ready_us.get(&index).copied().unwrap_or(running.start_us),
-                start_us: running.start_us,
-                end_us: self.now_us(),
-                after: plan
-                    .dependencies(index)
-                    .filter(|d| self.ran.contains(&d.index))
-                    .map(|d| plan.name(d.index).to_owned())
-                    .collect(),
-            },
-        }
-    }
-}
-
-/// One action from its inputs in the store to its artifact there: what a worker thread does.
-struct Work {
-    inputs: Vec<(Index, String, Digest)>,
-    job: Job,
-    pool: crate::kind::Pool,
-    scratch: PathBuf,
-    log: PathBuf,
-    store: Store,
-    laid: Arc<Inputs>,
-}
-
-impl Work {
-    fn new(
-        engine: &Engine,
-        index: Index,
-        artifacts: &[Option<Digest>],
-        threads: usize,
-        laid: Arc<Inputs>,
-        scratch: &Path,
-        log: &Path,
-    ) -> Result<Self, Failure> {
-        let plan = engine.plan();
-        let inputs = plan
-            .input_names(index)
-            .into_iter()
-            .map(|(name, input)| (input, name, artifacts[input].expect("a ready target's inputs are known")));
-        let mut decl = engine.decl(index)?;
-        // Its action knows it as its own project does, so that the bytes are those of a build of that project alone.
-        decl.label = Label::new(seen_from(&decl.base, decl.label.as_str()));
-        Ok(Self {
-            inputs: inputs.collect(),
-            job: Job {
-                decl,
-                inputs: BTreeMap::new(),
-                project: engine.root.join(plan.base(index)),
-                out: scratch.join("out"),
-                scratch: scratch.join("work"),
-                threads,
-            },
-            pool: plan.needs(index).pool,
-            scratch: scratch.to_owned(),
-            log: log.to_owned(),
-            store: engine.store.clone(),
-            laid,
-        })
-    }
-
-    fn run(mut self, runner: &dyn Runner, cancel: &Cancel, say: &mut dyn FnMut(ActionEvent)) -> Done {
-        match self.lay_out() {
-            Ok(()) => {}
-            Err(problem) => return Done { ended: Err(problem), cost: Cost::default() },
-        }
-        let (ended, cost) = runner.run(&self.job, self.pool, &self.log, cancel, say);
-        let ended = match ended {
-            Ended::Done => self.take_in(),
-            Ended::Failed(failure) => Err(Problem::Failed(self.with_disk(failure))),
-            Ended::Undeclared { failure, lines } => Err(Problem::Undeclared(self.with_disk(failure), lines)),
-            Ended::Cancelled => Err(Problem::Cancelled),
-        };
-        Done { ended, cost }
-    }
-
-    /// The job's inputs, in place.
-    fn lay_out(&mut self) -> Result<(), Problem> {
-        for (index, label, artifact) in &self.inputs {
-            match self.laid.lay(&self.store, artifact) {
-                Ok(dir) => drop(self.job.inputs.insert(label.clone(), dir)),
-                Err(error) if error.is_repairable() => return Err(Problem::InputGone(*index)),
-                Err(error) => return Err(Problem::Failed(error.into())),
-            }
-        }
-        Ok(())
-    }
-
-    /// A program that says it failed where the disk is full failed for that.
-    fn with_disk(&self, failure: Failure) -> Failure {
-        if failure.class != Class::Target || !fs::is_full(&self.scratch) {
-            return failure;
-        }
-        let disk = format!("the disk that holds {} is full: {}", self.scratch.display(), failure.message);
-        Failure::environment(disk).help("free some space and build again")
-    }
-
-    /// What was made goes into the store; the rest goes.
-    fn take_in(&self) -> Result<Ingested, Problem> {
-        let ingested =
-            self.store.blobs.ingest(&self.store.index, &self.job.out).map_err(|e| Problem::Failed(e.into()))?;
-        scratch::empty(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
-        Ok(ingested)
     }
 }
