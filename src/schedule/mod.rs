@@ -236,7 +236,7 @@ struct Build<'a> {
     tallies: HashMap<Index, Tally>,
     /// How often an action ended that its files had changed under.
     tries: HashMap<Index, u32>,
-    /// Of targets that were not known at once: who stands on them.
+    /// Who stands on a target, of those in `open`.
     dependents: HashMap<Index, Vec<Index>>,
     states: Vec<State>,
     artifacts: Vec<Option<Digest>>,
@@ -618,7 +618,23 @@ impl Build<'_> {
         self.engine.forget(index);
         self.artifacts[index] = None;
         self.states[index] = State::Waiting;
+        self.open_again(index);
+        for dependent in self.dependents.get(&index).cloned().unwrap_or_default() {
+            if self.states[dependent] == State::Ready {
+                self.states[dependent] = State::Waiting;
+                self.locked_out.remove(&dependent);
+            }
+        }
         self.judge(index)
+    }
+
+    /// A target that was known without being judged may have to run after all.
+    fn open_again(&mut self, index: Index) {
+        let Err(at) = self.open.binary_search(&index) else { return };
+        self.open.insert(at, index);
+        for dependency in self.engine.plan().dependencies(index) {
+            self.dependents.entry(dependency.index).or_default().push(index);
+        }
     }
 
     fn start_what_can(&mut self) -> Result<(), Failure> {
@@ -646,6 +662,10 @@ impl Build<'_> {
     }
 
     fn start(&mut self, index: Index) -> Result<(), Failure> {
+        // What it stands on may be made again since it came into line; then it comes once more.
+        if self.states[index] != State::Ready {
+            return Ok(());
+        }
         let label = self.label(index);
         let judged = &self.judged[&index];
         let key = judged.key.expect("a ready target was judged");

@@ -109,13 +109,6 @@ impl Build<'_> {
     pub(super) fn make_again(&mut self, waiting: Index, input: Index) -> Result<(), Failure> {
         if self.states[input] == State::Known {
             self.uncount(input);
-            if let Err(at) = self.open.binary_search(&input) {
-                self.open.insert(at, input);
-            }
-            let waiters = self.dependents.entry(input).or_default();
-            if !waiters.contains(&waiting) {
-                waiters.push(waiting);
-            }
             self.run_again(input)?;
         }
         // What it stands on may not have been asked before: nothing stood in question then.

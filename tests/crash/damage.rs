@@ -55,58 +55,66 @@ fn follow(case: &Case, run: impl Fn() -> Ended) -> Ended {
 
 #[test]
 fn whatever_is_flipped_or_cut_the_next_build_is_right() {
-    each_seed(CASES, |seed| {
-        let mut rng = Rng::new(seed ^ 0xda_4a6e);
-        let mut case = Case::generate(seed);
-        case.is_mended(&case.clean());
-        let mut damaged = Vec::new();
-        for _ in 0..1 + rng.below(2) {
-            let all = match rng.below(3) {
-                0 => blobs(&case),
-                1 => vec![case.cache().join("v1/index.db"), case.project().join(".effai/effai.db")],
-                _ => {
-                    let kept = |dir: &str| {
-                        let dir = case.project().join(".effai").join(dir);
-                        files(&dir).into_keys().map(|path| dir.join(path)).collect::<Vec<_>>()
-                    };
-                    [kept("plan"), kept("parsed")].concat()
-                }
-            };
-            let path = all[rng.below(all.len())].clone();
-            damage(&mut rng, &path);
-            damaged.push(path);
-        }
-        if rng.below(2) == 0 {
-            let verify = case.effai(&["cache", "verify", "--json"]);
-            for path in damaged.iter().filter(|path| path.starts_with(case.cache().join("v1/blobs"))) {
-                let found = verify.stdout.contains(path.to_str().expect("text")) || verify.code == Some(3);
-                assert!(found, "not found: {}\n{}{}", path.display(), verify.stdout, verify.stderr);
+    each_seed(CASES, damaged);
+}
+
+/// Of a chain of two, the upper is found gone while the lower is being made again.
+#[test]
+fn what_is_found_gone_while_its_input_runs_waits_for_it() {
+    damaged(164);
+}
+
+fn damaged(seed: u64) {
+    let mut rng = Rng::new(seed ^ 0xda_4a6e);
+    let mut case = Case::generate(seed);
+    case.is_mended(&case.clean());
+    let mut damaged = Vec::new();
+    for _ in 0..1 + rng.below(2) {
+        let all = match rng.below(3) {
+            0 => blobs(&case),
+            1 => vec![case.cache().join("v1/index.db"), case.project().join(".effai/effai.db")],
+            _ => {
+                let kept = |dir: &str| {
+                    let dir = case.project().join(".effai").join(dir);
+                    files(&dir).into_keys().map(|path| dir.join(path)).collect::<Vec<_>>()
+                };
+                [kept("plan"), kept("parsed")].concat()
             }
+        };
+        let path = all[rng.below(all.len())].clone();
+        damage(&mut rng, &path);
+        damaged.push(path);
+    }
+    if rng.below(2) == 0 {
+        let verify = case.effai(&["cache", "verify", "--json"]);
+        for path in damaged.iter().filter(|path| path.starts_with(case.cache().join("v1/blobs"))) {
+            let found = verify.stdout.contains(path.to_str().expect("text")) || verify.code == Some(3);
+            assert!(found, "not found: {}\n{}{}", path.display(), verify.stdout, verify.stderr);
         }
-        match rng.below(5) {
-            0 => case.edit("a.txt", seed),
-            1 => std::fs::remove_dir_all(case.project().join("out")).expect("removed"),
-            2 => std::fs::remove_dir_all(case.project().join(".effai/plan")).expect("removed"),
-            // The recipe is read anew.
-            3 => std::fs::File::options()
-                .append(true)
-                .open(case.project().join("effai.kdl"))
-                .expect("opened")
-                .set_modified(std::time::SystemTime::now())
-                .expect("touched"),
-            _ => {}
-        }
-        let expected = case.clean();
-        let next = follow(&case, || case.effai(&["build"]));
-        assert_eq!(next.code, Some(0), "{damaged:?}: {}", next.stderr);
-        assert_eq!(case.outputs(), expected, "{damaged:?}");
-        // What no build needed is still there for verification to find.
-        let verify = follow(&case, || case.effai(&["cache", "verify", "--repair"]));
-        assert!(matches!(verify.code, Some(0 | 1)), "{damaged:?}: {}", verify.stderr);
-        let next = follow(&case, || case.effai(&["build"]));
-        assert_eq!(next.code, Some(0), "{damaged:?}: {}", next.stderr);
-        case.is_right(&expected);
-    });
+    }
+    match rng.below(5) {
+        0 => case.edit("a.txt", seed),
+        1 => std::fs::remove_dir_all(case.project().join("out")).expect("removed"),
+        2 => std::fs::remove_dir_all(case.project().join(".effai/plan")).expect("removed"),
+        // The recipe is read anew.
+        3 => std::fs::File::options()
+            .append(true)
+            .open(case.project().join("effai.kdl"))
+            .expect("opened")
+            .set_modified(std::time::SystemTime::now())
+            .expect("touched"),
+        _ => {}
+    }
+    let expected = case.clean();
+    let next = follow(&case, || case.effai(&["build"]));
+    assert_eq!(next.code, Some(0), "{damaged:?}: {}", next.stderr);
+    assert_eq!(case.outputs(), expected, "{damaged:?}");
+    // What no build needed is still there for verification to find.
+    let verify = follow(&case, || case.effai(&["cache", "verify", "--repair"]));
+    assert!(matches!(verify.code, Some(0 | 1)), "{damaged:?}: {}", verify.stderr);
+    let next = follow(&case, || case.effai(&["build"]));
+    assert_eq!(next.code, Some(0), "{damaged:?}: {}", next.stderr);
+    case.is_right(&expected);
 }
 
 #[test]
@@ -148,5 +156,39 @@ fn something_else_in_the_place_of_the_stores_own_is_told_once() {
         }
         if is_file { std::fs::remove_file(&place) } else { std::fs::remove_dir_all(&place) }.expect("moved away");
         case.is_mended(&case.clean());
+    }
+}
+
+#[test]
+fn a_chain_whose_bytes_are_gone_is_made_again_for_all_that_wait() {
+    let command = |label: &str, run: &str, reads: &str| {
+        format!("command \"{label}\" {{ run \"sh\" \"-c\" \"{run} > o\"; {reads}; output \"o\"; }}\n")
+    };
+    let recipe = [
+        command("base", "cat a.txt | sort -u", "input \"a.txt\""),
+        command("mid", "cat base/o base/o", "needs \"base\""),
+        // Finds `base` gone while `mid` is thought to be there.
+        command("x", "cat b.txt base/o", "input \"b.txt\"; needs \"base\""),
+        command("y", "cat mid/o b.txt", "input \"b.txt\"; needs \"mid\""),
+        command("z", "cat mid/o base/o b.txt", "input \"b.txt\"; needs \"mid\"; needs \"base\""),
+    ];
+    for jobs in ["1", "4"] {
+        let mut case = Case::with(["base", "mid", "x", "y", "z"].map(String::from).into(), recipe.concat());
+        let asked = ["build", "-j", jobs, "x", "y", "z"];
+        let first = case.effai(&asked);
+        assert_eq!(first.code, Some(0), "{}", first.stderr);
+        blobs(&case).iter().for_each(|path| std::fs::remove_file(path).expect("removed"));
+        // No other file is touched: `base` and `mid` are not judged.
+        std::fs::write(case.project().join("b.txt"), "other\n").expect("written");
+        let next = case.effai(&asked);
+        assert_eq!(next.code, Some(0), "{}", next.stderr);
+        let mut ran = next.ran();
+        ran.sort_unstable();
+        ran.dedup();
+        assert_eq!(ran, ["base", "mid", "x", "y", "z"], "{}", next.stderr);
+        case.edit("b.txt", "other");
+        let mut clean = case.clean();
+        clean.retain(|path, _| ["x", "y", "z"].iter().any(|label| path.starts_with(label)));
+        assert_eq!(case.outputs(), clean, "{}", next.stderr);
     }
 }
