@@ -122,6 +122,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         if is_checked { check(&mut engine, &chosen, &options, &cancel, tell) } else { Ok(is_good) }
     });
     watcher.end();
+    engine.close();
     let is_good = result?;
     if interrupted.load(Ordering::SeqCst) {
         return Ok(130);

@@ -107,7 +107,6 @@ fn list_in(root: &Path, glob: &str) -> Result<Listing, GlobError> {
     let at_ns = now_ns();
     let glob = glob.trim_start_matches("./").trim_end_matches('/');
     let whole = !is_glob(glob);
-    let matcher = compile(glob)?;
     let fixed: PathBuf =
         Path::new(glob).components().take_while(|c| !is_glob(&c.as_os_str().to_string_lossy())).collect();
     let start = root.join(&fixed);
@@ -123,6 +122,7 @@ fn list_in(root: &Path, glob: &str) -> Result<Listing, GlobError> {
         let files = if whole { vec![fixed.clone()] } else { Vec::new() };
         return Ok(Listing { files, walked: vec![Walked { path: fixed, stat: Some(Stat::of(&metadata)) }], at_ns });
     }
+    let matcher = compile(glob)?;
     let depth_max = match whole || glob.contains("**") {
         true => usize::MAX,
         false => Path::new(glob).components().count() - fixed.components().count(),

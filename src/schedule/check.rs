@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::BuildOptions;
-use super::scratch::{Inputs, Scratch};
+use super::scratch::{Scratch, Shared};
 use super::work::Work;
 use crate::action::{Cancel, Ended};
 use crate::engine::Engine;
@@ -55,7 +55,7 @@ pub fn check(
         tell(&Event::Checking { label: label.clone() });
         let dir = scratch.take()?;
         let again = Again { engine, index, label: &label, artifact, artifacts: &artifacts, dir: &dir };
-        match again.run(scratch.inputs(), options, cancel, tell) {
+        match again.run(scratch.shared(), options, cancel, tell) {
             Ok(Some(found)) => {
                 *(if found == Repeat::Same { &mut same } else { &mut differ }) += 1;
                 tell(&Event::Checked { label, found });
@@ -96,14 +96,14 @@ impl Again<'_> {
     /// Makes it again and compares; none if it was cancelled.
     fn run(
         &self,
-        laid: Arc<Inputs>,
+        shared: Arc<Shared>,
         options: &BuildOptions,
         cancel: &Cancel,
         tell: &mut dyn FnMut(&Event),
     ) -> Result<Option<Repeat>, Failure> {
         let log = self.dir.join("log");
         let threads = if self.engine.plan().needs(self.index).pool == Pool::Machine { options.jobs } else { 1 };
-        let mut work = Work::new(self.engine, self.index, self.artifacts, threads, laid, self.dir, &log)?;
+        let mut work = Work::new(self.engine, self.index, self.artifacts, threads, shared, self.dir, &log)?;
         work.lay_out().map_err(|problem| problem.failure(self.engine))?;
         let mut say = |what| tell(&Event::Said { label: self.label.clone(), what });
         let (ended, _) = options.runner.run(&work.job, work.pool, &log, cancel, &mut say);

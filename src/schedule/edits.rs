@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Build, Running, State, scratch};
+use super::{Build, Running, State};
 use crate::action::Cost;
 use crate::engine::Doubt;
 use crate::event::{Event, Outcome};
@@ -125,7 +125,7 @@ impl Build<'_> {
         let message = file.as_ref().map(|file| format!("{file} changed"));
         self.batch.action(self.row(index, &running, cost, None, "cancelled", message));
         // It may hold what the action made.
-        scratch::empty(&running.scratch)?;
+        self.scratch().shared().empty(&running.scratch)?;
         self.scratch().give_back(running.scratch.clone());
         drop(running);
         let label = self.label(index);

@@ -189,6 +189,8 @@ enum State {
 
 enum Message {
     Said(Index, ActionEvent),
+    /// It ended well; its output is being taken in.
+    Made(Index),
     Done(Index, Box<Done>),
 }
 
@@ -206,8 +208,9 @@ struct Running {
     cancel: Cancel,
     /// A file it reads, or one that decides what it stands on, changed since it was judged.
     outdated: bool,
-    /// What it counts for in its pool.
+    /// What it counts for in its pool, until it has left.
     memory: u64,
+    has_left: bool,
     key: Digest,
     manifest: Manifest,
     reasons: Vec<String>,
@@ -325,6 +328,7 @@ impl Build<'_> {
             }
             match messages.recv_timeout(if holds { LOOK_SOON } else { LOOK_AGAIN }) {
                 Ok(Message::Said(index, event)) => self.hear(index, event),
+                Ok(Message::Made(index)) => self.leave_early(index),
                 Ok(Message::Done(index, done)) => self.settle(index, *done)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
@@ -717,20 +721,21 @@ impl Build<'_> {
         self.states[index] = State::Running;
         (self.tell)(&Event::Started { label });
         let threads = self.pools.threads(pool);
-        let laid = self.scratch().inputs();
-        let work = Work::new(self.engine, index, &self.artifacts, threads, laid, &scratch, &log)?;
+        let shared = self.scratch().shared();
+        let work = Work::new(self.engine, index, &self.artifacts, threads, shared, &scratch, &log)?;
         let started_at = jiff::Timestamp::now().to_string();
         self.build_id()?;
         self.ran.insert(index);
         let reasons = reasons.iter().map(ToString::to_string).collect();
         let metrics = Vec::new();
         let left_out = None;
-        let (cancel, outdated) = (Cancel::default(), false);
+        let (cancel, outdated, has_left) = (Cancel::default(), false, false);
         let (sender, runner, stop) = (self.sender.clone(), self.options.runner.clone(), cancel.clone());
         let running = Running {
             cancel,
             outdated,
             memory,
+            has_left,
             key,
             manifest,
             reasons,
@@ -745,7 +750,8 @@ impl Build<'_> {
         self.running.insert(index, running);
         std::thread::spawn(move || {
             let say = |event| drop(sender.send(Message::Said(index, event)));
-            let done = work.run(&*runner, &stop, &mut { say });
+            let made = || drop(sender.send(Message::Made(index)));
+            let done = work.run(&*runner, &stop, &mut { say }, made);
             // The build waits for this message; if it is gone, so is the need for it.
             let _ = sender.send(Message::Done(index, Box::new(done)));
         });

@@ -3,21 +3,25 @@
 //! ```text
 //! .effai/scratch/PID/0/{out,work}     where an action runs; emptied for the next
 //! .effai/scratch/PID/in/ARTIFACT/     an artifact that actions of this build read, read-only
+//! .effai/scratch/PID/done/N/          what small actions of this build left
 //! .effai/scratch/LABEL-KEY/           where an action failed, kept for a look
 //! ```
 //!
 //! File systems are slow at making directories and at making files where many were just deleted: in a cold build of
-//! small commands that was half of all time. All of it goes with the build; what a killed one left goes with the next.
+//! small commands that was half of all time. (ext4 passes over what was deleted within the last five minutes, one by one,
+//! whenever it makes something.) So little is deleted before the build ends; all of it goes then, and what a killed one
+//! left goes with the next.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use walkdir::WalkDir;
-
+use rayon::prelude::*;
 use rustix::process::{Pid, test_kill_process};
+use walkdir::WalkDir;
 
 use crate::engine::Engine;
 use crate::failure::Failure;
@@ -25,6 +29,14 @@ use crate::fingerprint::Digest;
 use crate::plan::Label;
 use crate::store::{Purpose, Store};
 use crate::util::fs::{self, FsError};
+
+/// What an action leaves may wait for the end of the build if it is no larger than this.
+const SMALL_BYTES_MAX: u64 = 1 << 18;
+const SMALL_NAMES_MAX: usize = 64;
+
+/// How much may wait in all.
+const ASIDE_BYTES_MAX: u64 = 1 << 30;
+const ASIDE_MAX: u64 = 100_000;
 
 /// The scratch directories of one build.
 pub(super) struct Scratch {
@@ -36,7 +48,7 @@ pub(super) struct Scratch {
     kept: Vec<PathBuf>,
     free: Vec<PathBuf>,
     made: usize,
-    inputs: Arc<Inputs>,
+    shared: Arc<Shared>,
     /// Locked until the build has ended, and all that it started.
     alive: PathBuf,
     _locked: File,
@@ -56,9 +68,16 @@ impl Scratch {
         let alive = ours.join("alive");
         let locked = fs::create(&alive)?;
         fs::at("lock", &alive, locked.lock_shared())?;
-        let inputs = Arc::new(Inputs { dir: ours.join("in"), laid: Mutex::default() });
-        fs::create_dir_all(&inputs.dir)?;
-        Ok(Self { all, ours, kept, free: Vec::new(), made: 0, inputs, alive, _locked: locked })
+        let shared = Arc::new(Shared {
+            dir: ours.join("in"),
+            laid: Mutex::default(),
+            done: ours.join("done"),
+            done_count: AtomicU64::new(0),
+            done_bytes: AtomicU64::new(0),
+        });
+        fs::create_dir_all(&shared.dir)?;
+        fs::create_dir_all(&shared.done)?;
+        Ok(Self { all, ours, kept, free: Vec::new(), made: 0, shared, alive, _locked: locked })
     }
 
     /// A file that is locked until the build has ended, and all that it started.
@@ -66,8 +85,8 @@ impl Scratch {
         &self.alive
     }
 
-    pub(super) fn inputs(&self) -> Arc<Inputs> {
-        self.inputs.clone()
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
     }
 
     /// A directory for one action.
@@ -103,7 +122,7 @@ impl Scratch {
         fs::rename(dir, &kept)?;
         let links = WalkDir::new(kept.join("work")).into_iter().filter_map(Result::ok);
         for link in links.filter(|e| e.path_is_symlink()).map(walkdir::DirEntry::into_path) {
-            let Some((artifact, rest)) = link.read_link().ok().and_then(|target| self.inputs.artifact(&target)) else {
+            let Some((artifact, rest)) = link.read_link().ok().and_then(|target| self.shared.artifact(&target)) else {
                 continue;
             };
             let own = kept.join("in").join(artifact.short());
@@ -120,6 +139,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Left behind it costs space until the next build.
+        let parts = |name: &str| fs::list(&self.ours.join(name)).unwrap_or_default();
+        [parts("done"), parts("in")].concat().par_iter().for_each(|part| drop(fs::remove_dir_all(part)));
         let _ = fs::remove_dir_all(&self.ours);
     }
 }
@@ -173,18 +194,56 @@ fn clear(engine: &Engine) -> Result<Vec<PathBuf>, Failure> {
     Ok(kept)
 }
 
-/// Empties an action's directory.
-pub(super) fn empty(dir: &Path) -> Result<(), FsError> {
-    fs::list(dir)?.iter().try_for_each(|part| fs::empty_dir(part))
+enum Size {
+    Nothing,
+    /// So many bytes, at most [`SMALL_BYTES_MAX`], in at most [`SMALL_NAMES_MAX`] files and directories.
+    Small(u64),
+    Large,
 }
 
-/// Artifacts laid out for actions to read.
-pub(super) struct Inputs {
+fn size(dir: &Path) -> Size {
+    let (mut names, mut bytes) = (0, 0);
+    for entry in WalkDir::new(dir).min_depth(1) {
+        let Some(metadata) = entry.ok().and_then(|entry| entry.metadata().ok()) else { return Size::Large };
+        names += 1;
+        bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        if names > SMALL_NAMES_MAX || bytes > SMALL_BYTES_MAX {
+            return Size::Large;
+        }
+    }
+    if names == 0 { Size::Nothing } else { Size::Small(bytes) }
+}
+
+/// What the actions of a build share: artifacts laid out for them to read, and a place for what they leave.
+pub(super) struct Shared {
     dir: PathBuf,
     laid: Mutex<HashMap<Digest, Arc<OnceLock<()>>>>,
+    done: PathBuf,
+    done_count: AtomicU64,
+    done_bytes: AtomicU64,
 }
 
-impl Inputs {
+impl Shared {
+    /// Empties an action's directory. What is small is only set aside, see [`self`].
+    pub(super) fn empty(&self, dir: &Path) -> Result<(), FsError> {
+        for part in fs::list(dir)? {
+            let bytes = match size(&part) {
+                Size::Nothing => continue,
+                Size::Small(bytes) => bytes,
+                Size::Large => u64::MAX,
+            };
+            let number = self.done_count.fetch_add(1, Ordering::Relaxed);
+            if number < ASIDE_MAX && self.done_bytes.load(Ordering::Relaxed).saturating_add(bytes) <= ASIDE_BYTES_MAX {
+                self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+                fs::rename(&part, &self.done.join(number.to_string()))?;
+                fs::create_dir_all(&part)?;
+            } else {
+                fs::empty_dir(&part)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The directory with an artifact's files; laid out by whoever asks first, the others wait.
     pub(super) fn lay(&self, store: &Store, artifact: &Digest) -> Result<PathBuf, crate::store::StoreError> {
         let dir = self.dir.join(artifact.to_string());

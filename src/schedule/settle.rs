@@ -9,15 +9,29 @@ use crate::action::Cost;
 use crate::event::{Event, Outcome};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
+use crate::kind::Pool;
 use crate::plan::Index;
 use crate::record::{ActionRow, TargetState, Timing};
 use crate::store::KeyRow;
 
 impl Build<'_> {
+    /// A program ended well and its output is being taken in: the next begins beside that. Not so what uses the whole
+    /// machine, which may measure it.
+    pub(super) fn leave_early(&mut self, index: Index) {
+        let pool = self.engine.plan().needs(index).pool;
+        let running = self.running.get_mut(&index).expect("it is not settled yet");
+        if pool == Pool::Cpu {
+            running.has_left = true;
+            self.pools.leave(pool, running.memory);
+        }
+    }
+
     /// An action ended.
     pub(super) fn settle(&mut self, index: Index, done: Done) -> Result<(), Failure> {
         let running = self.running.remove(&index).expect("it was running");
-        self.pools.leave(self.engine.plan().needs(index).pool, running.memory);
+        if !running.has_left {
+            self.pools.leave(self.engine.plan().needs(index).pool, running.memory);
+        }
         for twin in self.twins.remove(&running.key).unwrap_or_default() {
             if self.states[twin] == State::Ready {
                 self.line.enter(self.engine.plan().needs(twin).pool, twin);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::scratch::{self, Inputs};
+use super::scratch::Shared;
 use crate::action::{Cancel, Cost, Ended, Job, Runner};
 use crate::engine::Engine;
 use crate::event::ActionEvent;
@@ -23,7 +23,7 @@ pub(super) struct Work {
     scratch: PathBuf,
     log: PathBuf,
     store: Store,
-    laid: Arc<Inputs>,
+    shared: Arc<Shared>,
 }
 
 impl Work {
@@ -32,7 +32,7 @@ impl Work {
         index: Index,
         artifacts: &[Option<Digest>],
         threads: usize,
-        laid: Arc<Inputs>,
+        shared: Arc<Shared>,
         scratch: &Path,
         log: &Path,
     ) -> Result<Self, Failure> {
@@ -58,18 +58,28 @@ impl Work {
             scratch: scratch.to_owned(),
             log: log.to_owned(),
             store: engine.store.clone(),
-            laid,
+            shared,
         })
     }
 
-    pub(super) fn run(mut self, runner: &dyn Runner, cancel: &Cancel, say: &mut dyn FnMut(ActionEvent)) -> Done {
+    /// Runs it. `made` is called when what ran has ended well, before its output is taken in.
+    pub(super) fn run(
+        mut self,
+        runner: &dyn Runner,
+        cancel: &Cancel,
+        say: &mut dyn FnMut(ActionEvent),
+        made: impl FnOnce(),
+    ) -> Done {
         match self.lay_out() {
             Ok(()) => {}
             Err(problem) => return Done { ended: Err(problem), cost: Cost::default() },
         }
         let (ended, cost) = runner.run(&self.job, self.pool, &self.log, cancel, say);
         let ended = match ended {
-            Ended::Done => self.take_in(),
+            Ended::Done => {
+                made();
+                self.take_in()
+            }
             Ended::Failed(failure) => Err(Problem::Failed(self.with_disk(failure))),
             Ended::Undeclared { failure, lines } => Err(Problem::Undeclared(self.with_disk(failure), lines)),
             Ended::Cancelled => Err(Problem::Cancelled),
@@ -80,7 +90,7 @@ impl Work {
     /// The job's inputs, in place.
     pub(super) fn lay_out(&mut self) -> Result<(), Problem> {
         for (index, label, artifact) in &self.inputs {
-            match self.laid.lay(&self.store, artifact) {
+            match self.shared.lay(&self.store, artifact) {
                 Ok(dir) => drop(self.job.inputs.insert(label.clone(), dir)),
                 Err(error) if error.is_repairable() => return Err(Problem::InputGone(*index)),
                 Err(error) => return Err(Problem::Failed(error.into())),
@@ -102,7 +112,7 @@ impl Work {
     fn take_in(&self) -> Result<Ingested, Problem> {
         let ingested =
             self.store.blobs.ingest(&self.store.index, &self.job.out).map_err(|e| Problem::Failed(e.into()))?;
-        scratch::empty(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
+        self.shared.empty(&self.scratch).map_err(|e| Problem::Failed(e.into()))?;
         Ok(ingested)
     }
 }

@@ -1,7 +1,9 @@
 //! One build of a key at a time, across processes and projects.
 //!
-//! A lock's file is taken away with the lock. Another process may have opened it just before; so whoever
-//! gets a lock looks whether the file still has its name, and begins again if not.
+//! A lock that is let go leaves an empty file, which goes when its process no longer uses the store: deleting one of ten
+//! thousand files after the other makes every new file slow on ext4, which passes over what was just deleted. Another
+//! process may have opened a file just before it goes; so whoever gets a lock looks whether the file still has its name,
+//! and begins again if not.
 //!
 //! So a lock's file that says who has it and is not locked was a dead process's. It says too where to wait for the end of
 //! what that one ran: a file that stays locked until then.
@@ -12,6 +14,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use super::Store;
 use crate::fingerprint::Digest;
@@ -21,14 +24,44 @@ use crate::util::fs::{self, FsError};
 /// Holds a key until dropped. The lock is the kernel's (`flock`): it ends with its holder, however that ends.
 #[derive(Debug)]
 pub struct KeyLock {
-    _file: File,
-    path: PathBuf,
+    file: File,
+    key: Digest,
+    spent: Arc<Spent>,
 }
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
-        // Before the lock ends: nobody else can have a lock on a file of this name. Left behind it harms nothing.
-        let _ = fs::remove_file(&self.path);
+        fault::step();
+        // Before the lock ends: what is said then is the next holder's. Where it cannot be unsaid the file goes.
+        match self.file.set_len(0) {
+            Ok(()) => self.spent.keys.lock().expect("no panic holds this").push(self.key),
+            Err(_) => drop(fs::remove_file(&self.spent.path(&self.key))),
+        }
+    }
+}
+
+/// Locks that this process had and let go; their files go with it.
+#[derive(Debug)]
+pub(super) struct Spent {
+    dir: PathBuf,
+    keys: Mutex<Vec<Digest>>,
+}
+
+impl Spent {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir, keys: Mutex::default() }
+    }
+
+    fn path(&self, key: &Digest) -> PathBuf {
+        self.dir.join(key.to_string())
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        let keys = std::mem::take(self.keys.get_mut().expect("no panic holds this"));
+        // One that another process has is that one's to take away. Left behind it harms nothing.
+        keys.iter().for_each(|key| drop(remove_free(&self.path(key), is_empty)));
     }
 }
 
@@ -36,8 +69,8 @@ impl Store {
     /// Tries to take a key; if another process has it, says who that is. `until` is a file that stays locked after this
     /// process until everything it runs has ended; where the last holder died, its own is waited for.
     pub fn try_lock(&self, key: &Digest, who: &str, until: Option<&Path>) -> Result<Result<KeyLock, String>, FsError> {
-        let path = self.locks_dir().join(key.to_string());
-        fs::create_dir_all(&self.locks_dir())?;
+        let path = self.spent.path(key);
+        fs::create_dir_all(&self.spent.dir)?;
         loop {
             match try_lock(&path)? {
                 Attempt::Locked(mut file) => {
@@ -50,8 +83,8 @@ impl Store {
                     let until = until.map_or(&[][..], |file| file.as_os_str().as_bytes());
                     let words = [who.as_bytes(), b"\n", until].concat();
                     let written = file.rewind().and_then(|()| file.set_len(0)).and_then(|()| file.write_all(&words));
-                    let lock = KeyLock { _file: file, path };
-                    fs::at("write", &lock.path, written)?;
+                    let lock = KeyLock { file, key: *key, spent: self.spent.clone() };
+                    fs::at("write", &path, written)?;
                     return Ok(Ok(lock));
                 }
                 Attempt::Gone => {}
@@ -65,30 +98,29 @@ impl Store {
         }
     }
 
-    /// Lock files that their holders left when they were killed.
-    pub(super) fn dead_locks(&self) -> Result<Vec<PathBuf>, FsError> {
-        let mut dead = Vec::new();
-        for path in fs::list(&self.locks_dir())? {
-            let Ok(file) = fs::open(&path) else { continue };
-            if file.try_lock().is_ok() {
-                dead.push(path);
-            }
-        }
-        Ok(dead)
+    /// Lock files that nobody has: their holders were killed, or let go and still run.
+    pub(super) fn free_locks(&self) -> Result<Vec<PathBuf>, FsError> {
+        let is_free = |path: &PathBuf| fs::open(path).is_ok_and(|file| file.try_lock().is_ok());
+        Ok(fs::list(&self.spent.dir)?.into_iter().filter(is_free).collect())
     }
 
-    /// Takes a dead lock's file away; one that has come to life again is let be.
-    pub(super) fn remove_dead_lock(&self, path: &Path) -> Result<(), FsError> {
-        match try_lock(path)? {
-            Attempt::Locked(file) => drop(KeyLock { _file: file, path: path.to_owned() }),
-            Attempt::Taken(_) | Attempt::Gone => {}
-        }
-        Ok(())
+    /// Takes the file of a free lock away; one that somebody has by now is let be.
+    pub(super) fn remove_free_lock(&self, path: &Path) -> Result<(), FsError> {
+        remove_free(path, |_| true)
     }
+}
 
-    fn locks_dir(&self) -> PathBuf {
-        self.root.join("locks")
+/// Takes a lock's file away if nobody has it and it is as it should be for that.
+fn remove_free(path: &Path, is_to_go: impl Fn(&File) -> bool) -> Result<(), FsError> {
+    match try_lock(path)? {
+        // While it is locked: nobody else can have a lock on a file of this name.
+        Attempt::Locked(file) if is_to_go(&file) => fs::remove_file(path),
+        Attempt::Locked(_) | Attempt::Taken(_) | Attempt::Gone => Ok(()),
     }
+}
+
+fn is_empty(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.len() == 0)
 }
 
 enum Attempt {
@@ -139,10 +171,10 @@ mod tests {
                 });
             }
         });
-        assert_eq!(fs::list(&store.locks_dir()).expect("listed"), Vec::<PathBuf>::new());
+        assert_eq!(fs::list(&store.spent.dir).expect("listed"), Vec::<PathBuf>::new(), "each store took its own away");
         let held = store.try_lock(&key, "me", None).expect("tried").expect("free");
         assert_eq!(store.try_lock(&key, "you", None).expect("tried").expect_err("held"), "me");
-        assert_eq!(store.dead_locks().expect("looked"), Vec::<PathBuf>::new());
+        assert_eq!(store.free_locks().expect("looked"), Vec::<PathBuf>::new());
         drop(held);
     }
 
@@ -154,7 +186,7 @@ mod tests {
         let guard = dir.path().join("guard");
         let alive = fs::create(&guard).expect("made");
         alive.lock().expect("locked");
-        fs::write(&store.locks_dir().join(key.to_string()), format!("who\n{}", guard.display()).as_bytes())
+        fs::write(&store.spent.dir.join(key.to_string()), format!("who\n{}", guard.display()).as_bytes())
             .expect("left");
         let (said, heard) = std::sync::mpsc::channel();
         let taker = std::thread::spawn(move || {

@@ -26,6 +26,7 @@ mod verify;
 mod walk;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use blobs::{Blobs, Ingested, StoreError};
 pub use gate::{Closed, Gate, Hold};
@@ -55,6 +56,8 @@ pub struct Store {
     pub index: Index,
     /// Held by whoever uses blobs.
     pub gate: Gate,
+    /// Locks of keys.
+    spent: Arc<lock::Spent>,
     root: PathBuf,
 }
 
@@ -62,7 +65,8 @@ impl Store {
     /// The store below `cache`; nothing is looked at before it is asked.
     pub fn at(cache: &Path) -> Self {
         let root = cache.join(LAYOUT);
-        Self { blobs: Blobs::new(&root), index: Index::at(&root.join("index.db")), gate: Gate::new(&root), root }
+        let (blobs, index, gate) = (Blobs::new(&root), Index::at(&root.join("index.db")), Gate::new(&root));
+        Self { blobs, index, gate, spent: Arc::new(lock::Spent::new(root.join("locks"))), root }
     }
 
     /// Makes the directory and marks it as a cache, before the first blob is written.

@@ -125,7 +125,7 @@ impl Store {
         let mut leftovers = fs::list(&self.root.join("incoming"))?;
         leftovers.retain(|path| !aside(path));
         leftovers.extend(self.blobs.walk()?.1);
-        leftovers.extend(self.dead_locks()?);
+        leftovers.extend(self.free_locks()?);
         let is_named = |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.len() == 64);
         leftovers.extend(fs::list(&self.users_dir())?.into_iter().filter(|path| !is_named(path)));
         // Half a tag.
@@ -142,7 +142,7 @@ impl Store {
     }
 
     pub(super) fn remove_leftover(&self, path: &std::path::Path) -> Result<(), fs::FsError> {
-        if path.starts_with(self.root.join("locks")) { self.remove_dead_lock(path) } else { fs::remove_file(path) }
+        if path.starts_with(self.root.join("locks")) { self.remove_free_lock(path) } else { fs::remove_file(path) }
     }
 }
 
