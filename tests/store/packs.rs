@@ -1,6 +1,7 @@
 //! Blobs that share bytes: packed by a prune to a size, whole again for whoever needs them.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use effai::fingerprint::Digest;
 
@@ -34,7 +35,13 @@ fn weights(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 /// A model, one with another head, one with another half, and one that shares nothing.
-fn model(name: &str) -> Vec<u8> {
+fn model(name: &str) -> &'static [u8] {
+    static MODELS: [OnceLock<Vec<u8>>; 4] = [const { OnceLock::new() }; 4];
+    let at = NAMES.iter().position(|n| *n == name).expect("one of the four");
+    MODELS[at].get_or_init(|| make_model(name))
+}
+
+fn make_model(name: &str) -> Vec<u8> {
     let mut bytes = weights(1, MODEL);
     match name {
         "head" => bytes.splice(MODEL - MODEL / 16.., weights(2, MODEL / 16)).for_each(drop),
@@ -81,7 +88,7 @@ fn prune(project: &Project, args: &[&str]) -> Vec<serde_json::Value> {
 
 /// Where the blob or the pack of a model lies.
 fn file(project: &Project, kind: &str, name: &str) -> PathBuf {
-    let mut digest = Digest::of(&model(name)).to_string();
+    let mut digest = Digest::of(model(name)).to_string();
     digest.insert(2, '/');
     project.cache().join("v1").join(kind).join(digest)
 }
