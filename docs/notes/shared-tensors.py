@@ -66,9 +66,9 @@ def by_tensor(path, least=65536):
 
 
 def by_content(average):
-    from fastcdc import fastcdc
-
     def cut(path):
+        from fastcdc import fastcdc
+
         data = path.read_bytes()
         return [data[c.offset : c.offset + c.length] for c in fastcdc(str(path), average // 4, average, average * 4)]
 

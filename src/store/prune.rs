@@ -424,6 +424,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_living_pack_names_stays() {
+        let (keys, mut survey) = survey();
+        // The blob of key 0 is packed against that of key 2, and an unneeded one against blob 98.
+        survey.sizes.extend([(digest(10 + 10), 30), (digest(98), 500)]);
+        survey.bases_of.insert(digest(20), [digest(22)].into());
+        survey.bases_of.insert(digest(99), [digest(98)].into());
+        let to = |n| Limits { bytes_max: Some(n), used_since: None };
+        let standing = |n| [Standing { who: "me".into(), artifacts: vec![digest(n)] }];
+        let (pruned, doomed) = choose(&keys, &standing(10), &survey, &to(0));
+        assert_eq!((pruned.forgotten.len(), pruned.bytes_left), (2, 1 + 30 + 1000 + 100));
+        assert!(!doomed.contains(&digest(22)) && doomed.contains(&digest(98)));
+        assert_eq!(pruned.kept, [("me".to_owned(), pruned.bytes_left)]);
+        let (pruned, doomed) = choose(&keys, &standing(11), &survey, &to(0));
+        assert!(doomed.contains(&digest(20)) && doomed.contains(&digest(22)), "they go together");
+        assert_eq!(pruned.bytes_left, 1 + 100 + 1000);
+    }
+
+    #[test]
     fn what_somebody_stands_on_stays() {
         let all = Limits { bytes_max: Some(0), used_since: None };
         check(all, &[digest(10)], &["t1", "t2"], 1101);
