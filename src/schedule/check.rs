@@ -123,7 +123,7 @@ impl Again<'_> {
                 fs::rename(&work.job.out, &kept)?;
                 let difference = match (one, other) {
                     (Some(one), Some(other)) if one.form == other.form && one.form != Form::Link => {
-                        let before = self.engine.store.blobs.path(&one.digest);
+                        let before = self.engine.store.blobs.whole(&one.digest)?;
                         first_difference(&before, &kept.join(&other.path))?
                     }
                     _ => None,

@@ -25,6 +25,7 @@ const LEVELS: usize = 3;
 #[derive(Clone, Debug)]
 pub struct Blobs {
     dir: Arc<PathBuf>,
+    packs: Arc<PathBuf>,
     incoming: Arc<PathBuf>,
 }
 
@@ -97,7 +98,8 @@ impl From<StoreError> for Failure {
 
 impl Blobs {
     pub(super) fn new(root: &Path) -> Self {
-        Self { dir: Arc::new(root.join("blobs")), incoming: Arc::new(root.join("incoming")) }
+        let below = |name: &str| Arc::new(root.join(name));
+        Self { dir: below("blobs"), packs: below("packs"), incoming: below("incoming") }
     }
 
     /// The directory they lie in.
@@ -105,7 +107,12 @@ impl Blobs {
         &self.dir
     }
 
-    /// Where a blob lies, or would.
+    /// The directory of their packs.
+    pub(super) fn packs_dir(&self) -> &Path {
+        &self.packs
+    }
+
+    /// Where a blob lies, or would; a packed one does not until it is made whole ([`Blobs::whole`]).
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.dir.join(Self::name(digest))
     }
@@ -117,17 +124,9 @@ impl Blobs {
         name
     }
 
-    /// Whether a blob is there.
+    /// Whether a blob is there, whole or packed.
     pub fn has(&self, digest: &Digest) -> bool {
-        self.path(digest).exists()
-    }
-
-    /// Whether all of an artifact's bytes are there, by name and size.
-    pub fn has_artifact(&self, artifact: &Digest) -> bool {
-        let Ok(tree) = self.tree(artifact) else { return false };
-        tree.entries()
-            .iter()
-            .all(|e| self.path(&e.digest).symlink_metadata().is_ok_and(|m| m.is_file() && m.len() == e.size))
+        self.path(digest).exists() || self.pack_path(digest).exists()
     }
 
     /// Reads an artifact's tree.
@@ -139,19 +138,28 @@ impl Blobs {
     /// Reads a small blob whole, and checks it.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.path(digest);
-        let bytes =
-            fs::read(&path).map_err(|e| if e.is_missing() { StoreError::Missing(*digest) } else { e.into() })?;
+        let bytes = match fs::read(&path) {
+            Err(e) if e.is_missing() => fs::read(&self.whole(digest)?)?,
+            other => other?,
+        };
         if Digest::of(&bytes) != *digest {
-            return Err(self.put_aside(digest));
+            return Err(self.put_aside(digest, &path));
         }
         Ok(bytes)
     }
 
-    /// Takes a blob that is not what it should be out of the way, keeping it for a look.
-    pub(super) fn put_aside(&self, digest: &Digest) -> StoreError {
-        let aside = self.incoming.join(format!("corrupt-{digest}"));
-        let moved = fs::create_dir_all(&self.incoming).and_then(|()| fs::rename(&self.path(digest), &aside));
-        StoreError::Corrupt { digest: *digest, path: if moved.is_ok() { aside } else { self.path(digest) } }
+    /// Takes a blob or a pack that is not what it should be out of the way, keeping it for a look.
+    pub(super) fn put_aside(&self, digest: &Digest, path: &Path) -> StoreError {
+        let kind = if path.starts_with(&*self.packs) { "pack-" } else { "" };
+        let aside = self.incoming.join(format!("corrupt-{kind}{digest}"));
+        let moved = fs::create_dir_all(&self.incoming).and_then(|()| fs::rename(path, &aside));
+        StoreError::Corrupt { digest: *digest, path: if moved.is_ok() { aside } else { path.to_owned() } }
+    }
+
+    /// A file in `incoming/`, to be written and then renamed into place.
+    pub(super) fn incoming(&self) -> Result<tempfile::NamedTempFile, FsError> {
+        fs::create_dir_all(&self.incoming)?;
+        fs::at("create a file in", &self.incoming, tempfile::NamedTempFile::new_in(&*self.incoming))
     }
 
     /// Takes a directory's files in; they are moved where the file system lets them be.
@@ -203,9 +211,7 @@ impl Blobs {
                 return Ok(true);
             }
         }
-        fs::create_dir_all(&self.incoming)?;
-        let beside = tempfile::NamedTempFile::new_in(&*self.incoming);
-        let beside = fs::at("create a file in", &self.incoming, beside)?.into_temp_path();
+        let beside = self.incoming()?.into_temp_path();
         fs::copy(path, &beside)?;
         fs::at("protect", &beside, set_mode(&beside, 0o444))?;
         fs::rename(&beside, &to)?;
@@ -222,7 +228,7 @@ impl Blobs {
     }
 
     /// Whether a blob is there and looks as the index remembers it.
-    fn is_kept(&self, index: &Index, digest: &Digest) -> bool {
+    pub(super) fn is_kept(&self, index: &Index, digest: &Digest) -> bool {
         let Ok(metadata) = self.path(digest).symlink_metadata() else { return false };
         index.blobs(&[*digest]) == [Some((metadata.len(), mtime_ns(&metadata)))]
     }
@@ -239,16 +245,10 @@ impl Blobs {
         let mut names = BTreeSet::new();
         for digest in digests {
             let path = self.path(digest);
-            fs::at("sync", &path, fs::open(&path)?.sync_all())?;
+            fs::sync(&path)?;
             names.extend(path.ancestors().skip(1).take(LEVELS).map(Path::to_owned));
         }
-        names.iter().try_for_each(|dir| Ok(fs::at("sync", dir, fs::open(dir)?.sync_all())?))
-    }
-
-    /// Bytes and number of all blobs.
-    pub fn usage(&self) -> (u64, usize) {
-        let files = WalkDir::new(&*self.dir).into_iter().filter_map(Result::ok).filter(|e| e.file_type().is_file());
-        files.filter_map(|e| e.metadata().ok()).fold((0, 0), |(bytes, n), m| (bytes + m.len(), n + 1))
+        names.iter().try_for_each(|dir| Ok(fs::sync(dir)?))
     }
 }
 

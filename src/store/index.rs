@@ -22,7 +22,7 @@ pub struct Index {
     path: Arc<PathBuf>,
 }
 
-/// Digest, size and mtime in ns: how a blob looked when it was written.
+/// Digest, size and mtime in ns: how a blob looked when it was written; of a packed one, its pack.
 pub type BlobEvidence = (Digest, u64, i64);
 
 /// What is known of one key.

@@ -140,23 +140,33 @@ impl Placing<'_> {
         Ok((self.from.copy(name, entry.size, &self.to, &entry.path, mode)?, seen))
     }
 
-    /// Compares a blob with what the index remembers of it; hashes one that looks different.
+    /// Compares a blob with what the index remembers of it; hashes one that looks different, makes a packed one whole.
     fn check(
         &self,
         entry: &Entry,
         name: &Path,
         remembered: &Remembered,
     ) -> Result<(Looks, Option<BlobEvidence>), StoreError> {
-        let looks = self.from.look(name).map_err(|_| StoreError::Missing(entry.digest))?;
-        if *remembered == Some((looks.size, looks.mtime_ns)) && looks.size == entry.size {
-            return Ok((looks, None));
+        let damaged = match self.from.look(name) {
+            Ok(looks) if *remembered == Some((looks.size, looks.mtime_ns)) && looks.size == entry.size => {
+                return Ok((looks, None));
+            }
+            Ok(looks) => {
+                let path = self.from.path(name);
+                let (digest, size) = fs::at("read", &path, Digest::of_file(&path))?;
+                if digest == entry.digest && size == entry.size {
+                    return Ok((looks, Some((digest, size, looks.mtime_ns))));
+                }
+                Some(self.blobs.put_aside(&entry.digest, &path))
+            }
+            Err(_) => None,
+        };
+        match (self.blobs.unpack(&entry.digest), damaged) {
+            (Err(StoreError::Missing(_)), Some(damaged)) => return Err(damaged),
+            (unpacked, _) => unpacked?,
         }
-        let path = self.from.path(name);
-        let (digest, size) = fs::at("read", &path, Digest::of_file(&path))?;
-        if digest != entry.digest || size != entry.size {
-            return Err(self.blobs.put_aside(&entry.digest));
-        }
-        Ok((looks, Some((entry.digest, size, looks.mtime_ns))))
+        let looks = self.from.look(name)?;
+        Ok((looks, Some((entry.digest, looks.size, looks.mtime_ns))))
     }
 }
 

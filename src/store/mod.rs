@@ -3,6 +3,7 @@
 //! ```text
 //! CACHE/v1/CACHEDIR.TAG      backup programs pass it over
 //! CACHE/v1/blobs/ab/cdef...  content by blake3, read-only
+//! CACHE/v1/packs/ab/cdef...  blobs that share bytes with whole ones (`pack.rs`), read-only
 //! CACHE/v1/index.db          keys and blob evidence (cache-schema/store)
 //! CACHE/v1/locks/KEY         one build of a key at a time, across processes
 //! CACHE/v1/projects/         who uses the store: what they stand on is kept
@@ -19,6 +20,8 @@ mod gate;
 mod index;
 mod lock;
 mod materialise;
+mod pack;
+mod packing;
 mod projects;
 mod prune;
 mod tree;
@@ -34,10 +37,10 @@ pub use index::{BlobEvidence, Index, KeyRow, KeyUse, Usage};
 pub use lock::KeyLock;
 pub use materialise::{Placed, Purpose};
 pub use projects::Standing;
-pub use prune::{Limits, Mode, Pruned};
+pub use prune::{Limits, Mode, Packed, Pruned};
 pub use tree::{BadTree, Entry, Form, Tree};
 pub use verify::{Checked, Fault, Problem};
-pub use walk::Blob;
+pub use walk::{Blob, Held};
 
 use crate::util::fs::{self, FsError};
 

@@ -1,14 +1,15 @@
-//! Verification: everything the store holds, read again and compared with what names it.
+//! Verification: everything the store holds, read again and compared with what names it; packs by what they give.
 //!
 //! Each problem is told once, with the file it is about and the labels of the keys that need it. Repair takes a
 //! changed blob aside and forgets the keys that need what is gone; the next build makes it anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 
 use super::blobs::StoreError;
+use super::pack::Pack;
 use super::walk::Blob;
 use super::{KeyUse, Store};
 use crate::failure::Failure;
@@ -61,7 +62,7 @@ pub struct Problem {
 pub struct Checked {
     /// What is wrong, by path.
     pub problems: Vec<Problem>,
-    /// Blobs read.
+    /// Blobs read, packed ones among them.
     pub blobs: usize,
     /// Bytes read.
     pub bytes: u64,
@@ -83,15 +84,21 @@ impl Store {
         // Keys before blobs: what a key names was there before the key.
         let keys = self.index.keys()?;
         let blobs = self.blobs.list()?;
-        let there: HashSet<Digest> = blobs.iter().map(|b| b.digest).collect();
-        let broken: HashSet<Digest> =
+        let mut there: HashSet<Digest> = blobs.iter().map(|b| b.digest).collect();
+        // The pack of a blob that is whole again stands for nothing.
+        let packs: Vec<Blob> = self.blobs.list_packs()?.into_iter().filter(|p| !there.contains(&p.digest)).collect();
+        there.extend(packs.iter().map(|pack| pack.digest));
+        let mut broken: HashMap<Digest, PathBuf> =
             blobs.par_iter().filter_map(|b| self.is_changed(b).transpose()).collect::<Result<_, _>>()?;
+        let broken_packs = packs.par_iter().filter_map(|p| self.is_pack_changed(p, &broken).transpose());
+        let broken_packs: Vec<_> = broken_packs.collect::<Result<_, Failure>>()?;
+        broken.extend(broken_packs);
         let mut found = Found { store: self, there, broken, problems: BTreeMap::new() };
-        for digest in found.broken.clone() {
+        for digest in found.broken.clone().into_keys() {
             found.add(Fault::Changed, digest, None);
         }
-        let mut checked =
-            Checked { blobs: blobs.len(), bytes: blobs.iter().map(|b| b.size).sum(), ..Checked::default() };
+        let bytes = blobs.iter().chain(&packs).map(|b| b.size).sum();
+        let mut checked = Checked { blobs: blobs.len() + packs.len(), bytes, ..Checked::default() };
         let mut artifacts: BTreeMap<Digest, Vec<&KeyUse>> = standing.iter().map(|a| (*a, vec![])).collect();
         for key in &keys {
             artifacts.entry(key.artifact).or_default().push(key);
@@ -115,16 +122,31 @@ impl Store {
         Ok(checked)
     }
 
-    fn is_changed(&self, blob: &Blob) -> Result<Option<Digest>, fs::FsError> {
+    /// A blob that is not what it should be, and its file.
+    fn is_changed(&self, blob: &Blob) -> Result<Option<(Digest, PathBuf)>, fs::FsError> {
         let path = self.blobs.path(&blob.digest);
         match Digest::of_file(&path) {
-            Ok((digest, _)) => Ok((digest != blob.digest).then_some(blob.digest)),
+            Ok((digest, _)) => Ok((digest != blob.digest).then_some((blob.digest, path))),
             // A build put it aside meanwhile: whoever needs it finds it missing.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Some(blob.digest)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Some((blob.digest, path))),
             // A disk that cannot read a sector is what this looks for; anything else is no word on the blob.
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(Some(blob.digest)),
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(Some((blob.digest, path))),
             Err(source) => Err(fs::FsError { attempt: "read", path, source }),
         }
+    }
+
+    /// A pack that does not give what it should, and its file. Where a blob that it names is broken it is too, whichever
+    /// part of that it takes: repair moves all of it away.
+    fn is_pack_changed(
+        &self,
+        pack: &Blob,
+        broken: &HashMap<Digest, PathBuf>,
+    ) -> Result<Option<(Digest, PathBuf)>, Failure> {
+        let path = self.blobs.pack_path(&pack.digest);
+        let named = Pack::open(&path)?.map(|(pack, _)| pack.bases()).unwrap_or_default();
+        let is_good = named.iter().all(|base| !broken.contains_key(base))
+            && self.blobs.assemble(&pack.digest, &path, &mut |_| Ok(()))?;
+        Ok((!is_good).then_some((pack.digest, path)))
     }
 
     /// Takes what is wrong out of the way and forgets what stood on it. Only while the gate is closed.
@@ -134,7 +156,7 @@ impl Store {
         for problem in &checked.problems {
             match (problem.fault, &problem.digest) {
                 (Fault::Changed | Fault::NotATree, Some(digest)) => {
-                    if let StoreError::Corrupt { path, .. } = self.blobs.put_aside(digest)
+                    if let StoreError::Corrupt { path, .. } = self.blobs.put_aside(digest, &problem.path)
                         && path == problem.path
                     {
                         return Err(Failure::environment(format!("cannot move {} aside", path.display())));
@@ -151,13 +173,13 @@ impl Store {
 struct Found<'a> {
     store: &'a Store,
     there: HashSet<Digest>,
-    broken: HashSet<Digest>,
+    broken: HashMap<Digest, PathBuf>,
     problems: BTreeMap<PathBuf, Problem>,
 }
 
 impl Found<'_> {
     fn add(&mut self, fault: Fault, digest: Digest, keys: Option<&[&KeyUse]>) {
-        let path = self.store.blobs.path(&digest);
+        let path = self.broken.get(&digest).cloned().unwrap_or_else(|| self.store.blobs.path(&digest));
         let new = || Problem { fault, path: path.clone(), digest: Some(digest), labels: BTreeSet::new() };
         let problem = self.problems.entry(path.clone()).or_insert_with(new);
         problem.labels.extend(keys.into_iter().flatten().map(|k| k.label.clone()));
@@ -165,7 +187,7 @@ impl Found<'_> {
 
     /// Whether a blob is as it should be; if not, notes who needs it.
     fn is_good(&mut self, digest: &Digest, keys: &[&KeyUse]) -> bool {
-        let fault = match (self.broken.contains(digest), self.there.contains(digest)) {
+        let fault = match (self.broken.contains_key(digest), self.there.contains(digest)) {
             (true, _) => Fault::Changed,
             (_, false) => Fault::Missing,
             _ => return true,

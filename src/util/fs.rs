@@ -24,6 +24,11 @@ pub struct FsError {
 }
 
 impl FsError {
+    /// Whether the disk has no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// Whether the path simply is not there.
     pub fn is_missing(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
@@ -88,6 +93,11 @@ pub fn create(path: &Path) -> Result<File, FsError> {
     }
     fault::step();
     at("create", path, File::create(path))
+}
+
+/// Makes a file's bytes, or a directory's names, last through a power cut.
+pub fn sync(path: &Path) -> Result<(), FsError> {
+    at("sync", path, open(path)?.sync_all())
 }
 
 /// Writes a whole file in place, and the directories above it. For directories nobody else reads yet;

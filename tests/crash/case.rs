@@ -79,6 +79,16 @@ impl Case {
         Self::with(vec!["a".into(), "b".into()], recipe.into())
     }
 
+    /// Two files that share most of their bytes, and what needs them: a prune to 2 MiB packs one.
+    pub(crate) fn models() -> Self {
+        let recipe = "default \"c\"\n\
+                      command \"a\" { run \"sh\" \"-c\" \"(cat b.txt; seq 200000) > m\"; input \"b.txt\"; output \"m\"; }\n\
+                      command \"b\" { run \"sh\" \"-c\" \"(cat b.txt; seq 180000; seq 50000) > m\"; input \"b.txt\"; \
+                      output \"m\"; }\n\
+                      command \"c\" { run \"sh\" \"-c\" \"cat a/m b/m | cksum > o\"; needs \"a\"; needs \"b\"; output \"o\"; }\n";
+        Self::with(vec!["c".into()], recipe.into())
+    }
+
     pub(crate) fn with(labels: Vec<String>, recipe: String) -> Self {
         let dir = tempfile::tempdir().expect("made");
         let case =

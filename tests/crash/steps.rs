@@ -1,6 +1,6 @@
 //! Killed at every step, N = 1, 2, 3, until the program comes to its own end.
 
-use super::case::Case;
+use super::case::{Case, files};
 
 /// In CI only every so many steps; each test begins at another one, and all are taken with `EFFAI_TEST_CASES`.
 fn stride(usual: u64) -> u64 {
@@ -73,6 +73,101 @@ fn a_prune() {
         assert_eq!(case.effai(&["cache", "prune", "--to", "0"]).code, Some(0));
         case.verifies();
         if ended {
+            assert!(step > 10, "only {step} steps");
+            break;
+        }
+    }
+}
+
+/// Files of packs.
+fn packs(case: &Case) -> usize {
+    files(&case.cache().join("v1/packs")).len()
+}
+
+#[test]
+fn a_prune_that_packs() {
+    let mut case = Case::models();
+    let mut packed = 0;
+    for step in (1..).step_by(stride(2) as usize) {
+        case.edit("b.txt", step);
+        let expected = case.clean();
+        case.is_mended(&expected);
+        let ended = case.crashed_at(step, &["cache", "prune", "--to", "2M"]);
+        packed += packs(&case);
+        std::fs::remove_dir_all(case.project().join("out")).expect("removed");
+        let next = case.is_mended(&expected);
+        assert!(next.ran().is_empty(), "step {step}: what was to be packed was lost: {:?}", next.ran());
+        assert_eq!(case.effai(&["cache", "prune", "--to", "2M"]).code, Some(0));
+        assert!(packs(&case) > 0, "step {step}");
+        case.verifies();
+        // What is packed is there for who needs it.
+        for gone in ["out", ".effai"] {
+            std::fs::remove_dir_all(case.project().join(gone)).expect("removed");
+        }
+        let next = case.effai(&["build", "a", "b"]);
+        assert_eq!((next.code, next.ran().len()), (Some(0), 0), "step {step}: {}", next.stderr);
+        std::fs::remove_dir_all(case.project().join("out")).expect("removed");
+        if ended {
+            assert!(step > 40, "only {step} steps");
+            assert!(packed > 10, "only {packed} prunes came so far");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_restore_of_what_is_packed() {
+    let case = Case::models();
+    case.is_mended(&case.clean());
+    let mut whole = None;
+    for step in (1..).step_by(stride(3) as usize) {
+        for gone in ["out", ".effai"] {
+            let _ = std::fs::remove_dir_all(case.project().join(gone));
+        }
+        assert_eq!(case.effai(&["build"]).code, Some(0));
+        assert_eq!(case.effai(&["cache", "prune", "--to", "2M"]).code, Some(0));
+        assert_eq!(packs(&case), 1, "step {step}");
+        let ended = case.crashed_at(step, &["build", "a", "b"]);
+        case.is_quiet();
+        let next = case.effai(&["build", "a", "b"]);
+        assert_eq!((next.code, next.ran().len()), (Some(0), 0), "step {step}: {}", next.stderr);
+        assert!(*whole.get_or_insert_with(|| case.outputs()) == case.outputs(), "step {step}");
+        case.verifies();
+        if ended {
+            assert!(step > 40, "only {step} steps");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_prune_that_takes_packs_away() {
+    let case = Case::models();
+    case.is_mended(&case.clean());
+    let expected = case.outputs();
+    for step in (1..).step_by(stride(2) as usize) {
+        assert_eq!(case.effai(&["cache", "prune", "--to", "2M"]).code, Some(0));
+        assert_eq!(packs(&case), 1, "step {step}");
+        // A pack beside its blob, or one that nothing needs: with what it is packed against.
+        let all = step % 4 == 1;
+        if !all {
+            std::fs::remove_dir_all(case.project().join("out")).expect("removed");
+            assert_eq!(case.effai(&["build", "a", "b", "c"]).code, Some(0));
+            for gone in ["a", "b"] {
+                std::fs::remove_dir_all(case.project().join("out").join(gone)).expect("removed");
+            }
+        }
+        let args: &[&str] = if all { &["cache", "prune", "--to", "0", "--all"] } else { &["cache", "prune"] };
+        let ended = case.crashed_at(step, args);
+        case.verifies();
+        assert_eq!(case.effai(args).code, Some(0));
+        assert_eq!(packs(&case), 0, "step {step}");
+        for gone in ["out", ".effai"].iter().take(if all { 2 } else { 1 }) {
+            std::fs::remove_dir_all(case.project().join(gone)).expect("removed");
+        }
+        let next = case.is_mended(&expected);
+        assert!(all || next.ran().is_empty(), "step {step}: {:?}", next.ran());
+        if ended && !all {
             assert!(step > 10, "only {step} steps");
             break;
         }

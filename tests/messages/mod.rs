@@ -45,6 +45,32 @@ impl Book {
     }
 }
 
+/// Two files that share most of their bytes.
+fn packed(book: &mut Book) {
+    let project = Project::new(
+        r#"
+        command "old" { run "sh" "-c" "seq 200000 > m"; output "m"; }
+        command "new" { run "sh" "-c" "seq 180000 > m; seq 50000 >> m"; output "m"; }
+        command "use-old" { run "touch" "o"; needs "old"; output "o"; }
+        command "use-new" { run "touch" "o"; needs "new"; output "o"; }
+        "#,
+    );
+    project.effai(&["build", "use-old"]);
+    project.effai(&["build", "use-new"]);
+    book.say("what a prune to a size would do", &project, &["cache", "prune", "--to", "2M", "--dry-run"]);
+    book.say("a prune to a size", &project, &["cache", "prune", "--to", "2M"]);
+    book.say("a store with packs", &project, &["cache", "size"]);
+    for dir in std::fs::read_dir(project.cache().join("v1/packs")).expect("listed").map(|e| e.expect("an entry").path())
+    {
+        for pack in std::fs::read_dir(dir).expect("listed").map(|e| e.expect("an entry").path()) {
+            std::fs::remove_file(&pack).expect("removed");
+            std::fs::write(&pack, "effai pack 1\n").expect("written");
+        }
+    }
+    book.say("a pack that was changed", &project, &["cache", "verify"]);
+    book.say("a pack that was changed and is needed", &project, &["build", "old"]);
+}
+
 /// Digests within words, as in `a-1f2e3d4c`, and what a clock gave.
 fn digests(line: &str) -> String {
     let is_clock = |part: &str, out: &str| {
@@ -150,6 +176,7 @@ fn outputs(book: &mut Book) {
     project.edit("effai.kdl", "echo 1", "echo 2");
     book.say("an edited output that another takes the place of", &project, &["build"]);
     book.say("what was used", &project, &["cache", "size"]);
+    packed(book);
     book.say("a store that is whole", &project, &["cache", "verify"]);
     let blobs = project.cache().join("v1/blobs");
     for dir in std::fs::read_dir(&blobs).expect("listed").map(|e| e.expect("an entry").path()) {

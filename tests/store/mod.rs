@@ -1,6 +1,7 @@
 //! The store's upkeep, and many builds at once on one store.
 
 mod check;
+mod packs;
 mod quota;
 
 use std::path::{Path, PathBuf};
