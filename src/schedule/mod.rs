@@ -162,6 +162,7 @@ pub fn build_watched(
     let summary = build.run(&messages)?;
     // It no longer holds the store.
     drop(build);
+    engine.store.clear_locks();
     if summary.built > 0 {
         match engine.prune_to_size() {
             Ok(pruned) => pruned.iter().for_each(tell),

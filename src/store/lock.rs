@@ -1,11 +1,11 @@
 //! One build of a key at a time, across processes and projects.
 //!
-//! A lock that is let go leaves an empty file, which goes when its process no longer uses the store: deleting one of ten
-//! thousand files after the other makes every new file slow on ext4, which passes over what was just deleted. Another
-//! process may have opened a file just before it goes; so whoever gets a lock looks whether the file still has its name,
-//! and begins again if not.
+//! A lock that is let go leaves its file, marked as spent, which goes when its process no longer uses the store: deleting
+//! one of ten thousand files after the other makes every new file slow on ext4, which passes over what was just deleted.
+//! Another process may have opened a file just before it goes; so whoever gets a lock looks whether the file still has its
+//! name, and begins again if not.
 //!
-//! So a lock's file that says who has it and is not locked was a dead process's. It says too where to wait for the end of
+//! So a lock's file that says who has it, is not marked and is not locked was a dead process's. It says too where to wait for the end of
 //! what that one ran: a file that stays locked until then.
 
 use std::ffi::OsStr;
@@ -21,6 +21,9 @@ use crate::fingerprint::Digest;
 use crate::util::fault;
 use crate::util::fs::{self, FsError};
 
+/// Over the first byte of a lock's file: nobody has it. Cutting the file would cost ten times that.
+const SPENT: &[u8] = b"-";
+
 /// Holds a key until dropped. The lock is the kernel's (`flock`): it ends with its holder, however that ends.
 #[derive(Debug)]
 pub struct KeyLock {
@@ -33,7 +36,7 @@ impl Drop for KeyLock {
     fn drop(&mut self) {
         fault::step();
         // Before the lock ends: what is said then is the next holder's. Where it cannot be unsaid the file goes.
-        match self.file.set_len(0) {
+        match self.file.rewind().and_then(|()| self.file.write_all(SPENT)) {
             Ok(()) => self.spent.keys.lock().expect("no panic holds this").push(self.key),
             Err(_) => drop(fs::remove_file(&self.spent.path(&self.key))),
         }
@@ -55,13 +58,17 @@ impl Spent {
     fn path(&self, key: &Digest) -> PathBuf {
         self.dir.join(key.to_string())
     }
+
+    fn clear(&self) {
+        let keys = std::mem::take(&mut *self.keys.lock().expect("no panic holds this"));
+        // One that another process has is that one's to take away. Left behind it harms nothing.
+        keys.iter().for_each(|key| drop(remove_free(&self.path(key), is_spent)));
+    }
 }
 
 impl Drop for Spent {
     fn drop(&mut self) {
-        let keys = std::mem::take(self.keys.get_mut().expect("no panic holds this"));
-        // One that another process has is that one's to take away. Left behind it harms nothing.
-        keys.iter().for_each(|key| drop(remove_free(&self.path(key), is_empty)));
+        self.clear();
     }
 }
 
@@ -77,7 +84,8 @@ impl Store {
                     fault::step();
                     let mut left = Vec::new();
                     let _ = file.read_to_end(&mut left);
-                    if let Some(at) = left.iter().position(|byte| *byte == b'\n') {
+                    let end = left.iter().position(|byte| *byte == b'\n');
+                    if let Some(at) = end.filter(|_| !left.starts_with(SPENT)) {
                         fs::wait_unlocked(Path::new(OsStr::from_bytes(&left[at + 1..])));
                     }
                     let until = until.map_or(&[][..], |file| file.as_os_str().as_bytes());
@@ -91,11 +99,17 @@ impl Store {
                 Attempt::Taken(mut file) => {
                     let mut holder = String::new();
                     let _ = file.read_to_string(&mut holder);
-                    let who = holder.lines().next().unwrap_or("another build");
+                    let who = holder.lines().next().filter(|_| !holder.as_bytes().starts_with(SPENT));
+                    let who = who.unwrap_or("another build");
                     return Ok(Err(who.to_owned()));
                 }
             }
         }
+    }
+
+    /// Takes away the files of locks that this process had and let go; the end of it does so too.
+    pub fn clear_locks(&self) {
+        self.spent.clear();
     }
 
     /// Lock files that nobody has: their holders were killed, or let go and still run.
@@ -119,8 +133,9 @@ fn remove_free(path: &Path, is_to_go: impl Fn(&File) -> bool) -> Result<(), FsEr
     }
 }
 
-fn is_empty(file: &File) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.len() == 0)
+fn is_spent(mut file: &File) -> bool {
+    let mut first = [0; SPENT.len()];
+    file.read_exact(&mut first).is_ok() && first == SPENT
 }
 
 enum Attempt {
