@@ -133,9 +133,10 @@ fn remove_free(path: &Path, is_to_go: impl Fn(&File) -> bool) -> Result<(), FsEr
     }
 }
 
-fn is_spent(mut file: &File) -> bool {
-    let mut first = [0; SPENT.len()];
-    file.read_exact(&mut first).is_ok() && first == SPENT
+/// Whether nobody's name stands in it; nor does one in a file that was there no more and was made by looking.
+fn is_spent(file: &File) -> bool {
+    let mut first = Vec::new();
+    file.take(SPENT.len() as u64).read_to_end(&mut first).is_ok() && (first.is_empty() || first == SPENT)
 }
 
 enum Attempt {
