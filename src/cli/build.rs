@@ -13,7 +13,7 @@ use crate::action::Cancel;
 use crate::engine::EngineError;
 use crate::event::{Event, Verdict};
 use crate::failure::Failure;
-use crate::schedule::{BuildOptions, build, check};
+use crate::schedule::{BuildOptions, Until, build, check};
 use crate::ui::{self, Watcher};
 
 /// Make targets: run what is stale, restore what some store has
@@ -30,6 +30,10 @@ pub(super) struct Args {
     /// Say what would run and why, and run nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Begin nothing after TIME, nor what would end later than that going by its last run: `18:30`, or `2h30m` from now
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run",
+          value_parser = |text: &str| Until::read(text, &jiff::Zoned::now()))]
+    until: Option<Until>,
     /// Go on with what does not depend on a failure
     #[arg(short, long)]
     keep_going: bool,
@@ -111,13 +115,14 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         force_all: args.force.as_deref() == Some("all"),
         no_cache: args.no_cache,
         tell_fresh: output.json || output.verbose || matches!(args.output, Shown::All),
+        until: args.until.clone(),
         asked: args.targets.clone(),
         ..BuildOptions::new(jobs(args.jobs))
     };
     let mut watcher = watcher(output, args.explain, args.progress, args.output, &engine.root)?;
     let tell = &mut |event: &Event| watcher.see(event);
     let result = build(&mut engine, &chosen, &options, &cancel, tell).and_then(|summary| {
-        let is_good = summary.failed == 0;
+        let is_good = summary.failed + summary.late == 0;
         let is_checked = is_good && args.check && !cancel.is_asked();
         if is_checked { check(&mut engine, &chosen, &options, &cancel, tell) } else { Ok(is_good) }
     });
