@@ -113,6 +113,11 @@ pub enum Event {
         /// How many besides.
         more: usize,
     },
+    /// A build asked the watch whether there is anything to do.
+    Asked {
+        /// There is nothing, and the build was told so; else it looks for itself.
+        fresh: bool,
+    },
     /// The recipes cannot be used; the next edit may mend that.
     Stuck {
         /// Why.

@@ -378,6 +378,7 @@ impl Watcher for Lines {
                     self.say(&format!("{} {file}{more}", style::cyan("changed")));
                 }
             }
+            Event::Asked { .. } => {}
             Event::Stuck { .. } => self.say(&style::dim("waiting for the next edit")),
             Event::Reacting { name } => {
                 if !self.settings.quiet {
