@@ -60,10 +60,13 @@ impl Engine {
     pub fn lying(&self, chosen: &[Index]) -> Vec<Index> {
         let root = Place::open(&self.root);
         let (plan, known, outputs) = (&self.graph.plan, &self.known, &self.outputs);
-        sight::sift(chosen, |i| {
-            let output = outputs[i].as_ref().filter(|output| known[i].is_some_and(|k| k.artifact == output.artifact));
-            deliver::lies_as_placed(&root, plan.name(i), output)
-        })
+        let is_known = |i: Index| outputs[i].as_ref().map(|output| output.artifact) == known[i].map(|k| k.artifact);
+        sight::sift(chosen, |i| is_known(i) && deliver::lies_as_placed(&root, plan.name(i), outputs[i].as_ref()))
+    }
+
+    /// Whether what was last placed for a target is its known artifact.
+    pub fn is_delivered(&self, index: Index) -> bool {
+        self.outputs[index].as_ref().is_some_and(|output| self.artifact(index) == Some(output.artifact))
     }
 
     /// The files that were placed for a target, from its directory.

@@ -36,7 +36,7 @@ pub(super) struct Interests {
     /// Directories of the project that lie behind a link.
     linked: HashSet<PathBuf>,
     /// Questions that stand for something that can change without an event: behind a link whose own way is not watched,
-    /// or by another name.
+    /// by another name, in what is our own.
     hidden: BTreeSet<u32>,
     /// Our own: what happens in there is never news.
     own: Vec<PathBuf>,
@@ -107,6 +107,7 @@ impl Interests {
                 Err(_) => continue,
             };
             if self.own.iter().any(|own| dir.starts_with(own)) {
+                self.hidden.insert(question);
                 continue;
             }
             self.dirs.insert(dir.clone());

@@ -195,7 +195,7 @@ impl Watch {
             open.engine.look_again(&all)?;
             self.lookout.interests = Interests::of(&open.engine, &open.questions);
         }
-        self.lookout.outputs.forget();
+        self.lookout.outputs.doubt();
         open.engine.take_changed();
         open.reactions.remember(&open.engine);
         let targets = open.engine.plan().closure(&open.chosen).len();

@@ -21,10 +21,12 @@ pub(super) struct Outputs {
     dir: PathBuf,
     /// Names in there that had events since anybody asked.
     touched: BTreeSet<PathBuf>,
-    /// Watched before they were looked at, and no event since.
-    lying: HashSet<Index>,
+    /// By target: watched before it was looked at, and no event since.
+    lying: Vec<bool>,
     /// Of these, those with files that have a second name, by which they can be written to.
     shared: HashSet<Index>,
+    /// There are more directories than the system will watch.
+    is_refused: bool,
 }
 
 impl Outputs {
@@ -40,37 +42,52 @@ impl Outputs {
         }
     }
 
-    /// The targets are numbered anew.
+    /// Events were lost: nobody knows which directory is still the one that was watched.
     pub(super) fn forget(&mut self) {
         self.touched = BTreeSet::from([self.dir.clone()]);
     }
 
+    /// The targets are numbered anew, or have new artifacts that no event told of.
+    pub(super) fn doubt(&mut self) {
+        self.lying.clear();
+        self.shared.clear();
+        self.is_refused = false;
+    }
+
     /// Whether the known artifacts of these targets lie in `out/`.
     pub(super) fn lie(&mut self, engine: &Engine, eyes: &mut Eyes, chosen: &[Index]) -> bool {
+        self.lying.resize(engine.plan().len(), false);
         for path in std::mem::take(&mut self.touched) {
             let below = path.strip_prefix(&self.dir).expect("only those are kept");
             match engine.whose(below) {
                 Some(index) => {
-                    self.lying.remove(&index);
+                    self.lying[index] = false;
                     eyes.forget(&self.place(engine, index));
                 }
                 None => {
-                    self.lying.clear();
+                    self.lying.fill(false);
                     eyes.forget(&path);
                 }
             }
         }
-        let open: Vec<Index> = chosen.iter().copied().filter(|i| !self.lying.contains(i)).collect();
+        let open: Vec<Index> = chosen.iter().copied().filter(|i| !self.lying[*i]).collect();
         if !open.is_empty() {
             // A link leads to where nobody looks out.
             let mut dirs = BTreeSet::new();
             open.iter().for_each(|i| self.dirs(engine, *i, &mut dirs));
             let are_plain = dirs.iter().all(|dir| dir.symlink_metadata().is_ok_and(|m| m.is_dir()));
-            if !are_plain || eyes.watch(&dirs).is_err() {
+            if !are_plain || self.is_refused {
+                return false;
+            }
+            if eyes.watch(&dirs).is_err() {
+                // What the targets read is to be watched with what there is.
+                eyes.forget(&self.dir);
+                self.lying.fill(false);
+                self.is_refused = true;
                 return false;
             }
             for index in engine.lying(&open) {
-                self.lying.insert(index);
+                self.lying[index] = true;
                 let place = self.place(engine, index);
                 let is_shared = |path: &Path| place.join(path).symlink_metadata().is_ok_and(|m| m.nlink() > 1);
                 match engine.placed(index).any(is_shared) {
@@ -80,7 +97,8 @@ impl Outputs {
             }
         }
         let shared: Vec<Index> = chosen.iter().copied().filter(|i| self.shared.contains(i)).collect();
-        chosen.iter().all(|i| self.lying.contains(i)) && engine.lying(&shared).len() == shared.len()
+        let lies = |i: &Index| self.lying[*i] && engine.is_delivered(*i);
+        chosen.iter().all(lies) && engine.lying(&shared).len() == shared.len()
     }
 
     fn place(&self, engine: &Engine, index: Index) -> PathBuf {

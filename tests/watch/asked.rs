@@ -95,6 +95,31 @@ fn an_output_that_was_edited_or_deleted_is_seen() {
 }
 
 #[test]
+fn an_output_of_what_the_watch_builds_but_does_not_deliver_is_old() {
+    let project = two();
+    let on_a = "command \"d\" { run \"sh\" \"-c\" \"cat a/o > o\"; needs \"a\"; output \"o\"; }\n";
+    project.write("effai.kdl", &format!("{TWO}{on_a}"));
+    project.builds(&[]);
+    let mut watching = Watching::start(&project, &["d"]);
+    watching.answers(&project, &["a"]);
+    project.write("a.txt", "b");
+    assert_eq!(watching.round().1, ["a", "d"]);
+    watching.is_silent(&project, &["a"]);
+    assert_eq!(project.read("out/a/o"), "B");
+    assert_eq!(watching.end(), 0);
+    // What a target reads in `out/` is nobody's but its own.
+    project.edit("effai.kdl", "cat src/*.txt > o\"; input \"src/*.txt\"", "cat out/x/* > o\"; input \"out/x/*\"");
+    project.write("out/x/1", "1");
+    project.builds(&["b"]);
+    let mut watching = Watching::start(&project, &["b"]);
+    project.outlast_the_grain("out/x/1");
+    watching.answers(&project, &["b"]);
+    project.write("out/x/2", "2");
+    project.effai(&["build", "b"]);
+    assert_eq!(project.read("out/b/o"), "12");
+}
+
+#[test]
 fn an_emptied_store_changes_nothing_until_its_bytes_are_needed() {
     let project = two();
     let mut watching = Watching::start(&project, &[]);
