@@ -22,15 +22,22 @@ pub(super) struct Known {
 }
 
 impl Watch {
-    pub(super) fn answer(&mut self, open: &Open, answers: &mut Answers, asked: Asked, host: &mut dyn Host) {
-        let fresh = self.fresh(open, answers, &asked.question);
+    pub(super) fn answer(&mut self, open: &Open, answers: &mut Answers, mut asked: Asked, host: &mut dyn Host) {
+        let fresh = match self.is_ready(open, &asked.question) {
+            true => {
+                asked.look_into();
+                self.fresh(open, answers, &asked.question)
+            }
+            false => None,
+        };
         host.see(&Event::Asked { fresh: fresh.is_some() });
         if let Some(fresh) = fresh {
             asked.answer(&fresh);
         }
     }
 
-    fn fresh(&mut self, open: &Open, answers: &mut Answers, question: &Question) -> Option<Fresh> {
+    /// Whether a question is of this watch's engine, and nothing happened that this has not taken up.
+    fn is_ready(&self, open: &Open, question: &Question) -> bool {
         let engine = &open.engine;
         let is_ours = question.program == engine::program()
             && question.program == self.program
@@ -38,9 +45,11 @@ impl Watch {
             && question.base == engine.base
             && question.profile == self.options.profile;
         let is_still = !self.lookout.is_disturbed() && !self.unfinished && !self.cancel.is_asked();
-        if !is_ours || !is_still || engine.is_overtaken() || !engine.recipes_hold() {
-            return None;
-        }
+        is_ours && is_still && !engine.is_overtaken() && engine.recipes_hold()
+    }
+
+    fn fresh(&mut self, open: &Open, answers: &mut Answers, question: &Question) -> Option<Fresh> {
+        let engine = &open.engine;
         let known = answers.entry(question.words.clone()).or_insert_with_key(|words| self.known(open, words));
         let known = known.as_ref()?;
         if !engine.evidence_holds(known.hidden.iter().copied()) {
@@ -61,7 +70,9 @@ impl Watch {
         let chosen = engine.select(words, &[]).ok()?;
         let closure = engine.plan().closure(&chosen);
         let reads = || closure.iter().flat_map(|i| engine.plan().reads(*i)).copied();
-        if !reads().all(|q| open.questions.contains(&q)) || !engine.are_known(&closure) {
+        let mut is_watched = vec![false; engine.plan().questions()];
+        open.questions.iter().for_each(|q| is_watched[*q as usize] = true);
+        if !reads().all(|q| is_watched[q as usize]) || !engine.are_known(&closure) {
             return None;
         }
         let hidden = self.lookout.interests.hidden();

@@ -3,7 +3,7 @@
 //! ```text
 //! build   connects to .effai/watch/socket, says what it was asked for, waits a moment
 //! watch   makes a file, waits for the event that it came, and so has seen every edit from before the question
-//!         answers if nothing is to be done; else closes the connection without a word
+//!         says that it looks into it, if nothing happened since the last build; answers if nothing is to be done; else closes the connection without a word
 //! ```
 //!
 //! Silence is an answer that costs little: the build goes on as if nobody watched. So whatever is in doubt, here or
@@ -23,8 +23,12 @@ use crate::fingerprint::evidence::Stat;
 use crate::plan::Label;
 use crate::recipe::roots::{self, Stand};
 
-/// A build that has no answer by then looks for itself.
+/// A build that has no word by then looks for itself.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A build that was told that its question is looked into waits longer: the first after an edit costs the watch some time
+/// in a large project, and a build more.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a build wants to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +77,8 @@ impl Question {
         stream.set_write_timeout(Some(PATIENCE)).ok()?;
         stream.write_all(&postcard::to_stdvec(self).ok()?).ok()?;
         stream.shutdown(Shutdown::Write).ok()?;
+        stream.read_exact(&mut [0]).ok()?;
+        stream.set_read_timeout(Some(LONG_PATIENCE)).ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
         let fresh: Fresh = postcard::from_bytes(&answer).ok()?;

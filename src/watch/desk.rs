@@ -34,6 +34,11 @@ impl Asked {
         Self { question, cookie, stream }
     }
 
+    /// Says that an answer may come.
+    pub(super) fn look_into(&mut self) {
+        let _ = self.stream.write_all(&[0]);
+    }
+
     pub(super) fn answer(mut self, fresh: &Fresh) {
         // Whoever asked may have gone.
         let _ = self.stream.write_all(&postcard::to_stdvec(fresh).expect("plain data"));
