@@ -34,7 +34,7 @@ impl Asked {
         Self { question, cookie, stream }
     }
 
-    /// Says that an answer may come.
+    /// Says that an answer may come, or that what is known is being written down.
     pub(super) fn look_into(&mut self) {
         let _ = self.stream.write_all(&[0]);
     }
