@@ -8,6 +8,7 @@
 //! stands on are what they were (see `sight` and `kept`), so a build costs by what changed and not by what exists.
 
 mod deliver;
+mod fresh;
 mod kept;
 mod sight;
 mod upkeep;
@@ -34,6 +35,8 @@ use kept::{Kept, KeptPlan, KeptState, Known, Output};
 use sight::{Sight, sift};
 
 pub use deliver::{Delivered, Delivery};
+pub use fresh::Surrounding;
+pub use kept::program;
 pub use sight::{Doubt, Found};
 
 /// A project, opened.

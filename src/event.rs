@@ -113,6 +113,11 @@ pub enum Event {
         /// How many besides.
         more: usize,
     },
+    /// A build asked the watch whether there is anything to do.
+    Asked {
+        /// There is nothing, and the build was told so; else it looks for itself.
+        fresh: bool,
+    },
     /// The recipes cannot be used; the next edit may mend that.
     Stuck {
         /// Why.
@@ -262,6 +267,13 @@ pub enum Outcome {
         /// The target that failed.
         because: Label,
     },
+    /// It was not begun, because the time that the build was given was over or too short.
+    Late {
+        /// When it is or was over.
+        until: String,
+        /// How long the last run took, if there was one.
+        last_ms: Option<u64>,
+    },
     /// It was stopped by the user.
     Cancelled,
     /// A file it reads changed while it ran: it is judged again.
@@ -282,8 +294,13 @@ pub struct Summary {
     pub fresh: usize,
     /// Failed.
     pub failed: usize,
-    /// Skipped after a failure.
+    /// Skipped, after a failure or for the time.
     pub skipped: usize,
+    /// Those of them that were not begun for the time.
+    pub late: usize,
+    /// When that was over, if it held up any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     /// Wall time of the whole build.
     pub wall_ms: u64,
 }

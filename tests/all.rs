@@ -13,4 +13,5 @@ mod recipes;
 mod seeing;
 mod store;
 mod support;
+mod until;
 mod watch;

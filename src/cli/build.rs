@@ -4,17 +4,19 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Global, Output, open};
+use super::{Global, Output, directory, open};
 use crate::action::Cancel;
 use crate::engine::EngineError;
-use crate::event::{Event, Verdict};
+use crate::event::{Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
-use crate::schedule::{BuildOptions, build, check};
+use crate::schedule::{BuildOptions, Until, build, check};
 use crate::ui::{self, Watcher};
+use crate::watch::{BuildQuestion, Fresh};
 
 /// Make targets: run what is stale, restore what some store has
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,10 @@ pub(super) struct Args {
     /// Say what would run and why, and run nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Begin nothing after TIME, nor what would end later than that going by its last run: `18:30`, or `2h30m` from now
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run",
+          value_parser = |text: &str| Until::read(text, &jiff::Zoned::now()))]
+    until: Option<Until>,
     /// Go on with what does not depend on a failure
     #[arg(short, long)]
     keep_going: bool,
@@ -95,7 +101,36 @@ impl From<Shown> for ui::Shown {
     }
 }
 
+impl Args {
+    /// What to ask a watch of the project; none where a build would do more than look.
+    fn question(&self, global: &Global, output: &Output) -> Result<Option<BuildQuestion>, EngineError> {
+        let only_looks = !(self.dry_run
+            || self.force.is_some()
+            || self.explain
+            || self.no_cache
+            || self.check
+            || self.until.is_some());
+        if !only_looks || !self.exclude.is_empty() {
+            return Ok(None);
+        }
+        let dir = directory(global)?;
+        Ok(BuildQuestion::new(&dir, global.profile.as_deref(), &self.targets, self.tells_fresh(output)))
+    }
+
+    fn tells_fresh(&self, output: &Output) -> bool {
+        output.json || output.verbose || matches!(self.output, Shown::All)
+    }
+}
+
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
+    let begin = Instant::now();
+    if let Some(question) = args.question(global, output)?
+        && let Some(fresh) = question.ask()
+    {
+        let watcher = watcher(output, args.explain, args.progress, args.output, question.root())?;
+        tell_fresh(fresh, begin, watcher);
+        return Ok(0);
+    }
     let mut engine = open(global)?;
     let words = if args.targets.is_empty() { engine.default_words() } else { &args.targets };
     let chosen = engine.select(words, &args.exclude)?;
@@ -110,14 +145,15 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         force: args.force.is_some(),
         force_all: args.force.as_deref() == Some("all"),
         no_cache: args.no_cache,
-        tell_fresh: output.json || output.verbose || matches!(args.output, Shown::All),
+        tell_fresh: args.tells_fresh(output),
+        until: args.until.clone(),
         asked: args.targets.clone(),
         ..BuildOptions::new(jobs(args.jobs))
     };
     let mut watcher = watcher(output, args.explain, args.progress, args.output, &engine.root)?;
     let tell = &mut |event: &Event| watcher.see(event);
     let result = build(&mut engine, &chosen, &options, &cancel, tell).and_then(|summary| {
-        let is_good = summary.failed == 0;
+        let is_good = summary.failed + summary.late == 0;
         let is_checked = is_good && args.check && !cancel.is_asked();
         if is_checked { check(&mut engine, &chosen, &options, &cancel, tell) } else { Ok(is_good) }
     });
@@ -128,6 +164,17 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         return Ok(130);
     }
     Ok(watcher.worst().map_or(u8::from(!is_good), |class| class.exit_code()))
+}
+
+/// Tells what a build would that finds nothing to do.
+fn tell_fresh(fresh: Fresh, begin: Instant, mut watcher: Box<dyn Watcher>) {
+    watcher.see(&Event::Planned { targets: fresh.targets });
+    for label in fresh.labels {
+        watcher.see(&Event::Finished { label, outcome: Outcome::Fresh });
+    }
+    let wall_ms = begin.elapsed().as_millis() as u64;
+    watcher.see(&Event::Ended(Summary { fresh: fresh.targets, wall_ms, ..Summary::default() }));
+    watcher.end();
 }
 
 fn dry_run(

@@ -87,7 +87,8 @@ struct Completions {
 
 /// Runs the program; returns its exit code.
 ///
-/// 0: done. 1: a target failed, or `status --check` found something stale. 2: usage or recipe.
+/// 0: done. 1: a target failed or was not begun in time (`--until`), or `status --check` found something stale. 2: usage
+/// or recipe.
 /// 3: disk, network, device. 130: interrupted.
 pub fn run() -> u8 {
     if let Some(code) = crate::action::run_hidden(std::env::args_os().skip(1)) {

@@ -157,8 +157,8 @@ fn file_name(profile: &str) -> String {
     format!("@{}", profile.replace('/', "~"))
 }
 
-/// How this program looks.
-fn program() -> Option<Stat> {
+/// How this program looks: another one may read recipes otherwise.
+pub fn program() -> Option<Stat> {
     Stat::at(&std::env::current_exe().ok()?)
 }
 

@@ -158,12 +158,10 @@ impl Sight {
                     other.insert(q);
                 }
                 Question::Variable(name) => {
-                    let digest = crate::env::passed(name).map(|v| Digest::of(v.as_encoded_bytes()).to_string());
-                    self.text(q, digest.as_deref().unwrap_or_default(), &mut other);
+                    self.text(q, &variable(name), &mut other);
                 }
                 Question::Tool(name) => {
-                    let there = crate::env::find_program(name).is_some();
-                    self.text(q, if there { "there" } else { "absent" }, &mut other);
+                    self.text(q, &tool(name), &mut other);
                 }
                 Question::Machine => self.text(q, &machine::identity(), &mut other),
                 Question::File(_) | Question::Glob(..) => {}
@@ -203,6 +201,25 @@ impl Sight {
         };
         let files = answer.files();
         (files.iter().map(|f| self.files[*f as usize].path.as_path()), walked.iter().map(glob::Walked::path))
+    }
+
+    /// What a question was answered that no file answers; empty before.
+    pub(super) fn text_of(&self, question: u32) -> &str {
+        match &self.answers[question as usize] {
+            Answer::Text(text) => text,
+            _ => "",
+        }
+    }
+
+    /// Whether the evidence of all that a question stands for holds.
+    pub(super) fn holds(&self, place: &Place<'_>, question: u32) -> bool {
+        let answer = &self.answers[question as usize];
+        let seen = |i: &u32| &self.files[*i as usize];
+        let is_listed = match answer {
+            Answer::Files { walked, at_ns, .. } => glob::holds(walked, *at_ns, place),
+            _ => true,
+        };
+        is_listed && answer.files().iter().all(|i| seen(i).holds(place.look(&seen(i).path)))
     }
 
     /// Whether every one of these questions has the answer it had before.
@@ -341,6 +358,16 @@ impl Sight {
         self.files.push(SeenFile { path, stat: Some(Stat::default()), at_ns: 0, fact: Fact::Missing });
         number
     }
+}
+
+/// A digest of a variable's value; empty where it is not set.
+pub(super) fn variable(name: &str) -> String {
+    crate::env::passed(name).map(|v| Digest::of(v.as_encoded_bytes()).to_string()).unwrap_or_default()
+}
+
+/// Whether a program is on the search path.
+pub(super) fn tool(name: &str) -> String {
+    if crate::env::find_program(name).is_some() { "there" } else { "absent" }.into()
 }
 
 /// The things of which something is true that only the file system knows: few are asked about right here, since

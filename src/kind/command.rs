@@ -46,6 +46,13 @@ static SCHEMA: Schema = Schema::new(
     )
     .arg("path", Type::Text)
     .many(),
+    Schema::new(
+        "pool",
+        "Beside what it runs: `cpu`, as is usual, beside as many as there are jobs; `gpu` beside no other that uses the \
+         GPU; `machine` beside nothing but downloads. No fact.",
+    )
+    .arg("name", Type::Choice(&["cpu", "gpu", "machine"]))
+    .no_fact(),
     Schema::new("network", "The program may use the network; it then gets all of the user's variables."),
 ]);
 
@@ -62,6 +69,8 @@ struct Fields {
     env: Option<Env>,
     pass: Option<Vec<String>>,
     untracked: Vec<String>,
+    pool: Option<String>,
+    network: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +95,10 @@ impl Kind for Command {
             let message = format!("`{name}` is given a value and handed through");
             problems.at(&format!("pass.{i}"), message, "and `env` gives it one", "take it out of one of the two");
         }
+        if fields.network.is_some() && fields.pool.is_some() {
+            let message = "what uses the network waits in a pool of its own";
+            problems.at("pool", message, "and `network` is declared", "take one of the two out");
+        }
         let mut places = BTreeSet::new();
         for (i, label) in fields.needs.iter().enumerate() {
             if !places.insert(place(label)) && fields.needs.iter().filter(|l| *l == label).count() == 1 {
@@ -96,7 +109,13 @@ impl Kind for Command {
     }
 
     fn needs(&self, decl: &Decl) -> Needs {
-        let pool = if decl.fields["network"].as_bool() == Some(true) { Pool::Network } else { Pool::Cpu };
+        let fields: Fields = decl.read();
+        let pool = match fields.pool.as_deref() {
+            _ if fields.network == Some(true) => Pool::Network,
+            Some("gpu") => Pool::Gpu,
+            Some("machine") => Pool::Machine,
+            _ => Pool::Cpu,
+        };
         Needs { pool, ..Needs::default() }
     }
 

@@ -133,6 +133,8 @@ impl Default for Needs {
 pub enum Pool {
     /// One thread's work; as many at once as jobs.
     Cpu,
+    /// Uses the GPU: one at a time, beside others' work on the CPU.
+    Gpu,
     /// Uses all threads: one at a time, alone.
     Machine,
     /// Waits for the network: a few at once, with the user's environment (indexes, proxies).
@@ -144,6 +146,7 @@ impl Pool {
     pub fn name(self) -> &'static str {
         match self {
             Pool::Cpu => "cpu",
+            Pool::Gpu => "gpu",
             Pool::Machine => "machine",
             Pool::Network => "network",
         }

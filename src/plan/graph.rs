@@ -388,6 +388,7 @@ fn pack(needs: &Needs) -> u8 {
         Pool::Cpu => 0,
         Pool::Machine => 1,
         Pool::Network => 2,
+        Pool::Gpu => 3,
     };
     pool | u8::from(needs.repeatable) << 4 | u8::from(needs.measures) << 5
 }
@@ -396,6 +397,7 @@ fn unpack(packed: u8) -> Needs {
     let pool = match packed & 15 {
         1 => Pool::Machine,
         2 => Pool::Network,
+        3 => Pool::Gpu,
         _ => Pool::Cpu,
     };
     Needs { pool, repeatable: packed & 16 != 0, measures: packed & 32 != 0 }

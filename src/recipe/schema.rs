@@ -36,6 +36,8 @@ pub struct Schema {
     pub default: Option<Default>,
     /// Its fields are told without its name: `adapter.rank`, not `adapter.method.rank`.
     pub flat: bool,
+    /// It decides when or where the action runs, and never its bytes: it is no fact.
+    pub beside: bool,
 }
 
 /// The arguments of a node.
@@ -136,6 +138,7 @@ impl Schema {
             count: Count::Optional,
             default: None,
             flat: false,
+            beside: false,
         }
     }
 
@@ -213,6 +216,13 @@ impl Schema {
     #[must_use]
     pub const fn flat(mut self) -> Self {
         self.flat = true;
+        self
+    }
+
+    /// It cannot change a byte: its values are no facts, and name no target or file.
+    #[must_use]
+    pub const fn no_fact(mut self) -> Self {
+        self.beside = true;
         self
     }
 

@@ -1,4 +1,5 @@
-//! Every value of a checked declaration, with its type: what facts, references and inputs are read from.
+//! Every value of a checked declaration that may change its bytes, with its type: what facts, references and inputs are
+//! read from.
 
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ pub struct Visit<'a> {
     pub value: &'a Value,
 }
 
-/// Visits every value in the order of the schema.
+/// Visits every value in the order of the schema, but for those that are no facts.
 pub fn walk<'a>(schema: &Schema, fields: &'a Value, visit: &mut dyn FnMut(Visit<'a>)) {
     object(schema, fields, "", Names { own: String::new(), prefix: String::new() }, visit);
 }
@@ -39,7 +40,7 @@ fn object<'a>(schema: &Schema, value: &'a Value, path: &str, names: Names, visit
     for prop in schema.props {
         scalar(&value[prop.name], prop.ty, join(path, prop.name), join(&names.prefix, prop.name), visit);
     }
-    for child in schema.children {
+    for child in schema.children.iter().filter(|child| !child.beside) {
         let path = join(path, child.name);
         let own = join(&names.prefix, child.name);
         let repeated = matches!(child.count, Count::Many | Count::Some);

@@ -13,8 +13,8 @@ use crate::record::Past;
 /// Looked past where they do not fit into memory, before a smaller one is started.
 const PASSED_OVER_MAX: usize = 64;
 
-/// The pools in the order they are served: what waits for others' machines first.
-const POOLS: [Pool; 3] = [Pool::Network, Pool::Machine, Pool::Cpu];
+/// The pools in the order they are served: what waits for others' machines first, then for what there is one of.
+const POOLS: [Pool; 4] = [Pool::Network, Pool::Gpu, Pool::Machine, Pool::Cpu];
 
 #[derive(Default)]
 pub(super) struct Line {

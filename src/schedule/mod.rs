@@ -6,7 +6,7 @@
 //! ```text
 //! Waiting -> Known                 its key has an artifact
 //! Waiting -> Ready -> Running -> Known | Failed
-//! Waiting | Ready -> Skipped       something under it failed
+//! Waiting | Ready -> Skipped       something under it failed, or it is too late (`--until`)
 //! Known -> Ready                   its bytes are needed and no longer in the store
 //! any   -> Waiting                 what it reads or stands on changed meanwhile (`Build::reopen`)
 //! ```
@@ -28,6 +28,7 @@ mod pools;
 mod scratch;
 mod settle;
 mod space;
+mod until;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -47,6 +48,7 @@ use crate::store::{Hold, KeyLock};
 
 pub use check::check;
 pub use edits::{Edits, Unwatched};
+pub use until::Until;
 
 use batch::Batch;
 use line::Line;
@@ -83,6 +85,8 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// Tell of each target that is fresh; otherwise they are only counted.
     pub tell_fresh: bool,
+    /// When no action is begun any more.
+    pub until: Option<Until>,
     /// What was named on the command line, for the record.
     pub asked: Vec<String>,
     /// How actions are run.
@@ -94,7 +98,8 @@ impl BuildOptions {
     pub fn new(jobs: usize) -> Self {
         let runner = Arc::new(Processes::default());
         let (keep_going, force, force_all, no_cache, tell_fresh) = (false, false, false, false, false);
-        Self { jobs, keep_going, force, force_all, no_cache, tell_fresh, asked: Vec::new(), runner }
+        let (until, asked) = (None, Vec::new());
+        Self { jobs, keep_going, force, force_all, no_cache, tell_fresh, until, asked, runner }
     }
 }
 
@@ -137,6 +142,7 @@ pub fn build_watched(
         running: BTreeMap::new(),
         locked_out: BTreeMap::new(),
         twins: HashMap::new(),
+        late: BTreeSet::new(),
         said_waiting: BTreeSet::new(),
         bytes_missing: BTreeSet::new(),
         pools: Pools::new(options.jobs),
@@ -250,6 +256,8 @@ struct Build<'a> {
     locked_out: BTreeMap<Index, Instant>,
     /// By a key that runs in this build: other targets of that key.
     twins: HashMap<Digest, Vec<Index>>,
+    /// Ready, but not begun for the time.
+    late: BTreeSet<Index>,
     said_waiting: BTreeSet<Index>,
     bytes_missing: BTreeSet<Index>,
     pools: Pools,
@@ -342,7 +350,7 @@ impl Build<'_> {
         let ends = self.cancel.is_asked() || self.edits.end_soon();
         let stuck = self.open.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
         match stuck {
-            Some(stuck) if self.summary.failed == 0 && !ends => {
+            Some(stuck) if self.summary.failed == 0 && self.late.is_empty() && !ends => {
                 let label = self.engine.label(*stuck);
                 Err(Failure::target(format!("a bug in effai: `{label}` never came to its turn")))
             }
@@ -655,9 +663,20 @@ impl Build<'_> {
         while !has_stopped(self)
             && let Some(index) = self.line.next(&self.pools)
         {
-            self.start(index)?;
+            if self.is_too_late(index) {
+                self.locked_out.remove(&index);
+                self.late.insert(index);
+            } else {
+                self.start(index)?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether a target's action may not begin any more; time only makes that truer.
+    fn is_too_late(&self, index: Index) -> bool {
+        let until = self.options.until.as_ref();
+        until.is_some_and(|until| !until.leaves(jiff::Timestamp::now(), self.line.duration(index)))
     }
 
     /// Whether a target runs although some store may have its artifact.

@@ -191,11 +191,28 @@ impl Build<'_> {
             self.states[index] = State::Skipped;
             self.summary.skipped += 1;
             let because = self.failed_under(index);
-            if let Some(because) = because {
-                let (label, because) = (self.label(index), self.label(because));
-                (self.tell)(&Event::Finished { label, outcome: Outcome::Skipped { because } });
-            }
+            let outcome = match because {
+                Some(because) => Outcome::Skipped { because: self.label(because) },
+                None if self.is_late(index) => self.late(index),
+                None => continue,
+            };
+            let label = self.label(index);
+            (self.tell)(&Event::Finished { label, outcome });
         }
+    }
+
+    /// Whether a target did not begin for the time, or stands on one that did not. To be asked in topological order.
+    fn is_late(&mut self, index: Index) -> bool {
+        let is_late =
+            self.late.contains(&index) || self.engine.plan().dependencies(index).any(|d| self.late.contains(&d.index));
+        is_late && { self.late.insert(index) | true }
+    }
+
+    fn late(&mut self, index: Index) -> Outcome {
+        let until = self.options.until.as_ref().expect("only then is anything too late").text.clone();
+        self.summary.late += 1;
+        self.summary.until = Some(until.clone());
+        Outcome::Late { until, last_ms: self.line.duration(index) }
     }
 
     /// The failed target that something was skipped for.

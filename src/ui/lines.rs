@@ -280,6 +280,12 @@ impl Lines {
                 format!("{}  {label}", style::red("failed"))
             }
             Outcome::Skipped { because } => format!("{} {label}  because {because} failed", style::yellow("skipped")),
+            Outcome::Late { .. } if self.settings.quiet => return,
+            Outcome::Late { until, last_ms } => {
+                let took = last_ms.map(|ms| format!(", it took {} the last time", duration(ms)));
+                let took = took.unwrap_or_default();
+                format!("{} {label}  not begun before {until}{took}", style::yellow("skipped"))
+            }
             Outcome::Cancelled => format!("{} {label}", style::yellow("stopped")),
             Outcome::Outdated { file } => {
                 let file = file.as_deref().unwrap_or("what it reads");
@@ -350,6 +356,9 @@ impl Lines {
             parts.push("nothing to do".into());
         }
         self.say(&format!("{} in {}", parts.join(", "), duration(summary.wall_ms)));
+        if let Some(until) = &summary.until {
+            self.say(&format!("{} not begun before {until}; `effai build` goes on", summary.late));
+        }
     }
 }
 
@@ -369,6 +378,7 @@ impl Watcher for Lines {
                     self.say(&format!("{} {file}{more}", style::cyan("changed")));
                 }
             }
+            Event::Asked { .. } => {}
             Event::Stuck { .. } => self.say(&style::dim("waiting for the next edit")),
             Event::Reacting { name } => {
                 if !self.settings.quiet {

@@ -2,9 +2,9 @@
 //! `std::fs` to write (`.clippy.toml` holds the others to it).
 #![expect(clippy::disallowed_methods, reason = "the wrappers themselves")]
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, Permissions, set_permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,20 @@ pub fn entries(path: &Path) -> Result<Vec<(String, bool)>, FsError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Makes a directory that only its owner can look into, and the directories above it.
+pub fn create_private_dir(path: &Path) -> Result<(), FsError> {
+    if let Some(parent) = path.parent() {
+        create_dir_all(parent)?;
+    }
+    let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
+    at("create", path, made.and_then(|()| set_permissions(path, Permissions::from_mode(0o700))))
+}
+
+/// Lets only the owner read and write what is at a path.
+pub fn make_private(path: &Path) -> Result<(), FsError> {
+    at("set the permissions of", path, set_permissions(path, Permissions::from_mode(0o600)))
 }
 
 /// Opens a file for reading.

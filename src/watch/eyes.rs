@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use notify::event::{AccessKind, AccessMode};
 use notify::{ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
+use super::desk::Asked;
 use crate::failure::Failure;
 
 /// Something to look up for.
@@ -15,6 +16,8 @@ use crate::failure::Failure;
 pub(super) enum Seen {
     /// A change somewhere.
     Event(Event),
+    /// A build asks.
+    Asked(Asked),
     /// Events were lost: anything may have changed.
     Lost,
     /// Somebody wants the watch's attention: it is to end.
@@ -58,6 +61,11 @@ impl Eyes {
         move || drop(sender.send(Seen::Woken))
     }
 
+    /// Lets other threads say something that comes after what was seen before.
+    pub(super) fn sender(&self) -> Sender<Seen> {
+        self.sender.clone()
+    }
+
     /// Watches these directories too; says whether any of them was not watched before. One that is not there is passed
     /// over: the directory above tells when it comes.
     pub(super) fn watch(&mut self, dirs: &BTreeSet<PathBuf>) -> Result<bool, Failure> {
@@ -78,7 +86,8 @@ impl Eyes {
 
     /// A directory moved or went, and all below it: what has its name now is another one.
     pub(super) fn forget(&mut self, dir: &Path) {
-        let gone: Vec<PathBuf> = self.watched.iter().filter(|d| d.starts_with(dir)).cloned().collect();
+        let below = self.watched.range(dir.to_owned()..).take_while(|d| d.starts_with(dir));
+        let gone: Vec<PathBuf> = below.cloned().collect();
         for dir in gone {
             self.watched.remove(&dir);
             // The system may have ended this one by itself.

@@ -9,6 +9,7 @@
 //! All paths here are absolute and without links in their directories, as events tell them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use notify::EventKind;
@@ -32,6 +33,11 @@ pub(super) struct Interests {
     dirs: BTreeSet<PathBuf>,
     /// Where directories of the project lie, links followed.
     places: HashMap<PathBuf, PathBuf>,
+    /// Directories of the project that lie behind a link.
+    linked: HashSet<PathBuf>,
+    /// Questions that stand for something that can change without an event: behind a link whose own way is not watched,
+    /// by another name, in what is our own.
+    hidden: BTreeSet<u32>,
     /// Our own: what happens in there is never news.
     own: Vec<PathBuf>,
 }
@@ -73,24 +79,24 @@ impl Interests {
             Question::Tool(_) | Question::Variable(_) | Question::Machine => return,
         };
         let glob = glob.trim_end_matches('/');
+        if self.hides(engine, question) {
+            self.hidden.insert(question);
+        }
         let (files, walked) = engine.stands_for(question);
         let (files, walked): (Vec<&Path>, Vec<&Path>) = (files.collect(), walked.collect());
         for file in &files {
             for name in self.names(file) {
-                let readers = self.files.entry(name).or_default();
-                if !readers.contains(&question) {
-                    readers.push(question);
-                }
+                self.reads(name, question);
             }
         }
         let Some(first) = walked.first().filter(|first| !files.contains(*first)) else {
             // Not looked for yet, or one file and no directory.
             let names = self.names(Path::new(glob));
-            names.into_iter().for_each(|name| self.files.entry(name).or_default().push(question));
+            names.into_iter().for_each(|name| self.reads(name, question));
             return;
         };
         for name in self.names(first) {
-            self.files.entry(name).or_default().push(question);
+            self.reads(name, question);
         }
         // Links are not walked into, so what lies below the first directory lies below its place.
         let place = self.place(first);
@@ -101,6 +107,7 @@ impl Interests {
                 Err(_) => continue,
             };
             if self.own.iter().any(|own| dir.starts_with(own)) {
+                self.hidden.insert(question);
                 continue;
             }
             self.dirs.insert(dir.clone());
@@ -109,6 +116,30 @@ impl Interests {
                 looked_for.push((question, glob.to_owned()));
             }
         }
+    }
+
+    fn reads(&mut self, name: PathBuf, question: u32) {
+        let readers = self.files.entry(name).or_default();
+        if !readers.contains(&question) {
+            readers.push(question);
+        }
+    }
+
+    /// Whether what a question stands for can change without an event.
+    fn hides(&mut self, engine: &Engine, question: u32) -> bool {
+        let (files, walked) = engine.stands_for(question);
+        let names: Vec<&Path> = files.chain(walked).collect();
+        names.into_iter().any(|name| {
+            self.place(name.parent().unwrap_or(Path::new("")));
+            let is_shared = |m: std::fs::Metadata| m.is_symlink() || m.is_file() && m.nlink() > 1;
+            name.parent().is_some_and(|dir| self.linked.contains(dir))
+                || self.root.join(name).symlink_metadata().is_ok_and(is_shared)
+        })
+    }
+
+    /// Questions that stand for something that can change without an event.
+    pub(super) fn hidden(&self) -> &BTreeSet<u32> {
+        &self.hidden
     }
 
     pub(super) fn dirs(&self) -> &BTreeSet<PathBuf> {
@@ -203,7 +234,11 @@ impl Interests {
         let full = above.join(dir.file_name().unwrap_or_default());
         self.dirs.insert(above);
         self.ways.insert(full.clone());
-        let place = match full.is_symlink() {
+        let is_link = full.is_symlink();
+        if is_link || dir.parent().is_some_and(|above| self.linked.contains(above)) {
+            self.linked.insert(dir.to_owned());
+        }
+        let place = match is_link {
             true => full.canonicalize().unwrap_or(full),
             false => full,
         };

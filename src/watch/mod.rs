@@ -12,10 +12,14 @@
 //! The engine stays open, so a build costs by what changed. It is opened anew where the recipes changed, or another
 //! process built here. This module never prints: a [`Host`] is told.
 
+mod answer;
+mod ask;
+mod desk;
 mod eyes;
 mod interests;
 mod lookout;
 mod news;
+mod outputs;
 mod react;
 
 use std::collections::BTreeSet;
@@ -23,13 +27,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::action::Cancel;
-use crate::engine::{Doubt, Engine, EngineError, Options};
+use crate::engine::{self, Doubt, Engine, EngineError, Options};
 use crate::event::{Event, Outcome};
+use crate::fingerprint::evidence::Stat;
 use crate::plan::{Index, Question};
 use crate::recipe::load::{self, LoadError};
 use crate::recipe::roots;
 use crate::schedule::{BuildOptions, Edits, build_watched};
 
+pub use ask::{Fresh, Question as BuildQuestion};
+
+use answer::Answers;
+use desk::Desk;
 use eyes::Eyes;
 use interests::Interests;
 use lookout::{Lookout, Waited};
@@ -52,10 +61,14 @@ pub struct Watch {
     dir: PathBuf,
     root: PathBuf,
     options: Options,
+    /// This program as it was begun.
+    program: Option<Stat>,
     words: Vec<String>,
     build: BuildOptions,
     cancel: Cancel,
     lookout: Lookout,
+    /// Builds ask there whether there is anything to do; none where another watch has it.
+    _desk: Option<Desk>,
     /// A build or command was, by the end of the watch.
     interrupted: bool,
     /// The last build ended early, for recipes that may turn out to be as they were.
@@ -91,15 +104,24 @@ impl Watch {
     ) -> Result<Self, EngineError> {
         let root = roots::find(dir)?.root;
         let options = Options { profile, resident: true };
-        let lookout = Lookout::new(Eyes::open()?);
+        let mut eyes = Eyes::open()?;
+        // As events tell it.
+        let real = root.canonicalize().unwrap_or_else(|_| root.clone());
+        let desk = Desk::open(&real, eyes.sender());
+        if desk.is_some() {
+            eyes.watch(&BTreeSet::from([ask::dir(&real)]))?;
+        }
+        let lookout = Lookout::new(eyes, &real);
         Ok(Self {
             dir: dir.to_owned(),
             root,
             options,
+            program: engine::program(),
             words,
             build,
             cancel,
             lookout,
+            _desk: desk,
             interrupted: false,
             unfinished: false,
         })
@@ -143,8 +165,12 @@ impl Watch {
             first = false;
             host.cannot(&error);
             host.see(&Event::Stuck { message: error.to_string() });
-            if let Waited::Ended = self.lookout.wait(None) {
-                return Ok(self.interrupted);
+            loop {
+                match self.lookout.wait(None) {
+                    Waited::Ended => return Ok(self.interrupted),
+                    Waited::Asked(_) => host.see(&Event::Asked { fresh: false }),
+                    Waited::News(_) | Waited::Quiet => break,
+                }
             }
         }
     }
@@ -162,11 +188,14 @@ impl Watch {
         let mut open = Open { engine, chosen, questions, read, reactions };
         // What is seen before it is watched may change in between: it is looked at until nothing is watched anew.
         self.lookout.interests = Interests::of(&open.engine, &open.questions);
-        while self.lookout.eyes.watch(self.lookout.interests.dirs())? {
+        let mut is_seen = false;
+        while self.lookout.eyes.watch(self.lookout.interests.dirs())? || !is_seen {
+            is_seen = true;
             let all: Vec<u32> = open.questions.iter().copied().collect();
             open.engine.look_again(&all)?;
             self.lookout.interests = Interests::of(&open.engine, &open.questions);
         }
+        self.lookout.outputs.doubt();
         open.engine.take_changed();
         open.reactions.remember(&open.engine);
         let targets = open.engine.plan().closure(&open.chosen).len();
@@ -186,9 +215,11 @@ impl Watch {
             if self.cancel.is_asked() {
                 return Ok(Next::End);
             }
-            let Some(news) = self.news(open) else { return Ok(Next::End) };
+            let Some(news) = self.news(open, host) else { return Ok(Next::End) };
             if (news.recipes && !open.engine.recipes_hold()) || open.engine.is_overtaken() {
-                changed(&news, None, host);
+                if !news.is_nothing() {
+                    changed(&news, None, host);
+                }
                 return Ok(Next::Reopen);
             }
             let found = self.look(open, &news)?;
@@ -199,12 +230,20 @@ impl Watch {
         }
     }
 
-    /// Waits for the next burst; none if the watch is to end.
-    fn news(&mut self, open: &mut Open) -> Option<News> {
+    /// Waits for the next burst, or until it comes out that another process built here; none if the watch is to end.
+    fn news(&mut self, open: &mut Open, host: &mut dyn Host) -> Option<News> {
+        // Nothing is built and nothing looked at again before this returns.
+        let mut answers = Answers::default();
         loop {
             match self.lookout.wait(open.engine.is_unsaved().then_some(AT_REST)) {
                 Waited::News(news) => return Some(news),
                 Waited::Quiet => open.engine.save(),
+                Waited::Asked(asked) => {
+                    self.answer(open, &mut answers, asked, host);
+                    if open.engine.is_overtaken() {
+                        return Some(News::default());
+                    }
+                }
                 Waited::Ended => return None,
             }
         }
@@ -232,7 +271,8 @@ impl Watch {
         loop {
             let found = open.engine.look_again(&again)?;
             changed.extend(found.changed.iter().copied());
-            found.changed.iter().for_each(|q| self.lookout.interests.add(&open.engine, *q));
+            // Also what is as it was: a build may have seen the change first, of a name that came while it went on.
+            again.iter().for_each(|q| self.lookout.interests.add(&open.engine, *q));
             if !self.lookout.eyes.watch(self.lookout.interests.dirs())? {
                 return Ok(changed);
             }

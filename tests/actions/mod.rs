@@ -177,3 +177,22 @@ fn until(condition: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn a_pool_decides_who_runs_beside_whom_and_no_byte() {
+    let project = Project::new("command \"a\" { run \"sh\" \"-c\" \"echo 1 > o\"; output \"o\"; }\n");
+    project.builds(&[]);
+    project.edit("effai.kdl", "output \"o\"", "output \"o\"; pool \"gpu\"");
+    assert!(project.builds(&[]).is_empty(), "it is no fact");
+    project.edit("effai.kdl", "echo 1", "echo 2");
+    assert_eq!(project.builds(&[]), ["a"]);
+    let db = rusqlite::Connection::open(project.path(".effai/effai.db")).expect("opened");
+    let pool = |row: &rusqlite::Row<'_>| row.get::<_, String>(0);
+    let pool = db.query_row("SELECT pool FROM actions ORDER BY id DESC LIMIT 1", [], pool).expect("on record");
+    assert_eq!(pool, "gpu");
+    project.edit("effai.kdl", "pool \"gpu\"", "pool \"gpu\"; network");
+    let run = project.effai(&["build"]);
+    assert!(run.code == 2 && run.stderr.contains("uses the network waits in a pool of its own"), "{}", run.stderr);
+    project.edit("effai.kdl", "pool \"gpu\"; network", "pool \"cuda\"");
+    assert!(project.effai(&["build"]).stderr.contains("\"cpu\", \"gpu\" or \"machine\""));
+}

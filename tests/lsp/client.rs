@@ -12,8 +12,8 @@ use crate::support::Project;
 /// Far more than any answer takes: a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) struct Client<'a> {
-    pub(super) project: &'a Project,
+pub(crate) struct Client<'a> {
+    pub(crate) project: &'a Project,
     child: Child,
     input: Option<ChildStdin>,
     messages: Receiver<Value>,
@@ -24,11 +24,11 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     /// Starts the program and greets it.
-    pub(super) fn new(project: &'a Project) -> Self {
+    pub(crate) fn new(project: &'a Project) -> Self {
         Self::greeting(project, json!({})).0
     }
 
-    pub(super) fn greeting(project: &'a Project, capabilities: Value) -> (Self, Value) {
+    pub(crate) fn greeting(project: &'a Project, capabilities: Value) -> (Self, Value) {
         let mut client = Self::silent(project);
         let hello =
             client.request("initialize", json!({ "processId": null, "rootUri": null, "capabilities": capabilities }));
@@ -37,7 +37,7 @@ impl<'a> Client<'a> {
     }
 
     /// Starts the program and says nothing yet.
-    pub(super) fn silent(project: &'a Project) -> Self {
+    pub(crate) fn silent(project: &'a Project) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_effai"))
             .arg("lsp")
             .current_dir(project.path("."))
@@ -59,7 +59,7 @@ impl<'a> Client<'a> {
         Self { project, child, input, messages, last_id: 0, heard: Vec::new() }
     }
 
-    pub(super) fn raw(&mut self, bytes: &str) {
+    pub(crate) fn raw(&mut self, bytes: &str) {
         let input = self.input.as_mut().expect("open");
         input.write_all(bytes.as_bytes()).expect("written");
         input.flush().expect("written");
@@ -70,12 +70,12 @@ impl<'a> Client<'a> {
         self.raw(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
     }
 
-    pub(super) fn notify(&mut self, method: &str, params: Value) {
+    pub(crate) fn notify(&mut self, method: &str, params: Value) {
         self.send(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
     }
 
     /// The result, or the error's code and message.
-    pub(super) fn request(&mut self, method: &str, params: Value) -> Result<Value, (i64, String)> {
+    pub(crate) fn request(&mut self, method: &str, params: Value) -> Result<Value, (i64, String)> {
         self.last_id += 1;
         let id = json!(self.last_id);
         self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
@@ -89,7 +89,7 @@ impl<'a> Client<'a> {
     }
 
     /// The first message that is so.
-    pub(super) fn wait(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
         if let Some(at) = self.heard.iter().position(&wanted) {
             return self.heard.remove(at);
         }
@@ -102,25 +102,25 @@ impl<'a> Client<'a> {
         }
     }
 
-    pub(super) fn uri(&self, name: &str) -> String {
+    pub(crate) fn uri(&self, name: &str) -> String {
         format!("file://{}", self.project.path(name).to_str().expect("text"))
     }
 
     /// Opens a text, which need not be what the file holds.
-    pub(super) fn open(&mut self, name: &str, text: &str) {
+    pub(crate) fn open(&mut self, name: &str, text: &str) {
         let uri = self.uri(name);
         let document = json!({ "uri": uri, "languageId": "kdl", "version": 1, "text": text });
         self.notify("textDocument/didOpen", json!({ "textDocument": document }));
     }
 
     /// Replaces an open text, or with a range a part of it.
-    pub(super) fn change(&mut self, name: &str, version: u32, change: Value) {
+    pub(crate) fn change(&mut self, name: &str, version: u32, change: Value) {
         let document = json!({ "uri": self.uri(name), "version": version });
         self.notify("textDocument/didChange", json!({ "textDocument": document, "contentChanges": [change] }));
     }
 
     /// What is said of this version of an open text.
-    pub(super) fn diagnostics(&mut self, name: &str, version: u32) -> Vec<Value> {
+    pub(crate) fn diagnostics(&mut self, name: &str, version: u32) -> Vec<Value> {
         let uri = self.uri(name);
         let said = self.wait(|m| {
             m["method"] == "textDocument/publishDiagnostics"
@@ -131,7 +131,7 @@ impl<'a> Client<'a> {
     }
 
     /// What is said of a file that is not open.
-    pub(super) fn diagnostics_of_file(&mut self, name: &str) -> Vec<Value> {
+    pub(crate) fn diagnostics_of_file(&mut self, name: &str) -> Vec<Value> {
         let uri = self.uri(name);
         let said =
             self.wait(|m| m["method"] == "textDocument/publishDiagnostics" && m["params"]["uri"] == uri.as_str());
@@ -139,11 +139,11 @@ impl<'a> Client<'a> {
     }
 
     /// Asks about the place of `|` in a text, which is opened so, without the mark and without saving.
-    pub(super) fn ask(&mut self, method: &str, name: &str, marked: &str) -> Value {
+    pub(crate) fn ask(&mut self, method: &str, name: &str, marked: &str) -> Value {
         self.try_ask(method, name, marked, json!({})).expect("an answer")
     }
 
-    pub(super) fn try_ask(
+    pub(crate) fn try_ask(
         &mut self,
         method: &str,
         name: &str,
@@ -164,14 +164,14 @@ impl<'a> Client<'a> {
     }
 
     /// Says goodbye properly; returns the exit code.
-    pub(super) fn leave(mut self) -> i32 {
+    pub(crate) fn leave(mut self) -> i32 {
         assert_eq!(self.request("shutdown", Value::Null), Ok(Value::Null));
         self.notify("exit", Value::Null);
         self.end()
     }
 
     /// Closes the pipe and waits for the program's end.
-    pub(super) fn end(mut self) -> i32 {
+    pub(crate) fn end(mut self) -> i32 {
         self.input = None;
         self.child.wait().expect("it ends").code().expect("a code")
     }

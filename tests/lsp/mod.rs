@@ -1,6 +1,6 @@
 //! The language server over its protocol: a small editor drives the real program.
 
-mod client;
+pub(crate) mod client;
 
 use serde_json::{Value, json};
 

@@ -2,6 +2,8 @@
 //!
 //! `EFFAI_TEST_UPDATE=1 cargo test --test all messages` writes it anew.
 
+mod served;
+
 use std::fmt::Write;
 
 use crate::support::{Project, Run, redacted};
@@ -37,6 +39,13 @@ impl Book {
             writeln!(self.text, "    {line}").expect("written");
         }
         writeln!(self.text, "    exit code {}\n", run.code).expect("written");
+    }
+
+    /// Writes down what is shown where there is no command.
+    fn shown(&mut self, about: &str, text: &str) {
+        writeln!(self.text, "## {about}\n").expect("written");
+        text.lines().for_each(|line| writeln!(self.text, "    {line}").expect("written"));
+        self.text.push('\n');
     }
 
     /// A project of this recipe, built.
@@ -122,6 +131,7 @@ fn recipes(book: &mut Book) {
     book.recipe("`on-change` that waits for nothing", "on-change \"x\" { run \"true\"; }\n");
     book.recipe("a size that is none", "cache size=\"plenty\"\n");
     book.recipe("a file that is not there", &target("a", "input \"data/x.csv\"; "));
+    book.recipe("a pool beside the network's", &target("a", "network; pool \"gpu\"; "));
     book.recipe("braces too deep", &"a {".repeat(100));
 }
 
@@ -202,6 +212,9 @@ fn every_message_reads_as_it_did() {
     words(&mut book);
     actions(&mut book);
     outputs(&mut book);
+    served::time(&mut book);
+    served::watch(&mut book);
+    served::editor(&mut book);
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(SHELF);
     if std::env::var_os("EFFAI_TEST_UPDATE").is_some() {
         std::fs::write(&path, &book.text).expect("written");

@@ -179,15 +179,13 @@ pub(crate) fn redacted(text: &str) -> String {
         let indent = line.len() - line.trim_start().len();
         let mut words: Vec<String> = Vec::new();
         for word in line.split_whitespace() {
-            let (bare, end) = match word.strip_suffix(',') {
-                Some(bare) => (bare, ","),
-                None => (word, ""),
-            };
+            let bare = word.trim_end_matches([',', ';']);
+            let end = &word[bare.len()..];
             let is = |ok: fn(char) -> bool| !bare.is_empty() && bare.chars().all(ok);
             let number = words.last().is_some_and(|w| w.chars().all(|c| c.is_ascii_digit() || c == '.'));
             if bare.len() == 10 && bare.starts_with("20") && is(|c| c.is_ascii_digit() || c == '-') {
                 words.push("DATE".into());
-            } else if bare.len() == 8 && is(|c| c.is_ascii_digit() || c == ':') {
+            } else if [5, 8].contains(&bare.len()) && bare.contains(':') && is(|c| c.is_ascii_digit() || c == ':') {
                 words.push(format!("CLOCK{end}"));
             } else if [8, 64].contains(&bare.len()) && is(|c| c.is_ascii_hexdigit()) {
                 words.push(format!("KEY{end}"));

@@ -1,6 +1,8 @@
 //! `effai watch`, driven by its JSON lines. Nothing here waits for time to pass: each step waits for a line that says it
 //! happened, and what must not happen is known not to have by what comes next.
 
+mod asked;
+
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -63,7 +65,8 @@ impl Watching {
 
     /// The next thing that changed, and the labels that ran for it.
     fn round(&mut self) -> (String, Vec<String>) {
-        let changed = self.until("changed");
+        let mut changed = self.until("changed");
+        changed.retain(|event| event["event"] != "asked");
         assert_eq!(changed.len(), 1, "something happened before anything changed: {changed:?}");
         let events = self.until("ended");
         (text(&changed[0]["file"]), ran(&events))
@@ -298,6 +301,40 @@ fn an_edit_while_actions_run_stops_only_those_that_read_it() {
     assert_eq!(project.read("out/other/o"), "1");
     let summary = events.last().expect("ended");
     assert_eq!((summary["built"].as_u64(), summary["failed"].as_u64()), (Some(3), Some(0)), "{summary}");
+}
+
+#[test]
+fn a_file_that_came_during_a_build_is_watched_after_it() {
+    let project = two();
+    let one = gate(&project, "one");
+    let slow = format!(
+        "command \"slow\" {{ run \"sh\" \"-c\" \"read x < {one}; cat src/*.txt > o\"; input \"src/*.txt\"; output \"o\"; untracked \"{one}\"; }}\n"
+    );
+    project.write("effai.kdl", &slow);
+    let mut watching = Watching::begin(&project, &[]);
+    let first = waits_at(&project, "one");
+    project.write("src/2.txt", "2");
+    let mut events = Vec::new();
+    while !events.iter().any(|e: &Value| e["outcome"]["outcome"] == "outdated") {
+        events.push(watching.next());
+    }
+    let mut open = std::fs::OpenOptions::new().read(true).write(true).open(project.path("one")).expect("opened");
+    open.write_all(b"go\ngo\n").expect("written");
+    drop(first);
+    watching.until("ended");
+    assert_eq!(project.read("out/slow/o"), "12");
+    project.write("src/2.txt", "two");
+    assert_eq!(watching.round(), ("src/2.txt".into(), vec!["slow".into()]));
+}
+
+#[test]
+fn a_glob_that_a_recipe_begins_to_read_is_watched() {
+    let project = two();
+    let mut watching = Watching::start(&project, &[]);
+    project.edit("effai.kdl", "cat src/*.txt > o\"; input \"src/*.txt\"", "cat src/* > o\"; input \"src/*\"");
+    assert_eq!(ran(&watching.until("ended")), ["b"]);
+    project.write("src/1.txt", "other");
+    assert_eq!(watching.round(), ("src/1.txt".into(), vec!["b".into()]));
 }
 
 #[test]

@@ -11,10 +11,11 @@ const MOST: f64 = 0.85;
 /// Less than this share is not worth a sentence.
 const LITTLE: f64 = 0.1;
 /// The pools, by place.
-const POOLS: [&str; 3] = ["cpu", "machine", "network"];
+const POOLS: [&str; 4] = ["cpu", "gpu", "machine", "network"];
 const CPU: usize = 0;
-const MACHINE: usize = 1;
-const NETWORK: usize = 2;
+const GPU: usize = 1;
+const MACHINE: usize = 2;
+const NETWORK: usize = 3;
 /// Downloads at once, as the scheduler has it.
 const NETWORK_DEPTH: usize = 4;
 
@@ -75,9 +76,11 @@ fn more_jobs(slices: &[Slice], jobs: usize, wall_us: u64, critical: f64) -> Stri
 /// Who waited for a pool although all under it was known.
 fn waiting(slices: &[Slice], wall_us: u64) -> Vec<String> {
     let mut sentences = Vec::new();
-    for (pool, why) in
-        [("machine", "what uses the whole machine runs alone"), ("network", "only a few downloads run at once")]
-    {
+    for (pool, why) in [
+        ("gpu", "one at a time uses the GPU"),
+        ("machine", "what uses the whole machine runs alone"),
+        ("network", "only a few downloads run at once"),
+    ] {
         let queued: Vec<u64> =
             slices.iter().filter(|s| s.pool == pool).map(|s| s.start_us.saturating_sub(s.ready_us)).collect();
         let longest = queued.iter().copied().max().unwrap_or(0);
@@ -117,16 +120,18 @@ fn play(slices: &[Slice], jobs: usize) -> u64 {
         height[at] = slices[at].took_us() + above[at].iter().map(|i| height[*i]).max().unwrap_or(0);
     }
     let pool = |at: usize| POOLS.iter().position(|p| *p == slices[at].pool).unwrap_or(CPU);
-    let mut ready: [BinaryHeap<(u64, Reverse<usize>)>; 3] = Default::default();
+    let mut ready: [BinaryHeap<(u64, Reverse<usize>)>; 4] = Default::default();
     (0..slices.len()).filter(|i| left[*i] == 0).for_each(|i| ready[pool(i)].push((height[i], Reverse(i))));
     let mut running: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
-    let (mut depth, mut now) = ([0_usize; 3], 0);
+    let (mut depth, mut now) = ([0_usize; 4], 0);
     loop {
-        for at_pool in [NETWORK, MACHINE, CPU] {
+        for at_pool in [NETWORK, GPU, MACHINE, CPU] {
             let most = match at_pool {
                 NETWORK => NETWORK_DEPTH,
-                MACHINE => usize::from(depth[CPU] == 0),
-                _ => jobs * usize::from(depth[MACHINE] == 0),
+                GPU => usize::from(depth[MACHINE] == 0 && depth[CPU] < jobs),
+                MACHINE => usize::from(depth[CPU] + depth[GPU] == 0),
+                _ if depth[MACHINE] > 0 => 0,
+                _ => jobs.saturating_sub(depth[GPU]),
             };
             while depth[at_pool] < most
                 && let Some((_, Reverse(at))) = ready[at_pool].pop()

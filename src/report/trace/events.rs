@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Slice, critical_path, lanes};
 
 /// Processes of the trace, in the order shown; the first is the critical path.
-const POOLS: [&str; 3] = ["cpu", "machine", "network"];
+const POOLS: [&str; 4] = ["cpu", "gpu", "machine", "network"];
 
 /// The whole file's content. `about` is told in it as it is.
 pub fn events(slices: &[Slice], wall_us: u64, about: &Value) -> Value {
