@@ -1,7 +1,7 @@
 //! Runs what is stale, in order, as much at once as the pools allow.
 //!
 //! One loop on one thread owns all state. Worker threads each lay out, watch and take in one action and send messages.
-//! A target's state changes in `Build::settle` and `Build::start` and nowhere else:
+//! A target's state changes where it is judged (`judge.rs`), started (`start.rs`) and settled (`settle.rs`):
 //!
 //! ```text
 //! Waiting -> Known                 its key has an artifact
@@ -22,12 +22,14 @@
 mod batch;
 mod check;
 mod edits;
+mod judge;
 mod line;
 mod outlook;
 mod pools;
 mod scratch;
 mod settle;
 mod space;
+mod start;
 mod until;
 mod work;
 
@@ -38,12 +40,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use crate::action::{Cancel, Processes, Runner};
-use crate::engine::{Delivery, Engine, Judged};
-use crate::event::{ActionEvent, Event, Outcome, Summary, Verdict};
-use crate::failure::{Class, Failure};
-use crate::fingerprint::{Digest, Manifest, Reason};
+use crate::engine::{Engine, Judged};
+use crate::event::{ActionEvent, Event, Summary};
+use crate::failure::Failure;
+use crate::fingerprint::{Digest, Manifest};
 use crate::plan::{Index, Label};
-use crate::record::{BuildId, Past, TargetState, log_file};
+use crate::record::{BuildId, Past};
 use crate::store::{Hold, KeyLock};
 
 pub use check::check;
@@ -56,7 +58,7 @@ use outlook::{Outlook, Pending};
 use pools::Pools;
 use scratch::Scratch;
 use space::Space;
-use work::{Done, Work};
+use work::Done;
 
 /// How often a key that another process builds is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -358,10 +360,6 @@ impl Build<'_> {
         }
     }
 
-    fn judge_open(&mut self) -> Result<(), Failure> {
-        (0..self.open.len()).try_for_each(|at| self.judge(self.open[at]))
-    }
-
     /// The build itself cannot go on: nothing it began goes on without it.
     fn stop_all(&mut self, messages: &Receiver<Message>) {
         self.running.values().for_each(|running| running.cancel.ask());
@@ -394,26 +392,6 @@ impl Build<'_> {
             Tally::Built => &mut self.summary.built,
             Tally::Failed => &mut self.summary.failed,
         }
-    }
-
-    /// Whether a target is known without being judged: nothing it reads or stands on changed, nobody forces it, and
-    /// what was asked for lies where it should.
-    fn keeps(&mut self, index: Index) -> Result<bool, Failure> {
-        if self.options.force_all || (self.options.force && self.chosen[index]) {
-            return Ok(false);
-        }
-        let Some((_, artifact)) = self.engine.unchanged(index, &self.artifacts) else { return Ok(false) };
-        if self.chosen[index] && !self.engine.lies_in_out(index, &artifact) {
-            return Ok(false);
-        }
-        self.artifacts[index] = Some(artifact);
-        self.states[index] = State::Known;
-        self.summary.fresh += 1;
-        if self.options.tell_fresh {
-            let label = self.label(index);
-            (self.tell)(&Event::Finished { label, outcome: Outcome::Fresh });
-        }
-        Ok(true)
     }
 
     /// Of the targets that may have to run: who waits for whom, and how long the way to the end is from each.
@@ -484,298 +462,6 @@ impl Build<'_> {
 
     fn label(&self, index: Index) -> Label {
         self.engine.label(index).clone()
-    }
-
-    /// Judges a waiting target if everything under it is known.
-    fn judge(&mut self, index: Index) -> Result<(), Failure> {
-        if self.states[index] != State::Waiting {
-            return Ok(());
-        }
-        let unknown = self.engine.plan().dependencies(index).find(|d| self.states[d.index] != State::Known);
-        if let Some(other) = unknown {
-            let reasons = vec![format!("stands on {}", self.engine.label(other.index))];
-            if !self.judged.contains_key(&index) {
-                let label = self.label(index);
-                (self.tell)(&Event::Verdict { label, verdict: Verdict::Waits, reasons });
-            }
-            return Ok(());
-        }
-        let mut judged = match self.engine.judge(index, &self.artifacts) {
-            Ok(judged) => judged,
-            // A file that is not there is its readers' trouble, and may be there again when the build is over.
-            Err(mut failure) if failure.class == Class::User => {
-                let whose = format!("{}: ", self.engine.plan().name(index));
-                failure.message = failure.message.trim_start_matches(&whose).to_owned();
-                return self.failed(index, failure, None);
-            }
-            Err(failure) => return Err(failure),
-        };
-        let forced = self.options.force_all || (self.options.force && self.chosen[index]);
-        if forced {
-            judged.reasons = vec![Reason::Forced];
-        } else if self.bytes_missing.contains(&index) {
-            judged.reasons = vec![Reason::BytesMissing];
-        } else if self.options.no_cache && judged.verdict == Verdict::Cached {
-            judged.reasons = vec![Reason::NeverBuilt];
-        }
-        if !judged.reasons.is_empty() {
-            judged.verdict = Verdict::Stale;
-            judged.artifact = None;
-            // One that nothing changed under was judged without a look at its facts.
-            if judged.manifest.is_none() {
-                judged.manifest = Some(self.engine.manifest(index, &self.artifacts)?);
-            }
-        }
-        let (verdict, artifact) = (judged.verdict, judged.artifact);
-        let reasons = judged.reasons.iter().map(ToString::to_string).collect();
-        let label = self.label(index);
-        if verdict != Verdict::Fresh || self.options.tell_fresh {
-            (self.tell)(&Event::Verdict { label, verdict, reasons });
-        }
-        self.judged.insert(index, judged);
-        match artifact {
-            Some(artifact) => self.found(index, artifact, verdict),
-            None => self.make_ready(index),
-        }
-    }
-
-    /// A target whose artifact is known without running: put where it was asked for, or left in the store.
-    fn found(&mut self, index: Index, artifact: Digest, verdict: Verdict) -> Result<(), Failure> {
-        let mut placed = false;
-        if self.chosen[index] {
-            match self.deliver(index, &artifact)? {
-                Some(now) => placed = now,
-                None => return self.run_again(index),
-            }
-        }
-        self.artifacts[index] = Some(artifact);
-        let judged = &self.judged[&index];
-        let (key, manifest) = (judged.key.expect("judged"), judged.manifest.clone());
-        let label = self.label(index);
-        if verdict == Verdict::Cached {
-            let manifest = manifest.expect("what is cached was judged by its facts");
-            self.engine.know(index, key, artifact, false);
-            self.batch.restored(label, TargetState { key, artifact, manifest, left_out: None });
-        } else {
-            let left_out = self.engine.left_out(index)?.is_some();
-            self.engine.know(index, key, artifact, left_out);
-        }
-        let outcome = if placed || verdict == Verdict::Cached {
-            self.count(index, Tally::Restored);
-            Outcome::Restored { artifact }
-        } else {
-            self.count(index, Tally::Fresh);
-            Outcome::Fresh
-        };
-        self.states[index] = State::Known;
-        if outcome != Outcome::Fresh || self.options.tell_fresh {
-            let label = self.label(index);
-            (self.tell)(&Event::Finished { label, outcome });
-        }
-        Ok(())
-    }
-
-    fn make_ready(&mut self, index: Index) -> Result<(), Failure> {
-        let tries_max = self.edits.tries_max();
-        if self.tries.get(&index).is_some_and(|tries| *tries >= tries_max) {
-            let text = format!("a file it reads changed each of the {tries_max} times it ran");
-            let help = "an action must not write to the project's files; or wait until nothing else does";
-            return self.failed(index, Failure::user(text).help(help), None);
-        }
-        self.states[index] = State::Ready;
-        // Before the first is ready: what is set up then is no time that an action waits in line.
-        let alive = self.scratch().alive().to_owned();
-        self.options.runner.begin(&alive);
-        self.ready_us.insert(index, self.now_us());
-        self.line.enter(self.engine.plan().needs(index).pool, index);
-        Ok(())
-    }
-
-    /// Puts an artifact into `out/`. Says whether anything was placed; none if the store lacks its bytes.
-    fn deliver(&mut self, index: Index, artifact: &Digest) -> Result<Option<bool>, Failure> {
-        let (delivery, placed) = match self.engine.deliver(index, artifact)? {
-            Ok(delivered) => delivered,
-            Err(error) => {
-                self.warn(index, error.to_string(), "it is made again");
-                return Ok(None);
-            }
-        };
-        let label = self.label(index);
-        if !placed.is_empty() {
-            self.batch.placed(label.clone(), *artifact, placed);
-        }
-        match &delivery {
-            Delivery::There | Delivery::Placed => {}
-            Delivery::Edited(files) => {
-                let files: Vec<String> = files.iter().map(|f| format!("out/{label}/{}", f.display())).collect();
-                let help = format!("builds use the original; `rm` it and build again to have that back: {}", files[0]);
-                self.warn(index, format!("edited by hand: {}", files.join(", ")), &help);
-            }
-            Delivery::PlacedAside(dir) => {
-                let text = format!("out/{label} held files of yours; they are kept in {}", dir.display());
-                self.warn(index, text, "");
-            }
-        }
-        Ok(Some(matches!(delivery, Delivery::Placed | Delivery::PlacedAside(_))))
-    }
-
-    fn warn(&mut self, index: Index, text: String, help: &str) {
-        let help = (!help.is_empty()).then(|| help.to_owned());
-        let label = self.label(index);
-        (self.tell)(&Event::Said { label, what: ActionEvent::Warning { text, help } });
-    }
-
-    /// The bytes of a known artifact are gone: it must run, and what waits on it waits again.
-    fn run_again(&mut self, index: Index) -> Result<(), Failure> {
-        self.bytes_missing.insert(index);
-        self.engine.forget(index);
-        self.artifacts[index] = None;
-        self.states[index] = State::Waiting;
-        self.open_again(index);
-        for dependent in self.dependents.get(&index).cloned().unwrap_or_default() {
-            if self.states[dependent] == State::Ready {
-                self.states[dependent] = State::Waiting;
-                self.locked_out.remove(&dependent);
-            }
-        }
-        self.judge(index)
-    }
-
-    /// A target that was known without being judged may have to run after all.
-    fn open_again(&mut self, index: Index) {
-        let Err(at) = self.open.binary_search(&index) else { return };
-        self.open.insert(at, index);
-        for dependency in self.engine.plan().dependencies(index) {
-            self.dependents.entry(dependency.index).or_default().push(index);
-        }
-    }
-
-    fn start_what_can(&mut self) -> Result<(), Failure> {
-        let has_stopped = |build: &Self| build.summary.failed > 0 && !build.options.keep_going;
-        if has_stopped(self) {
-            return Ok(());
-        }
-        let now = Instant::now();
-        let again: Vec<Index> = self.locked_out.iter().filter(|(_, at)| **at <= now).map(|(i, _)| *i).collect();
-        for index in again {
-            self.line.enter(self.engine.plan().needs(index).pool, index);
-        }
-        while !has_stopped(self)
-            && let Some(index) = self.line.next(&self.pools)
-        {
-            if self.is_too_late(index) {
-                self.locked_out.remove(&index);
-                self.late.insert(index);
-            } else {
-                self.start(index)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a target's action may not begin any more; time only makes that truer.
-    fn is_too_late(&self, index: Index) -> bool {
-        let until = self.options.until.as_ref();
-        until.is_some_and(|until| !until.leaves(jiff::Timestamp::now(), self.line.duration(index)))
-    }
-
-    /// Whether a target runs although some store may have its artifact.
-    fn must_run(&self, index: Index) -> bool {
-        let forced = self.options.force_all || (self.options.force && self.chosen[index]);
-        forced || self.options.no_cache || self.bytes_missing.contains(&index)
-    }
-
-    fn start(&mut self, index: Index) -> Result<(), Failure> {
-        // What it stands on may be made again since it came into line; then it comes once more.
-        if self.states[index] != State::Ready {
-            return Ok(());
-        }
-        let label = self.label(index);
-        let judged = &self.judged[&index];
-        let key = judged.key.expect("a ready target was judged");
-        // Another target of this build, or another process, may have finished this key since the verdict.
-        if self.running.values().any(|running| running.key == key) {
-            self.twins.entry(key).or_default().push(index);
-            return Ok(());
-        }
-        let mut done = self.batch.artifact(&key);
-        let mut lock = None;
-        if done.is_none() {
-            let who = format!("process {} building {label} in {}", std::process::id(), self.engine.root.display());
-            let alive = self.scratch().alive().to_owned();
-            lock = match self.engine.store.try_lock(&key, &who, Some(&alive))? {
-                Ok(lock) => Some(lock),
-                Err(holder) => {
-                    self.locked_out.insert(index, Instant::now() + LOOK_AGAIN);
-                    if self.said_waiting.insert(index) {
-                        (self.tell)(&Event::Waiting { label, holder });
-                    }
-                    return Ok(());
-                }
-            };
-            let waited = self.locked_out.remove(&index).is_some();
-            if waited || !self.must_run(index) {
-                done = self.engine.store.index.artifact(&key)?;
-            }
-        }
-        if let Some(artifact) = done {
-            drop(lock);
-            self.locked_out.remove(&index);
-            self.found(index, artifact, Verdict::Cached)?;
-            return self.judge_dependents(index);
-        }
-        let lock = lock.expect("taken above");
-        let last_bytes = self.engine.last_size(&label)?;
-        if let Some(failure) = last_bytes.and_then(|bytes| self.space.shortage(bytes)) {
-            return self.failed(index, failure, None);
-        }
-        let start_us = self.now_us();
-        self.engine.begin_changes();
-        let judged = &self.judged[&index];
-        let (manifest, reasons) = (judged.manifest.clone().expect("judged"), judged.reasons.clone());
-        let scratch = self.scratch().take()?;
-        let log = log_file(&self.engine.root, &label);
-        let pool = self.engine.plan().needs(index).pool;
-        let memory = self.line.memory(index);
-        self.pools.enter(pool, memory);
-        self.states[index] = State::Running;
-        (self.tell)(&Event::Started { label });
-        let threads = self.pools.threads(pool);
-        let shared = self.scratch().shared();
-        let work = Work::new(self.engine, index, &self.artifacts, threads, shared, &scratch, &log)?;
-        let started_at = jiff::Timestamp::now().to_string();
-        self.build_id()?;
-        self.ran.insert(index);
-        let reasons = reasons.iter().map(ToString::to_string).collect();
-        let metrics = Vec::new();
-        let left_out = None;
-        let (cancel, outdated, has_left) = (Cancel::default(), false, false);
-        let (sender, runner, stop) = (self.sender.clone(), self.options.runner.clone(), cancel.clone());
-        let running = Running {
-            cancel,
-            outdated,
-            memory,
-            has_left,
-            key,
-            manifest,
-            reasons,
-            started_at,
-            start_us,
-            metrics,
-            left_out,
-            scratch,
-            log,
-            lock,
-        };
-        self.running.insert(index, running);
-        std::thread::spawn(move || {
-            let say = |event| drop(sender.send(Message::Said(index, event)));
-            let made = || drop(sender.send(Message::Made(index)));
-            let done = work.run(&*runner, &stop, &mut { say }, made);
-            // The build waits for this message; if it is gone, so is the need for it.
-            let _ = sender.send(Message::Done(index, Box::new(done)));
-        });
-        Ok(())
     }
 
     fn scratch(&mut self) -> &mut Scratch {

@@ -1,10 +1,16 @@
 """Rows over the generated graph: nothing to do, one edit, one touch, cold."""
 
+import dataclasses
+import json
 import os
+import signal
+import subprocess
+import time
 
-from common.measure import Wrong
+from common.measure import Wrong, environment
 
 from ..graph import edited, layered, source_text
+from ..peers.effai import counted
 from .base import Case, Row, absent, clean, expect, grain
 
 
@@ -104,6 +110,53 @@ def cold(ctx, peer, count):
     return Case(peer.name, lambda: peer.build(root), before=before, after=after, finish=finish, rounds_max=most)
 
 
+def watched(ctx, count):
+    """effai alone: the same question beside its own watch, whose time counts too."""
+    peer = ctx.peer("effai")
+    targets = layered(count)
+    root = ctx.root(peer, count)
+    state = {}
+
+    def prepare():
+        ctx.built(peer, count)
+        output = ctx.work / "watch.jsonl"
+        with output.open("w") as out:
+            watch = subprocess.Popen(
+                [peer.program, "watch", "--json", "-j", "2"], cwd=root, env=environment(peer.env(root)), stdout=out, stderr=out
+            )
+        state.update(watch=watch, output=output)
+        deadline = time.monotonic() + 120
+        # It answers once it has looked at everything and watches `out/`, which it does from the first question on.
+        while not answers(output):
+            if time.monotonic() > deadline or watch.poll() is not None:
+                raise Wrong("the watch did not answer within two minutes")
+            time.sleep(1)
+            ctx.run(peer.build(root))
+
+    def before(_):
+        state["answered"] = answers(state["output"])
+
+    def after(_, cost):
+        expect("commands run", peer.ran(cost.text, {}, {}), 0)
+        expect("answers of the watch", answers(state["output"]) - state["answered"], 1)
+        return f"of {counted(cost.text, 'fresh'):,} targets"
+
+    def finish():
+        state["watch"].send_signal(signal.SIGINT)
+        state["watch"].wait()
+
+    def command():
+        return dataclasses.replace(peer.build(root), daemons=[state["watch"].pid])
+
+    return Case(peer.name, command, prepare, before, after, finish)
+
+
+def answers(output):
+    """How many builds a watch has told that there is nothing to do."""
+    events = [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
+    return sum(1 for e in events if e.get("event") == "asked" and e.get("fresh"))
+
+
 def row(name, title, count, make, rounds, goal="", goals=(), wall_s_max=0):
     def found(ctx):
         return cases(ctx, ctx.scaled(count), make)
@@ -118,6 +171,10 @@ ROWS = [
     row(
         "nothing-100000", "Nothing to do, 100,000 targets", 100_000, nothing, 7,
         "no slower than ninja and no more memory, aim a third", [("ninja", 1), ("ninja", "memory")],
+    ),
+    Row(
+        "watched-100000", "Nothing to do, 100,000 targets, `effai watch` running", lambda ctx: [watched(ctx, ctx.scaled(100_000))], 31,
+        "20 ms", wall_s_max=0.02,
     ),
     row("edit-100", "One of 100 inputs edited, every peer", 100, one_edit, 3),
     row("edit-10000", "One of 10,000 inputs edited", 10_000, one_edit, 11, "no slower than ninja", [("ninja", 1)]),
