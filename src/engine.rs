@@ -542,11 +542,6 @@ impl Engine {
         self.left = self.kept.look_of_state();
     }
 
-    /// Whether something is known that is not written down.
-    pub fn is_unsaved(&self) -> bool {
-        self.unsaved
-    }
-
     /// Whether another process built here since this one last kept its state, or took it away.
     pub fn is_overtaken(&self) -> bool {
         self.kept.look_of_state() != self.left

@@ -22,16 +22,12 @@ pub(super) struct Known {
 }
 
 impl Watch {
-    pub(super) fn answer(&mut self, open: &mut Open, answers: &mut Answers, mut asked: Asked, host: &mut dyn Host) {
+    pub(super) fn answer(&mut self, open: &Open, answers: &mut Answers, mut asked: Asked, host: &mut dyn Host) {
         let is_ready = self.is_ready(open, &asked.question);
-        if is_ready || open.engine.is_unsaved() {
+        if is_ready {
             asked.look_into();
         }
         let fresh = if is_ready { self.fresh(open, answers, &asked.question) } else { None };
-        if fresh.is_none() {
-            // What the build then begins with.
-            open.engine.save();
-        }
         host.see(&Event::Asked { fresh: fresh.is_some() });
         if let Some(fresh) = fresh {
             asked.answer(&fresh);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use notify::Event;
 
@@ -25,8 +25,6 @@ pub(super) enum Waited {
     News(News),
     /// A build asks, and all that happened before it did is known; none of it matters if there is no burst.
     Asked(Asked),
-    /// Nothing happened for as long as was asked.
-    Quiet,
     /// The watch is to end.
     Ended,
 }
@@ -90,20 +88,18 @@ impl Lookout {
         }
     }
 
-    /// Waits for the end of a burst, or until nothing happened for so long.
-    pub(super) fn wait(&mut self, quiet: Option<Duration>) -> Waited {
+    /// Waits for the end of a burst.
+    pub(super) fn wait(&mut self) -> Waited {
         if !self.told.is_nothing() {
             let told = std::mem::take(&mut self.told);
             join(&mut self.news, told);
             self.news.touch(Instant::now());
         }
-        let quiet = quiet.map(|q| Instant::now() + q);
         loop {
             if let Some(asked) = self.due.pop_front() {
                 return Waited::Asked(asked);
             }
-            let until = self.news.over_at().or(quiet);
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = self.news.over_at().map(|until| until.saturating_duration_since(Instant::now()));
             let seen = match left {
                 Some(left) => self.eyes.seen().recv_timeout(left),
                 None => self.eyes.seen().recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -111,7 +107,6 @@ impl Lookout {
             match seen {
                 Ok(Seen::Woken) | Err(RecvTimeoutError::Disconnected) => return Waited::Ended,
                 Ok(seen) => self.heed(seen),
-                Err(RecvTimeoutError::Timeout) if self.news.over_at().is_none() => return Waited::Quiet,
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if self.news.over_at().is_some_and(|over| over <= Instant::now()) {
@@ -209,13 +204,13 @@ mod tests {
         ask("1");
         // The event of the first is lost.
         event(came, &root.join("1"));
-        assert!(matches!(lookout.wait(None), Waited::Asked(asked) if asked.cookie == root.join("1")));
+        assert!(matches!(lookout.wait(), Waited::Asked(asked) if asked.cookie == root.join("1")));
         assert!(!lookout.is_disturbed());
         ask("2");
         event(EventKind::Modify(ModifyKind::Data(DataChange::Content)), &recipe);
         event(came, &root.join("2"));
-        assert!(matches!(lookout.wait(None), Waited::Asked(_)));
+        assert!(matches!(lookout.wait(), Waited::Asked(_)));
         assert!(lookout.is_disturbed(), "the edit came before");
-        assert!(matches!(lookout.wait(None), Waited::News(_)));
+        assert!(matches!(lookout.wait(), Waited::News(_)));
     }
 }

@@ -24,7 +24,6 @@ mod react;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::action::Cancel;
 use crate::engine::{self, Doubt, Engine, EngineError, Options};
@@ -43,9 +42,6 @@ use eyes::Eyes;
 use interests::Interests;
 use lookout::{Lookout, Waited};
 use news::News;
-
-/// What is known is written down when nothing happened for so long, and not after each edit: it costs by all there is.
-const AT_REST: Duration = Duration::from_secs(5);
 
 /// Who is told what happens.
 pub trait Host {
@@ -166,10 +162,10 @@ impl Watch {
             host.cannot(&error);
             host.see(&Event::Stuck { message: error.to_string() });
             loop {
-                match self.lookout.wait(None) {
+                match self.lookout.wait() {
                     Waited::Ended => return Ok(self.interrupted),
                     Waited::Asked(_) => host.see(&Event::Asked { fresh: false }),
-                    Waited::News(_) | Waited::Quiet => break,
+                    Waited::News(_) => break,
                 }
             }
         }
@@ -212,6 +208,8 @@ impl Watch {
                 self.build(open, &chosen, host)?;
             }
             self.react(open, host)?;
+            // At once: another process that builds before this is written down finds nothing to begin with.
+            open.engine.save();
             if self.cancel.is_asked() {
                 return Ok(Next::End);
             }
@@ -235,9 +233,8 @@ impl Watch {
         // Nothing is built and nothing looked at again before this returns.
         let mut answers = Answers::default();
         loop {
-            match self.lookout.wait(open.engine.is_unsaved().then_some(AT_REST)) {
+            match self.lookout.wait() {
                 Waited::News(news) => return Some(news),
-                Waited::Quiet => open.engine.save(),
                 Waited::Asked(asked) => {
                     self.answer(open, &mut answers, asked, host);
                     if open.engine.is_overtaken() {
