@@ -5,8 +5,8 @@
 //! Another process may have opened a file just before it goes; so whoever gets a lock looks whether the file still has its
 //! name, and begins again if not.
 //!
-//! So a lock's file that says who has it, is not marked and is not locked was a dead process's. It says too where to wait for the end of
-//! what that one ran: a file that stays locked until then.
+//! So a lock's file that says who has it, is not marked and is not locked was a dead process's. It says too where to wait
+//! for the end of what that one ran: a file that stays locked until then.
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
