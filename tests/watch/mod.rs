@@ -410,7 +410,9 @@ fn another_build_beside_a_watch_is_taken_up() {
     let mut watching = Watching::start(&project, &["a"]);
     assert_eq!(project.builds(&["b"]), ["b"]);
     project.write("a.txt", "x");
-    assert_eq!(watching.round(), ("a.txt".into(), vec!["a".into()]));
+    // It may find the other build by itself before it hears of the edit, and open the project anew for that.
+    let ran = std::iter::repeat_with(|| ran(&watching.until("ended"))).find(|ran| !ran.is_empty());
+    assert_eq!(ran, Some(vec!["a".into()]));
     assert_eq!(watching.end(), 0);
     assert!(project.builds(&[]).is_empty(), "both know what the other did");
 }
