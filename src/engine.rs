@@ -10,6 +10,7 @@
 mod deliver;
 mod fresh;
 mod kept;
+mod sealed;
 mod sight;
 mod upkeep;
 
@@ -256,7 +257,13 @@ impl Engine {
     /// A target's declaration.
     pub fn decl(&self, index: Index) -> Result<Decl, Failure> {
         self.graph.plan.decl(index, || {
-            self.kept.decls(&self.graph).or_else(|| self.decls_anew()).ok_or_else(|| {
+            let anew = || {
+                let all = self.decls_anew()?;
+                let text = all[self.graph.plan.decl_range(index)].to_vec();
+                self.graph.plan.set_decl_bytes(all);
+                Some(text)
+            };
+            self.kept.decl(&self.graph, index).or_else(anew).ok_or_else(|| {
                 self.kept.drop_plan();
                 Failure::environment("the project's own files in .effai/plan were changed while they were read")
                     .help("run the command again: they are made anew from the recipes")
@@ -508,7 +515,7 @@ impl Engine {
 
     /// Keeps what is known for the next build. A disk that cannot take it costs that build time, and nothing else.
     pub fn keep(&mut self) -> Result<(), DbError> {
-        if !self.outdated && !self.sight.is_renewed() && !self.sight.is_changed() {
+        if !self.outdated && !self.sight.is_changed() && !self.sight.is_worth_keeping() {
             self.news.clear();
             return Ok(());
         }
@@ -535,10 +542,7 @@ impl Engine {
         if !std::mem::take(&mut self.unsaved) || self.is_overtaken() {
             return;
         }
-        let (sight, known, outputs) = (&mut self.sight, &mut self.known, &mut self.outputs);
-        let state = KeptState::new(std::mem::take(sight), std::mem::take(known), std::mem::take(outputs));
-        let state = self.kept.put_state(&self.graph_digest, state);
-        self.go_on_from(state);
+        self.kept.put_state(&self.graph_digest, &self.sight, &self.known, &self.outputs);
         self.left = self.kept.look_of_state();
     }
 

@@ -11,18 +11,24 @@
 //! is made anew from recipes and records. The state is taken away before the record changes and written after, so a
 //! killed build leaves none rather than an old one.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::sealed;
 use super::sight::Sight;
 use crate::fingerprint::Digest;
 use crate::fingerprint::evidence::Stat;
-use crate::plan::Plan;
+use crate::plan::{Index, Plan};
 use crate::recipe::load::{Read, Settings};
 use crate::store::Placed;
 use crate::util::fs;
+
+/// What proves a declaration: chance passes one damage in 2^64.
+const CHECK_BYTES: usize = 8;
 
 /// The graph and what it came from.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,10 +42,8 @@ pub(super) struct KeptPlan {
 }
 
 /// What was known at the end of the last build.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug)]
 pub(super) struct KeptState {
-    /// The plan this is of.
-    plan: Option<Digest>,
     pub(super) sight: Sight,
     /// By target.
     pub(super) known: Vec<Option<Known>>,
@@ -68,22 +72,19 @@ pub(super) struct Output {
     pub(super) placed: Vec<Placed>,
 }
 
-impl KeptState {
-    pub(super) fn new(sight: Sight, known: Vec<Option<Known>>, outputs: Vec<Option<Output>>) -> Self {
-        Self { plan: None, sight, known, outputs }
-    }
-}
-
 /// Where one profile's files are.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Kept {
     root: PathBuf,
     name: String,
+    /// The declarations' file, once one was asked for; none where it is of another plan.
+    decls: OnceLock<Option<File>>,
 }
 
 impl Kept {
     pub(super) fn new(root: &Path, profile: Option<&str>) -> Self {
-        Self { root: root.to_owned(), name: profile.map_or_else(|| "default".into(), file_name) }
+        let name = profile.map_or_else(|| "default".into(), file_name);
+        Self { root: root.to_owned(), name, decls: OnceLock::new() }
     }
 
     fn path(&self, extension: &str) -> PathBuf {
@@ -92,7 +93,7 @@ impl Kept {
 
     /// The plan, if the recipes look as they did when it was made; and its digest.
     pub(super) fn plan(&self) -> Option<(KeptPlan, Digest)> {
-        let (kept, digest): (KeptPlan, _) = read(&self.path("plan"))?;
+        let (kept, digest) = read_plan(&self.path("plan"))?;
         (kept.program == program() && kept.read.holds(&self.root)).then_some((kept, digest))
     }
 
@@ -100,11 +101,12 @@ impl Kept {
     pub(super) fn put_plan(&self, plan: Plan, read: Read, settings: Settings) -> (KeptPlan, Digest) {
         let decls = Digest::of(plan.decl_bytes());
         let kept = KeptPlan { program: program(), read, settings, plan, decls };
-        let (bytes, digest) = sealed(&kept);
         self.drop_state();
         self.drop_outdated();
-        let _ = fs::write_atomic(&self.path("decls"), kept.plan.decl_bytes())
-            .and_then(|()| fs::write_atomic(&self.path("plan"), &bytes));
+        let written = fs::write_atomic(&self.path("decls"), &checked_decls(&kept))
+            .and_then(|()| sealed::write(&self.path("plan"), |writer| writer.value(&kept)));
+        // Of a plan that was not written there is no state, whatever it is called.
+        let digest = written.unwrap_or(decls);
         (kept, digest)
     }
 
@@ -112,7 +114,7 @@ impl Kept {
     fn drop_outdated(&self) {
         for path in fs::list(&self.root.join(".effai/plan")).unwrap_or_default() {
             let is_plan = path.extension().is_some_and(|e| e == "plan");
-            if is_plan && !read(&path).is_some_and(|(kept, _): (KeptPlan, _)| kept.read.holds(&self.root)) {
+            if is_plan && !read_plan(&path).is_some_and(|(kept, _)| kept.read.holds(&self.root)) {
                 for extension in ["state", "decls", "plan"] {
                     let _ = fs::remove_file(&path.with_extension(extension));
                 }
@@ -120,9 +122,20 @@ impl Kept {
         }
     }
 
-    /// The bytes of the declarations; none if they are not the plan's.
-    pub(super) fn decls(&self, plan: &KeptPlan) -> Option<Vec<u8>> {
-        fs::read(&self.path("decls")).ok().filter(|bytes| plan.has_decls(bytes))
+    /// The bytes of one declaration; none if they are not the plan's, or not as they were written.
+    pub(super) fn decl(&self, plan: &KeptPlan, index: Index) -> Option<Vec<u8>> {
+        let open = || {
+            let file = fs::open(&self.path("decls")).ok()?;
+            let mut of = [0; 32];
+            file.read_exact_at(&mut of, 0).ok()?;
+            (Digest::from_bytes(of) == plan.decls).then_some(file)
+        };
+        let file = self.decls.get_or_init(open).as_ref()?;
+        let range = plan.plan.decl_range(index);
+        let mut bytes = vec![0; CHECK_BYTES + range.len()];
+        file.read_exact_at(&mut bytes, (32 + range.start + index * CHECK_BYTES) as u64).ok()?;
+        let text = bytes.split_off(CHECK_BYTES);
+        (Digest::of(&text).bytes()[..CHECK_BYTES] == bytes).then_some(text)
     }
 
     pub(super) fn drop_plan(&self) {
@@ -131,15 +144,23 @@ impl Kept {
 
     /// The state, if it is of this plan.
     pub(super) fn state(&self, plan: &Digest) -> Option<KeptState> {
-        let (state, _): (KeptState, _) = read(&self.path("state"))?;
-        (state.plan == Some(*plan)).then_some(state)
+        let mut reader = sealed::Reader::open(&self.path("state"))?;
+        if reader.value::<Digest>()? != *plan {
+            return None;
+        }
+        let sight = Sight::unsealed(&mut reader)?;
+        let state = KeptState { sight, known: reader.list()?, outputs: reader.list()? };
+        reader.end().map(|_| state)
     }
 
-    /// Writes the state down and gives it back. Where the disk cannot take it there is none, which is safe.
-    pub(super) fn put_state(&self, plan: &Digest, mut state: KeptState) -> KeptState {
-        state.plan = Some(*plan);
-        let _ = fs::write_atomic(&self.path("state"), &sealed(&state).0);
-        state
+    /// Writes the state down. Where the disk cannot take it there is none, which is safe.
+    pub(super) fn put_state(&self, plan: &Digest, sight: &Sight, known: &[Option<Known>], outputs: &[Option<Output>]) {
+        let _ = sealed::write(&self.path("state"), |writer| {
+            writer.value(plan)?;
+            sight.seal(writer)?;
+            writer.list(known)?;
+            writer.list(outputs)
+        });
     }
 
     /// How the file of the state looks, which tells one that another process wrote.
@@ -162,21 +183,22 @@ pub fn program() -> Option<Stat> {
     Stat::at(&std::env::current_exe().ok()?)
 }
 
-/// The written form: a digest of what follows, and what follows.
-fn sealed(value: &impl Serialize) -> (Vec<u8>, Digest) {
-    let body = postcard::to_stdvec(value).expect("plain data");
-    let digest = Digest::of(&body);
-    let mut bytes = digest.bytes().to_vec();
-    bytes.extend(body);
-    (bytes, digest)
+/// The bytes of all declarations as they are kept: whose they are, then each after the begin of its digest. One can be
+/// read, and believed, without the rest.
+fn checked_decls(kept: &KeptPlan) -> Vec<u8> {
+    let all = kept.plan.decl_bytes();
+    let mut bytes = kept.decls.bytes().to_vec();
+    bytes.reserve(all.len() + kept.plan.len() * CHECK_BYTES);
+    for index in 0..kept.plan.len() {
+        let text = &all[kept.plan.decl_range(index)];
+        bytes.extend(&Digest::of(text).bytes()[..CHECK_BYTES]);
+        bytes.extend(text);
+    }
+    bytes
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Option<(T, Digest)> {
-    let bytes = fs::read(path).ok()?;
-    let (seal, body) = bytes.split_first_chunk::<32>()?;
-    let digest = Digest::from_bytes(*seal);
-    if Digest::of(body) != digest {
-        return None;
-    }
-    Some((postcard::from_bytes(body).ok()?, digest))
+fn read_plan(path: &Path) -> Option<(KeptPlan, Digest)> {
+    let mut reader = sealed::Reader::open(path)?;
+    let kept = reader.value()?;
+    Some((kept, reader.end()?))
 }

@@ -4,11 +4,13 @@
 //! whose evidence does not hold. An answer that is what it was lets every target that asked keep its key unjudged.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::sealed::{Reader, Writer};
 use crate::failure::Failure;
 use crate::fingerprint::evidence::{Form, Place, SeenFile, Stat};
 use crate::fingerprint::facts::Outside;
@@ -24,6 +26,10 @@ const LOOKS_AT_ONCE: usize = 256;
 /// Files read by one thread at a time.
 const READS_AT_ONCE: usize = 16;
 
+/// Bytes that are read again by each build rather than that all evidence is written anew: a tenth of a millisecond's
+/// hashing.
+const READ_BYTES_MAX: i64 = 256 << 10;
+
 /// The answer to one question.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 enum Answer {
@@ -32,19 +38,23 @@ enum Answer {
     File(u32),
     /// A glob without a wildcard that names a plain file: the file's own evidence is the listing's.
     Path(u32),
-    Files {
-        files: Vec<u32>,
-        walked: Vec<glob::Walked>,
-        at_ns: i64,
-    },
-    Text(String),
+    Files(Box<Files>),
+    Text(Box<str>),
+}
+
+/// What a glob stands for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Files {
+    files: Vec<u32>,
+    walked: Vec<glob::Walked>,
+    at_ns: i64,
 }
 
 impl Answer {
     fn files(&self) -> &[u32] {
         match self {
             Answer::File(file) | Answer::Path(file) => std::slice::from_ref(file),
-            Answer::Files { files, .. } => files,
+            Answer::Files(listed) => &listed.files,
             Answer::None | Answer::Text(_) => &[],
         }
     }
@@ -102,19 +112,15 @@ pub struct Found {
 }
 
 /// Everything seen, by question.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Sight {
     files: Vec<SeenFile>,
     answers: Vec<Answer>,
     /// Of this process: which questions were asked, and which have another answer than before.
-    #[serde(skip)]
     asked: Vec<bool>,
-    #[serde(skip)]
     changed: Vec<bool>,
     /// Files that were read anew, to be remembered.
-    #[serde(skip)]
     renewed: Vec<u32>,
-    #[serde(skip)]
     by_path: HashMap<PathBuf, u32>,
 }
 
@@ -122,6 +128,17 @@ impl Sight {
     /// Nothing seen yet, but for files that are remembered.
     pub(super) fn new(plan: &Plan, files: Vec<SeenFile>) -> Self {
         Self { files, answers: vec![Answer::None; plan.questions()], ..Self::default() }
+    }
+
+    /// Writes down what the next process may go on from.
+    pub(super) fn seal(&self, writer: &mut Writer<'_>) -> io::Result<()> {
+        writer.list(&self.files)?;
+        writer.list(&self.answers)
+    }
+
+    /// What [`Sight::seal`] wrote.
+    pub(super) fn unsealed(reader: &mut Reader) -> Option<Self> {
+        Some(Self { files: reader.list()?, answers: reader.list()?, ..Self::default() })
     }
 
     /// Answers these questions, but for those that were asked already and not doubted since.
@@ -142,13 +159,13 @@ impl Sight {
             relisted[q] = true;
             let plain = listing.is_plain_file();
             let files: Vec<u32> = listing.files.into_iter().map(|path| self.number(path)).collect();
-            let listed = matches!(self.answers[q], Answer::Files { .. } | Answer::Path(_));
+            let listed = matches!(self.answers[q], Answer::Files(_) | Answer::Path(_));
             if !listed || self.answers[q].files() != files {
                 other.insert(q);
             }
             self.answers[q] = match plain {
                 true => Answer::Path(files[0]),
-                false => Answer::Files { files, walked: listing.walked, at_ns: listing.at_ns },
+                false => Answer::Files(Box::new(Files { files, walked: listing.walked, at_ns: listing.at_ns })),
             };
         }
         for &q in &new {
@@ -196,7 +213,7 @@ impl Sight {
     pub(super) fn stands_for(&self, question: u32) -> (impl Iterator<Item = &Path>, impl Iterator<Item = &Path>) {
         let answer = &self.answers[question as usize];
         let walked: &[glob::Walked] = match answer {
-            Answer::Files { walked, .. } => walked,
+            Answer::Files(listed) => &listed.walked,
             _ => &[],
         };
         let files = answer.files();
@@ -216,7 +233,7 @@ impl Sight {
         let answer = &self.answers[question as usize];
         let seen = |i: &u32| &self.files[*i as usize];
         let is_listed = match answer {
-            Answer::Files { walked, at_ns, .. } => glob::holds(walked, *at_ns, place),
+            Answer::Files(listed) => glob::holds(&listed.walked, listed.at_ns, place),
             _ => true,
         };
         is_listed && answer.files().iter().all(|i| seen(i).holds(place.look(&seen(i).path)))
@@ -248,9 +265,10 @@ impl Sight {
         std::mem::take(&mut self.renewed).into_iter().map(|i| self.files[i as usize].clone()).collect()
     }
 
-    /// Whether there is new evidence to keep.
-    pub(super) fn is_renewed(&self) -> bool {
-        !self.renewed.is_empty()
+    /// Whether there is new evidence, of more than what is soon read again.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        let bytes = |i: &u32| self.files[*i as usize].stat.map_or(0, |stat| stat.size);
+        self.renewed.len() > READS_AT_ONCE || self.renewed.iter().map(bytes).sum::<i64>() > READ_BYTES_MAX
     }
 
     /// The answers, as manifests ask for them.
@@ -273,7 +291,7 @@ impl Sight {
                 let was_read = matches!(seen.fact, Fact::File(_) | Fact::Executable(_));
                 !(was_read && seen.holds(place.look(&seen.path)))
             }
-            (Question::Glob(..), Answer::Files { walked, at_ns, .. }) => !glob::holds(walked, *at_ns, place),
+            (Question::Glob(..), Answer::Files(listed)) => !glob::holds(&listed.walked, listed.at_ns, place),
             (Question::Glob(..), _) => true,
             _ => false,
         };
@@ -339,10 +357,10 @@ impl Sight {
     }
 
     fn text(&mut self, q: usize, text: &str, other: &mut BTreeSet<usize>) {
-        if !matches!(&self.answers[q], Answer::Text(before) if before == text) {
+        if !matches!(&self.answers[q], Answer::Text(before) if **before == *text) {
             other.insert(q);
         }
-        self.answers[q] = Answer::Text(text.to_owned());
+        self.answers[q] = Answer::Text(text.into());
     }
 
     fn number(&mut self, path: PathBuf) -> u32 {
@@ -457,12 +475,12 @@ impl Outside for Asked<'_> {
     }
 
     fn has_tool(&mut self, name: &str) -> bool {
-        matches!(self.answer(Question::Tool(name)), Answer::Text(text) if text == "there")
+        matches!(self.answer(Question::Tool(name)), Answer::Text(text) if &**text == "there")
     }
 
     fn machine(&mut self) -> String {
         match self.answer(Question::Machine) {
-            Answer::Text(text) => text.clone(),
+            Answer::Text(text) => text.to_string(),
             _ => machine::identity(),
         }
     }

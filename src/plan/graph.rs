@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
@@ -281,23 +282,29 @@ impl Plan {
         self.decls.get().map_or(&[], Vec::as_slice)
     }
 
-    /// A target's declaration; `load` gives the bytes of all where the plan was read back without them.
-    pub fn decl<E>(&self, index: Index, load: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Decl, E> {
-        let bytes = match self.decls.get() {
-            Some(bytes) => bytes,
-            None => {
-                let loaded = load()?;
-                self.decls.get_or_init(|| loaded)
-            }
-        };
+    /// Where the bytes of a target's declaration lie among those of all.
+    pub fn decl_range(&self, index: Index) -> Range<usize> {
         let start = if index == 0 { 0 } else { self.decl_ends[index - 1] };
-        let text = &bytes[start as usize..self.decl_ends[index] as usize];
+        start as usize..self.decl_ends[index] as usize
+    }
+
+    /// Takes up the bytes of all declarations, where the plan was read back without them.
+    pub fn set_decl_bytes(&self, bytes: Vec<u8>) {
+        let _ = self.decls.set(bytes);
+    }
+
+    /// A target's declaration; `load` gives its bytes where the plan was read back without them.
+    pub fn decl<E>(&self, index: Index, load: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Decl, E> {
+        let text = match self.decls.get() {
+            Some(bytes) => Cow::Borrowed(&bytes[self.decl_range(index)]),
+            None => Cow::Owned(load()?),
+        };
         Ok(Decl {
             kind: self.kind(index).schema().name.to_owned(),
             label: self.label(index),
             base: self.base(index).to_owned(),
             tags: self.tags(index).map(str::to_owned).collect(),
-            fields: serde_json::from_slice(text).expect("the plan wrote it"),
+            fields: serde_json::from_slice(&text).expect("the plan wrote it"),
             spans: BTreeMap::from([(String::new(), self.place(index))]),
         })
     }

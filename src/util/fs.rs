@@ -132,11 +132,20 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
 
 /// As [`write_atomic`], with these permissions from the moment the file has its name.
 pub fn write_atomic_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsError> {
+    filled(path, mode, |file| pour(file, bytes))
+}
+
+/// As [`write_atomic`], of bytes that need not be in memory at once; `fill` gives them to [`pour`].
+pub fn write_atomic_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FsError> {
+    filled(path, 0o600, fill)
+}
+
+fn filled(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), FsError> {
     let parent = path.parent().unwrap_or(Path::new("."));
     create_dir_all(parent)?;
     fault::step();
     let mut file = at("create a file in", parent, tempfile::NamedTempFile::new_in(parent))?;
-    at("write", path, pour(file.as_file_mut(), bytes))?;
+    at("write", path, fill(file.as_file_mut()))?;
     let mode = fs::Permissions::from_mode(mode);
     at("set the mode of", path, file.as_file().set_permissions(mode))?;
     fault::step();
@@ -146,7 +155,7 @@ pub fn write_atomic_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FsE
 }
 
 /// Writes all bytes; for the crash tests there is a step with half of them written.
-fn pour(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+pub fn pour(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     let bytes = if cfg!(debug_assertions) {
         fault::step();
         let (begin, rest) = bytes.split_at(bytes.len() / 2);

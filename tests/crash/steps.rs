@@ -28,7 +28,7 @@ fn a_rebuild_after_an_edit() {
     let mut case = Case::small();
     case.is_mended(&case.clean());
     for step in (1..).step_by(stride(5) as usize) {
-        case.edit("a.txt", step);
+        case.edit("a.txt", format!("edit {step}"));
         let expected = case.clean();
         let ended = case.crashed_at(step, &["build"]);
         case.is_mended(&expected);
