@@ -1,7 +1,7 @@
 //! `command`: any program, with declared inputs and outputs.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -83,9 +83,9 @@ impl Kind for Command {
         &SCHEMA
     }
 
-    /// 1: first.
+    /// 1: first. 2: an output that is a link to an input is what lies there.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -150,7 +150,19 @@ impl Launch for Command {
 
     fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
-        fields.output.iter().try_for_each(|path| keep(cx.scratch(), path, cx.out()))
+        for path in &fields.output {
+            let from = cx.scratch().join(path);
+            for link in links(&from) {
+                // It leads out of where the command ran: nobody else has what lies there.
+                let Ok(real) = link.canonicalize() else { continue };
+                if !real.starts_with(cx.scratch()) && is_input(cx, &fields, &real)? {
+                    fs::remove_file(&link)?;
+                    copy_all(&real, &link)?;
+                }
+            }
+            keep(cx.scratch(), path, cx.out())?;
+        }
+        Ok(())
     }
 }
 
@@ -178,6 +190,48 @@ fn give(from: &Path, to: &Path, is_held: bool) -> Result<bool, Failure> {
 fn link(target: &Path, to: &Path) -> Result<(), Failure> {
     fs::create_dir_all(to.parent().unwrap_or(to))?;
     Ok(fs::at("link", to, std::os::unix::fs::symlink(target, to))?)
+}
+
+/// The links among the outputs at a path.
+fn links(path: &Path) -> Vec<PathBuf> {
+    let entries = walkdir::WalkDir::new(path).into_iter().flatten();
+    entries.filter(|entry| entry.path_is_symlink()).map(walkdir::DirEntry::into_path).collect()
+}
+
+/// Whether this is what the command was given: a file, or something of an artifact. Large files and artifacts are laid
+/// out as links to save the copy, and `cp -r` copies a link as one.
+fn is_input(cx: &ActionCx<'_>, fields: &Fields, real: &Path) -> Result<bool, Failure> {
+    let is_of = |label: &String| cx.input(label).canonicalize().is_ok_and(|artifact| real.starts_with(artifact));
+    if fields.needs.iter().any(is_of) {
+        return Ok(true);
+    }
+    for glob in &fields.input {
+        let is_it = |path: &PathBuf| cx.project_file(path).canonicalize().is_ok_and(|file| file == real);
+        if cx.project_files(glob)?.iter().any(is_it) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Copies a file, or a directory with all that is in it; links in there stay links.
+fn copy_all(from: &Path, to: &Path) -> Result<(), Failure> {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.map_err(|e| Failure::environment(format!("cannot copy {}: {e}", from.display())))?;
+        let to = match entry.path().strip_prefix(from).expect("walked from there") {
+            below if below.as_os_str().is_empty() => to.to_owned(),
+            below => to.join(below),
+        };
+        match entry.file_type() {
+            kind if kind.is_dir() => fs::create_dir_all(&to)?,
+            kind if kind.is_symlink() => {
+                let target = fs::at("read the link", entry.path(), entry.path().read_link())?;
+                link(&target, &to)?;
+            }
+            _ => drop(fs::copy(entry.path(), &to)?),
+        }
+    }
+    Ok(())
 }
 
 fn keep(dir: &Path, path: &str, out: &Path) -> Result<(), Failure> {

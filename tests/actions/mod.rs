@@ -196,3 +196,20 @@ fn a_pool_decides_who_runs_beside_whom_and_no_byte() {
     project.edit("effai.kdl", "pool \"gpu\"; network", "pool \"cuda\"");
     assert!(project.effai(&["build"]).stderr.contains("\"cpu\", \"gpu\" or \"machine\""));
 }
+
+#[test]
+fn a_copied_input_is_a_file_of_the_artifact_whatever_it_was_laid_out_as() {
+    let project = Project::new(
+        r#"
+command "made" { run "sh" "-c" "mkdir d; echo 1 > d/f; ln -s f d/l"; output "d"; }
+command "a" { run "sh" "-c" "cp -r large o; cp -r made m; ln -s large l"; input "large"; needs "made"; output "o"; output "m"; output "l"; }
+"#,
+    );
+    project.write("large", &"x".repeat(2 << 20));
+    assert_eq!(project.builds(&[]), ["made", "a"]);
+    let is_link = |path: &str| project.path(path).symlink_metadata().expect("there").is_symlink();
+    for (path, content) in [("out/a/o", "x"), ("out/a/l", "x"), ("out/a/m/d/f", "1\n"), ("out/a/m/d/l", "1\n")] {
+        assert!(project.read(path).starts_with(content), "{path}");
+        assert_eq!(is_link(path), path == "out/a/m/d/l", "{path}: its own link stays one, what it was given is a file");
+    }
+}
