@@ -80,7 +80,7 @@ c is fresh (declared in effai.kdl:5)
     command.run.1 "-c"
     command.run.2 "cat b/b.txt > c.txt"
     kind "command"
-    kind.version 1
+    kind.version 2
 "#;
     check(&project.effai(&["explain", "c"]), 0, fresh, "");
     let object: serde_json::Value =
