@@ -5,6 +5,8 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Storage, Var};
 
+use super::attention::{self, Scope};
+use super::cross_entropy::cross_entropy;
 use super::gemm::{self, Then, View};
 use super::kernels::{self, Window};
 use super::{BackendError, Params, Result, Tensor};
@@ -190,6 +192,111 @@ impl Tensor for CandleTensor {
             },
         );
         wrap(self.0.contiguous()?.apply_op3(&weight.0.contiguous()?, &bias.0.contiguous()?, op))
+    }
+
+    fn rms_norm(&self, weight: &Self, eps: f32) -> Result<Self> {
+        let op = Fused::new(
+            "rms-norm",
+            move |a| kernels::rms_norm(a[0].0, a[1].0, eps),
+            move |args, _, grad| {
+                let [x, weight] = args else { return Err(arity("rms-norm")) };
+                let mut grads = [None, None, None];
+                if x.track_op() {
+                    grads[0] = Some(like(grad, &[x, weight, grad], |a| kernels::rms_norm_grad(a[0], a[1], a[2], eps))?);
+                }
+                if weight.track_op() {
+                    let width = weight.elem_count();
+                    grads[1] =
+                        Some(like(weight, &[x, grad], |a| kernels::rms_norm_weight_grad(a[0], width, a[1], eps))?);
+                }
+                Ok(grads)
+            },
+        );
+        wrap(self.0.contiguous()?.apply_op2(&weight.0.contiguous()?, op))
+    }
+
+    fn rope(&self, offset: usize, base: f32) -> Result<Self> {
+        let dims = self.0.dims();
+        let [.., length, width] = *dims else {
+            return Err(BackendError::Library(format!("positions of a tensor {dims:?}")));
+        };
+        let op = Fused::new(
+            "rope",
+            move |a| kernels::rope(a[0].0, length, width, offset, base, false),
+            move |_, _, grad| one(like(grad, &[grad], |a| kernels::rope(a[0], length, width, offset, base, true))),
+        );
+        wrap(self.0.contiguous()?.apply_op1(op))
+    }
+
+    fn swiglu(&self, up: &Self) -> Result<Self> {
+        let op = Fused::new(
+            "swiglu",
+            |a| kernels::swiglu(a[0].0, a[1].0),
+            |args, _, grad| {
+                let [by_gate, by_up] =
+                    with_values(&[&args[0], &args[1], grad], |a| kernels::swiglu_grad(a[0], a[1], a[2]))?;
+                let tensor = |v| candle_core::Tensor::from_vec(v, grad.dims(), &Device::Cpu);
+                Ok([Some(tensor(by_gate)?), Some(tensor(by_up)?), None])
+            },
+        );
+        wrap(self.0.contiguous()?.apply_op2(&up.0.contiguous()?, op))
+    }
+
+    fn attention(q: &Self, k: &Self, v: &Self, scope: &Scope, scale: f32) -> Result<Self> {
+        let (rows, heads, queries, width) = q.0.dims4()?;
+        let (_, kv_heads, keys, _) = k.0.dims4()?;
+        let fits = k.0.dims() == v.0.dims() && k.0.dims() == [rows, kv_heads, keys, width];
+        if !fits || !heads.is_multiple_of(kv_heads) || keys < queries && scope.causal || scope.lengths.len() != rows {
+            let (q, k, v) = (q.0.dims(), k.0.dims(), v.0.dims());
+            return Err(BackendError::Library(format!("attention of queries {q:?}, keys {k:?}, values {v:?}")));
+        }
+        let shape = attention::Shape { rows, heads, kv_heads, queries, keys, width, scale, scope: scope.clone() };
+        let again = shape.clone();
+        let op = Fused::new(
+            "attention",
+            move |a| attention::attention(a[0].0, a[1].0, a[2].0, &shape),
+            move |args, _, grad| {
+                let [q, k, v] = args else { return Err(arity("attention")) };
+                let [by_q, by_k, by_v] =
+                    with_values(&[q, k, v, grad], |a| attention::attention_grad(a[0], a[1], a[2], a[3], &again))?;
+                let tensor = |v, t: &candle_core::Tensor| candle_core::Tensor::from_vec(v, t.dims(), &Device::Cpu);
+                Ok([Some(tensor(by_q, q)?), Some(tensor(by_k, k)?), Some(tensor(by_v, v)?)])
+            },
+        );
+        wrap(q.0.contiguous()?.apply_op3(&k.0.contiguous()?, &v.0.contiguous()?, op))
+    }
+
+    fn cross_entropy(&self, matrix: &Self, targets: &[u32]) -> Result<Self> {
+        let ((rows, width), (entries, inner)) = (self.0.dims2()?, matrix.0.dims2()?);
+        if matrix.0.track_op() {
+            return Err(BackendError::Library("a vocabulary's matrix gets no gradient here".into()));
+        }
+        if inner != width || targets.len() != rows || targets.iter().any(|t| *t as usize >= entries) {
+            let (x, w, n) = (self.0.dims(), matrix.0.dims(), targets.len());
+            return Err(BackendError::Library(format!("cross-entropy of rows {x:?}, matrix {w:?}, {n} targets")));
+        }
+        let wants_grads = self.0.track_op();
+        // The gradient is at hand while the logits are: it is kept for when it is asked for.
+        let kept = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (keep, targets) = (kept.clone(), targets.to_vec());
+        let op = Fused::new(
+            "cross-entropy",
+            move |a| {
+                let found = cross_entropy(a[0].0, a[1].0, width, &targets, wants_grads);
+                *keep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = found.grads;
+                found.losses
+            },
+            move |args, _, grad| {
+                let mut unit = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut by_row = std::mem::take(&mut *unit);
+                with_values(&[grad], |a| {
+                    by_row.chunks_exact_mut(width).zip(a[0]).for_each(|(row, g)| row.iter_mut().for_each(|v| *v *= g));
+                })?;
+                one(candle_core::Tensor::from_vec(by_row, args[0].dims(), &Device::Cpu))
+            },
+        );
+        let op = Shaped { shape: vec![rows], op };
+        wrap(self.0.contiguous()?.apply_op2(&matrix.0.contiguous()?, op))
     }
 
     fn depthwise(&self, weight: &Self, window: Window) -> Result<Self> {

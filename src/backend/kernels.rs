@@ -301,6 +301,94 @@ pub fn layer_norm_weight_grads(x: &[f32], c: usize, grad: &[f32], eps: f32) -> (
     (weight, bias)
 }
 
+/// Root-mean-square norm over the last axis of `c`. Zhang and Sennrich, 2019.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let c = weight.len();
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(c).with_min_len(32).zip(x.par_chunks(c)).for_each(|(out, x)| {
+        let scale = inverse_root(x, eps);
+        for i in 0..c {
+            out[i] = x[i] * scale * weight[i];
+        }
+    });
+    out
+}
+
+/// Gradient of [`rms_norm`] by x.
+pub fn rms_norm_grad(x: &[f32], weight: &[f32], grad: &[f32], eps: f32) -> Vec<f32> {
+    let c = weight.len();
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(c).with_min_len(32).zip(x.par_chunks(c)).zip(grad.par_chunks(c)).for_each(|((out, x), g)| {
+        let scale = inverse_root(x, eps);
+        let dot: f32 = (0..c).map(|i| g[i] * weight[i] * x[i]).sum();
+        let along = dot * scale * scale / c as f32;
+        for i in 0..c {
+            out[i] = scale * (g[i] * weight[i] - x[i] * along);
+        }
+    });
+    out
+}
+
+/// Gradient of [`rms_norm`] by its weight `[c]`; summed over the rows in their order.
+pub fn rms_norm_weight_grad(x: &[f32], c: usize, grad: &[f32], eps: f32) -> Vec<f32> {
+    let mut weight = vec![0.0; c];
+    for (x, g) in x.chunks_exact(c).zip(grad.chunks_exact(c)) {
+        let scale = inverse_root(x, eps);
+        for i in 0..c {
+            weight[i] += g[i] * x[i] * scale;
+        }
+    }
+    weight
+}
+
+fn inverse_root(x: &[f32], eps: f32) -> f32 {
+    1.0 / (x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32 + eps).sqrt()
+}
+
+/// Rotary position embedding of x [.., length, width], whose first row is at `offset`. Su et al., 2021, in the form of
+/// Hugging Face's Llama: component i of a head's first half turns with component i of its second, by
+/// `position / base^(2 i / width)`. Backward, the other way round, is its gradient.
+pub fn rope(x: &[f32], length: usize, width: usize, offset: usize, base: f32, backward: bool) -> Vec<f32> {
+    let half = width / 2;
+    let turns: Vec<(f32, f32)> = (0..length)
+        .flat_map(|position| {
+            (0..half).map(move |i| {
+                let frequency = 1.0 / base.powf(2.0 * i as f32 / width as f32);
+                let (sin, cos) = ((offset + position) as f32 * frequency).sin_cos();
+                (if backward { -sin } else { sin }, cos)
+            })
+        })
+        .collect();
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut((length * width).max(1)).zip(x.par_chunks((length * width).max(1))).for_each(|(out, x)| {
+        let rows = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
+        for ((out, x), turns) in rows.zip(turns.chunks_exact(half)) {
+            for (i, (sin, cos)) in turns.iter().enumerate() {
+                out[i] = x[i] * cos - x[half + i] * sin;
+                out[half + i] = x[half + i] * cos + x[i] * sin;
+            }
+        }
+    });
+    out
+}
+
+/// `silu(gate) * up`: the gated unit of Llama's feed-forward blocks. Shazeer, 2020.
+pub fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; gate.len()];
+    let parts = out.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).zip(up.par_chunks(PIECE));
+    parts.for_each(|((out, gate), up)| simd::swiglu(out, gate, up));
+    out
+}
+
+/// Gradients of [`swiglu`] by gate and up.
+pub fn swiglu_grad(gate: &[f32], up: &[f32], grad: &[f32]) -> [Vec<f32>; 2] {
+    let (mut by_gate, mut by_up) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+    let parts = by_gate.par_chunks_mut(PIECE).zip(by_up.par_chunks_mut(PIECE));
+    let parts = parts.zip(gate.par_chunks(PIECE)).zip(up.par_chunks(PIECE)).zip(grad.par_chunks(PIECE));
+    parts.for_each(|((((by_gate, by_up), gate), up), g)| simd::swiglu_grad(by_gate, by_up, gate, up, g));
+    [by_gate, by_up]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +436,13 @@ mod tests {
         check_grad(&b, &g, &|b| layer_norm(&x, &w, b, 1e-5), &by_bias);
         check_grad(&x, &g, &|x| softmax(x, 5), &softmax_grad(&softmax(&x, 5), &g, 5));
         check_grad(&x, &g, &gelu, &gelu_grad(&x, &g));
+        check_grad(&x, &g, &|x| rms_norm(x, &w, 1e-5), &rms_norm_grad(&x, &w, &g, 1e-5));
+        check_grad(&w, &g, &|w| rms_norm(&x, w, 1e-5), &rms_norm_weight_grad(&x, 5, &g, 1e-5));
+        check_grad(&x, &g, &|x| rope(x, 9, 4, 2, 100.0, false), &rope(&g, 9, 4, 2, 100.0, true));
+        let up = random(x.len(), "u");
+        let [by_gate, by_up] = swiglu_grad(&x, &up, &g);
+        check_grad(&x, &g, &|x| swiglu(x, &up), &by_gate);
+        check_grad(&up, &g, &|up| swiglu(&x, up), &by_up);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! that a trainable parameter passes through has a gradient: [`Tensor::value_and_grad`] refuses a
 //! parameter that got none, so a silently lost one cannot pass for training.
 
+pub mod attention;
 mod candle;
+pub mod cross_entropy;
 pub mod gemm;
 pub mod kernels;
 pub mod rng;
@@ -13,6 +15,7 @@ mod simd;
 
 use std::collections::BTreeMap;
 
+pub use attention::Scope;
 pub use candle::CandleTensor;
 pub use kernels::Window;
 
@@ -101,6 +104,18 @@ pub trait Tensor: Clone + Sized + 'static {
     /// Layer norm over the last axis; weight and bias are of its length.
     fn layer_norm(&self, weight: &Self, bias: &Self, eps: f32) -> Result<Self>;
 
+    /// Root-mean-square norm over the last axis; the weight is of its length.
+    fn rms_norm(&self, weight: &Self, eps: f32) -> Result<Self>;
+    /// Rotary position embedding of [.., length, width], whose first row is at `offset`: see [`kernels::rope`].
+    fn rope(&self, offset: usize, base: f32) -> Result<Self>;
+    /// `silu(self) * up`, both of one shape.
+    fn swiglu(&self, up: &Self) -> Result<Self>;
+    /// Attention: q [n, heads, queries, d], k and v [n, kv heads, keys, d] -> as q; groups of heads share a head of keys.
+    fn attention(q: &Self, k: &Self, v: &Self, scope: &Scope, scale: f32) -> Result<Self>;
+    /// The negative log-probability of each row's target: rows `[n, d]`, matrix `[vocabulary, d]`, targets `[n]` -> `[n]`. No
+    /// gradient by the matrix: one that is trained is an error.
+    fn cross_entropy(&self, matrix: &Self, targets: &[u32]) -> Result<Self>;
+
     /// Depth-wise convolution: x [n, h, w, c], weight [k, k, c] -> [n, out_h, out_w, c].
     fn depthwise(&self, weight: &Self, window: Window) -> Result<Self>;
     /// Patches of x [n, h, w, c] -> [n * out_h * out_w, k * k * c]; no gradient, and an
@@ -155,12 +170,6 @@ pub trait Tensor: Clone + Sized + 'static {
     fn normalize(&self) -> Result<Self> {
         let last = self.shape().len() - 1;
         self.div(&self.mul(self)?.sum(last)?.affine(1.0, 1e-12)?.sqrt()?)
-    }
-
-    /// Attention: q, k, v [n, heads, length, d], mask [n, 1, 1, length] added to the scores.
-    fn attention(q: &Self, k: &Self, v: &Self, mask: &Self, scale: f64) -> Result<Self> {
-        let scores = q.affine(scale, 0.0)?.matmul(&k.swap_axes(2, 3)?)?.add(mask)?;
-        scores.softmax()?.matmul(v)
     }
 
     /// One value of a scalar.

@@ -163,6 +163,40 @@ multiversion! {
     }
 }
 
+multiversion! {
+    /// `sum = a . b`, in 64 chains that are added in one order.
+    pub(super) fn dot(sum: &mut f32, a: &[f32], b: &[f32]) {
+        let mut chains = [0.0f32; 64];
+        let (a, b) = (a.chunks(64), b.chunks(64));
+        for (a, b) in a.zip(b) {
+            for ((chain, a), b) in chains.iter_mut().zip(a).zip(b) {
+                *chain = a.mul_add(*b, *chain);
+            }
+        }
+        *sum = chains.iter().sum();
+    }
+}
+
+multiversion! {
+    /// `silu(gate) * up`.
+    pub(super) fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
+        for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
+            *o = g / (1.0 + exp(-g)) * u;
+        }
+    }
+}
+
+multiversion! {
+    /// The derivatives of [`swiglu`] times a gradient.
+    pub(super) fn swiglu_grad(by_gate: &mut [f32], by_up: &mut [f32], gate: &[f32], up: &[f32], grad: &[f32]) {
+        for ((((by_gate, by_up), gate), up), g) in by_gate.iter_mut().zip(by_up).zip(gate).zip(up).zip(grad) {
+            let open = 1.0 / (1.0 + exp(-gate));
+            *by_gate = g * up * open * (1.0 + gate * (1.0 - open));
+            *by_up = g * gate * open;
+        }
+    }
+}
+
 /// e to the x to about two units in the last place: the polynomial of Cephes' `expf` (Moshier, 1989), without
 /// a branch, so that it is computed in vectors and the same on every system's library.
 #[inline(always)]

@@ -122,6 +122,25 @@ impl Args {
     }
 }
 
+/// Makes targets for a command that then uses them: says what runs, and nothing where nothing does.
+pub(super) fn quietly(global: &Global, targets: &[String], output: &Output) -> Result<u8, EngineError> {
+    let args = Args {
+        targets: targets.to_vec(),
+        exclude: Vec::new(),
+        jobs: None,
+        dry_run: false,
+        until: None,
+        keep_going: false,
+        force: None,
+        explain: false,
+        no_cache: false,
+        check: false,
+        progress: Progress::Auto,
+        output: Shown::Failed,
+    };
+    run(global, &args, &Output { json: false, quiet: true, verbose: output.verbose })
+}
+
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let begin = Instant::now();
     if let Some(question) = args.question(global, output)?

@@ -12,6 +12,7 @@ mod init;
 mod log;
 mod lsp;
 mod output;
+mod run;
 mod schema;
 mod status;
 mod trace;
@@ -69,6 +70,7 @@ enum Command {
     Graph(graph::Args),
     Log(log::Args),
     Trace(trace::Args),
+    Run(run::Args),
     Check(check::Args),
     Fmt(fmt::Args),
     Schema(schema::Args),
@@ -116,6 +118,7 @@ pub fn run() -> u8 {
         Command::Graph(command) => graph::run(&args.global, &command, &output),
         Command::Log(command) => log::run(&args.global, &command, &output),
         Command::Trace(command) => trace::run(&args.global, &command, &output),
+        Command::Run(command) => run::run(&args.global, &command, &output),
         Command::Check(command) => check::run(&args.global, &command, &output),
         Command::Fmt(command) => fmt::run(&args.global, &command, &output),
         Command::Schema(command) => schema::run(&command, &output),

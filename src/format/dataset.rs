@@ -1,8 +1,8 @@
 //! The dataset artifact: a Hugging Face dataset directory of Parquet files.
 //!
 //! One file a split, `data/SPLIT-00000-of-00001.parquet`. Columns: `id`, `image` (a struct of `bytes` and
-//! `path`: the `Image` feature of the `datasets` library), `caption`, `captions`, `tags`, `group`, and the
-//! declared text columns. The features are in the file's `huggingface` metadata, as that library writes them.
+//! `path`: the `Image` feature of the `datasets` library), `caption`, `captions`, `tags` (where there are captions), `group`,
+//! and the declared text columns. The features are in the file's `huggingface` metadata, as that library writes them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -151,14 +151,19 @@ pub fn write_split(dir: &Path, split: &str, rows: &[Row]) -> Result<(), Failure>
     if with_pictures {
         fields.push(("image".into(), pictures(rows)));
     }
-    fields.push(("caption".into(), text(&|r| &r.caption)));
-    fields.push(("captions".into(), list(&|r| &r.captions)));
-    fields.push(("tags".into(), list(&|r| &r.tags)));
+    // Texts of a language model have none.
+    let with_captions = rows.iter().any(|r| !r.caption.is_empty());
+    if with_captions {
+        fields.push(("caption".into(), text(&|r| &r.caption)));
+        fields.push(("captions".into(), list(&|r| &r.captions)));
+        fields.push(("tags".into(), list(&|r| &r.tags)));
+    }
     fields.push(("group".into(), text(&|r| &r.group)));
     for name in &columns {
         fields.push((name.clone(), text(&|r| r.columns.get(name).map_or("", String::as_str))));
     }
-    let features = serde_json::json!({"info": {"features": features(with_pictures, &columns)}}).to_string();
+    let features =
+        serde_json::json!({"info": {"features": features(with_pictures, with_captions, &columns)}}).to_string();
     let schema =
         Schema::new(fields.iter().map(|(n, a)| Field::new(n, a.data_type().clone(), true)).collect::<Vec<_>>());
     // In the Arrow schema too: where a file has one, pyarrow (so `datasets`) reads its metadata and not the file's.
@@ -190,15 +195,18 @@ fn pictures(rows: &[Row]) -> ArrayRef {
     Arc::new(StructArray::new(fields, vec![Arc::new(bytes.finish()), Arc::new(paths)], None))
 }
 
-fn features(with_pictures: bool, columns: &[String]) -> serde_json::Value {
+fn features(with_pictures: bool, with_captions: bool, columns: &[String]) -> serde_json::Value {
     let text = serde_json::json!({"dtype": "string", "_type": "Value"});
     let list = serde_json::json!({"feature": text, "_type": "Sequence"});
     let mut all = serde_json::Map::new();
-    for name in ["id", "caption", "group"].into_iter().chain(columns.iter().map(String::as_str)) {
+    for name in ["id", "group"].into_iter().chain(columns.iter().map(String::as_str)) {
         all.insert(name.into(), text.clone());
     }
-    all.insert("captions".into(), list.clone());
-    all.insert("tags".into(), list);
+    if with_captions {
+        all.insert("caption".into(), text);
+        all.insert("captions".into(), list.clone());
+        all.insert("tags".into(), list);
+    }
     if with_pictures {
         all.insert("image".into(), serde_json::json!({"_type": "Image"}));
     }

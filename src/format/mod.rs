@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod compare;
 pub mod dataset;
+pub mod gguf;
 pub mod image;
 pub mod pickle;
 pub mod template;

@@ -1,4 +1,4 @@
-//! The small language that turns a record's fields into a row: `{field}`, `{a.b}`, `{field|filter}`.
+//! The small language that turns a record's fields into a row: `{field}`, `{a.b}`, `{list.0}`, `{field|filter}`.
 //!
 //! | filter | does |
 //! |---|---|
@@ -123,7 +123,9 @@ fn apply(text: String, filters: &[Filter]) -> String {
 }
 
 fn lookup<'a>(record: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(record, |value, name| value.get(name)).filter(|v| !v.is_null())
+    // An item of a list goes by its number, from 0.
+    let step = |value: &'a Value, name: &str| value.get(name).or_else(|| value.get(name.parse::<usize>().ok()?));
+    path.split('.').try_fold(record, step).filter(|v| !v.is_null())
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -147,6 +149,7 @@ mod tests {
         assert_eq!(text("a/{unified|without:-FE0F|lower}.png").as_deref(), Some("a/1f468.png"));
         assert_eq!(text("{l.label|lower|before::|swap:man=person}").as_deref(), Some("person"));
         assert_eq!(text("{missing}"), None);
+        assert_eq!(text("{short.1}").as_deref(), Some("b"));
         assert_eq!(Template::new("{short|words}").expect("reads").texts(&record), ["man a", "b"]);
         assert_eq!(Template::new("{a|nope}"), Err(TemplateError::Filter("nope".into())));
     }

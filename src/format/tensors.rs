@@ -1,7 +1,7 @@
 //! safetensors files, read whole as 32-bit floats and written sorted by name.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -76,6 +76,29 @@ pub fn read(path: &Path) -> Result<Arrays, Failure> {
         arrays.insert(name, Array { shape: view.shape().to_vec(), values });
     }
     Ok(arrays)
+}
+
+/// The files that a model directory's weights are in: one, or those its index names, in their order.
+pub fn shards(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let index = dir.join("model.safetensors.index.json");
+    if !index.exists() {
+        return Ok(vec![dir.join("model.safetensors")]);
+    }
+    let bad = |why: String| Failure::target(format!("{} is no index of shards: {why}", index.display()));
+    let read: serde_json::Value = serde_json::from_str(&fs::read_text(&index)?).map_err(|e| bad(e.to_string()))?;
+    let map = read["weight_map"].as_object().ok_or_else(|| bad("it has no `weight_map`".into()))?;
+    let names: BTreeSet<&str> = map.values().filter_map(serde_json::Value::as_str).collect();
+    for name in &names {
+        if !dir.join(name).exists() {
+            let lost = map.values().filter(|file| file.as_str() == Some(*name)).count();
+            return Err(Failure::target(format!(
+                "the shard {} is missing, with {lost} tensors",
+                dir.join(name).display()
+            ))
+            .help("copy or download the model again, with all files that model.safetensors.index.json names"));
+        }
+    }
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }
 
 /// Writes a file, sorted by name: the same arrays give the same bytes.

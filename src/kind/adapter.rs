@@ -1,13 +1,16 @@
-//! `adapter`: low-rank updates (LoRA, Hu et al., 2021) of a picture-text model's towers.
+//! `adapter`: low-rank updates (LoRA, Hu et al., 2021) of a picture-text model's towers, or of a language model.
+//!
+//! Of a language model the steps are done by [`training`], and this only writes what they ended with.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::features::decode_all;
-use super::model::{TRAIN_FIELDS, Train, Trainer};
-use super::{ActionCx, How, Kind, Needs, Pool, Run};
+use super::model::{Train, Trainer};
+use super::{ActionCx, How, Kind, Needs, Part, Pool, Run, training};
 use crate::backend::rng::Rng;
 use crate::backend::{CandleTensor, Params, Tensor};
 use crate::failure::Failure;
@@ -21,29 +24,71 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, concepts, info_nce};
-use crate::train::peft;
+use crate::train::{mlx_lm, peft};
 use crate::util::fs;
 
 /// The kind.
 #[derive(Debug)]
 pub struct Adapter;
 
-static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in PEFT's layout.").children(&[
-    Schema::new("base", "The model that is adapted.").arg("model", Type::NamedLabel).required(),
-    Schema::new("method", "How.").arg("name", Type::Choice(&["lora"])).required().flat().props(&[
-        Prop::new("rank", Type::Int(1, 1024), "of the updates").default(Default::Int(8)),
-        Prop::new("alpha", Type::FloatAbove(0.0, 1e6), "the updates count alpha / rank").default(Default::Float(16.0)),
-        Prop::new("dropout", Type::Float(0.0, 0.95), "on the updates' input").default(Default::Float(0.05)),
-    ]),
-    Schema::new("target-modules", "Globs over the names of the base's matrices.")
-        .many_args("globs", Type::Text)
-        .required(),
-    Schema::new("heads", "Whether the projection heads go on training, and their dropout.").props(&[
-        Prop::new("train", Type::Bool, "they do").default(Default::Bool(true)),
-        Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
-    ]),
-    Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS).required(),
-]);
+static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in PEFT's layout and in mlx-lm's.")
+    .children(&[
+        Schema::new("base", "The model that is adapted.").arg("model", Type::NamedLabel).required(),
+        Schema::new("method", "How.")
+            .arg("name", Type::Choice(training::METHODS))
+            .required()
+            .flat()
+            .props(training::METHOD_PROPS),
+        Schema::new("target-modules", "Names of the base's matrices, or globs over them.")
+            .many_args("globs", Type::Text)
+            .required(),
+        Schema::new("heads", "Picture-text: whether the projection heads go on training, and their dropout.").props(&[
+            Prop::new("train", Type::Bool, "they do").default(Default::Bool(true)),
+            Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
+        ]),
+        Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS).required(),
+    ]);
+
+const TRAIN_FIELDS: &[Schema] = &[
+    Schema::new("loss", "`info-nce` of a picture-text model, `next-token` of a language model.")
+        .arg("name", Type::Choice(&["info-nce", "next-token"]))
+        .default(Default::Text("info-nce")),
+    Schema::new("epochs", "info-nce: passes over the concepts; 60 where it is not said.")
+        .arg("count", Type::Int(1, 10_000)),
+    Schema::new("steps", "next-token: steps.").arg("count", Type::Int(1, 100_000_000)),
+    Schema::new("batch", "Concepts or records a step.").arg("count", Type::Int(1, 65_536)).default(Default::Int(8)),
+    Schema::new("micro-batch", "next-token: records computed at once; the gradient is the batch's all the same.")
+        .arg("count", Type::Int(1, 65_536)),
+    Schema::new("max-length", "next-token: tokens of a record at most; 512 where it is not said.")
+        .arg("tokens", Type::Int(2, 1 << 20)),
+    Schema::new("learning-rate", "Its peak.").arg("rate", Type::FloatAbove(0.0, 1e30)).default(Default::Float(1e-4)),
+    Schema::new(
+        "schedule",
+        "next-token: how the rate goes after the warm-up; `constant` where it is not said. info-nce: half a cosine.",
+    )
+    .arg("name", Type::Choice(training::SCHEDULES)),
+    Schema::new("warmup", "Steps until the peak.").arg("steps", Type::Int(0, 1_000_000)).default(Default::Int(10)),
+    Schema::new("weight-decay", "Of matrices.").arg("decay", Type::Float(0.0, 10.0)).default(Default::Float(0.01)),
+    Schema::new("gradient-clip", "Largest norm of the gradient.")
+        .arg("norm", Type::FloatAbove(0.0, f64::INFINITY))
+        .default(Default::Float(1.0)),
+    Schema::new(
+        "evaluate-every",
+        "next-token: steps between two losses on the split `validation`; 50 where it is not said.",
+    )
+    .arg("steps", Type::Int(0, i64::MAX)),
+    Schema::new("checkpoint-every", "next-token: steps that are kept together; 250 where it is not said.")
+        .arg("steps", Type::Int(1, i64::MAX)),
+    Schema::new("patience", "Epochs or evaluations without a better validation loss before it stops; 0 never.")
+        .arg("count", Type::Int(0, 10_000))
+        .default(Default::Int(0)),
+    Schema::new(
+        "views",
+        "info-nce: views of each picture, 1 plain, 2 also flipped, more changed at random; 6 where it is not said.",
+    )
+    .arg("count", Type::Int(1, 64)),
+    Schema::new("seed", "Of everything random.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
+];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,14 +97,102 @@ struct Fields {
     method: Method,
     target_modules: Vec<String>,
     heads: Option<Heads>,
-    train: Train,
+    train: TrainFields,
 }
 
-#[derive(Deserialize)]
-struct Method {
-    rank: usize,
-    alpha: f64,
-    dropout: f64,
+/// The declared training: fields of one loss are none under the other.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct TrainFields {
+    data: String,
+    loss: String,
+    epochs: Option<u64>,
+    steps: Option<u64>,
+    batch: usize,
+    micro_batch: Option<usize>,
+    max_length: Option<usize>,
+    learning_rate: f64,
+    schedule: Option<String>,
+    warmup: u64,
+    weight_decay: f64,
+    gradient_clip: f64,
+    evaluate_every: Option<u64>,
+    checkpoint_every: Option<u64>,
+    patience: u64,
+    views: Option<usize>,
+    seed: u64,
+}
+
+impl TrainFields {
+    fn is_language(&self) -> bool {
+        self.loss == "next-token"
+    }
+
+    /// As a contrastive training.
+    fn contrastive(&self) -> Train {
+        Train {
+            data: self.data.clone(),
+            epochs: self.epochs.unwrap_or(60),
+            batch: self.batch,
+            learning_rate: self.learning_rate,
+            warmup: self.warmup,
+            weight_decay: self.weight_decay,
+            gradient_clip: self.gradient_clip,
+            patience: self.patience,
+            views: self.views.unwrap_or(6),
+            seed: self.seed,
+        }
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps.unwrap_or(1)
+    }
+
+    /// The training that an adapter of a language model stands on.
+    fn part(&self, decl: &Decl, base: &str) -> Part {
+        let schedule = self.schedule.as_deref().unwrap_or("constant");
+        let mut hyper = BTreeMap::from([
+            ("batch", json!(self.batch)),
+            ("max-length", json!(self.max_length.unwrap_or(512))),
+            ("learning-rate", json!(self.learning_rate)),
+            ("schedule", json!(schedule)),
+            ("warmup", json!(self.warmup)),
+            ("weight-decay", json!(self.weight_decay)),
+            ("gradient-clip", json!(self.gradient_clip)),
+            ("evaluate-every", json!(self.evaluate_every.unwrap_or(50))),
+            ("patience", json!(self.patience)),
+            ("seed", json!(self.seed)),
+        ]);
+        hyper.extend(self.micro_batch.map(|count| ("micro-batch", json!(count))));
+        // A schedule that does not depend on the end: a longer training begins with the shorter one.
+        if schedule != "constant" {
+            hyper.insert("total", json!(self.steps()));
+        }
+        let every = self.checkpoint_every.unwrap_or(250);
+        let fields = training::fields(decl, base, &self.data, self.steps(), every, hyper);
+        Part { name: training::part_name(self.steps()), kind: "training", fields }
+    }
+}
+
+/// How a model is adapted.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Method {
+    /// `lora` or `rslora`.
+    pub name: String,
+    /// Of the updates.
+    pub rank: usize,
+    /// What the updates count by.
+    pub alpha: f64,
+    /// On the updates' input.
+    pub dropout: f64,
+}
+
+impl Method {
+    /// What the updates are multiplied by: alpha / rank; rank-stabilised (Kalajdzievski, 2023), alpha / sqrt(rank).
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.name == "rslora" { rank.sqrt() } else { rank }
+    }
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -74,9 +207,9 @@ impl Kind for Adapter {
     }
 
     /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: texts of two tags at most, pooled
-    /// blocks, AdamW's steps in 32 bits.
+    /// blocks, AdamW's steps in 32 bits. 4: attention in one kernel; `use_rslora` is written.
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -86,14 +219,51 @@ impl Kind for Adapter {
                 problems.at(&format!("target-modules.{i}"), error.to_string(), "this glob", "");
             }
         }
+        let train = &fields.train;
+        let (pictures, language) = (
+            [("epochs", train.epochs.is_some()), ("views", train.views.is_some())],
+            [
+                ("steps", train.steps.is_some()),
+                ("micro-batch", train.micro_batch.is_some()),
+                ("max-length", train.max_length.is_some()),
+                ("schedule", train.schedule.is_some()),
+                ("evaluate-every", train.evaluate_every.is_some()),
+                ("checkpoint-every", train.checkpoint_every.is_some()),
+            ],
+        );
+        let others: &[(&str, bool)] = if train.is_language() { &pictures } else { &language };
+        for (name, _) in others.iter().filter(|(_, given)| *given) {
+            let message = format!("`{name}` means nothing to the loss `{}`", train.loss);
+            problems.at(&format!("train.{name}"), message, "given here", "leave it out, or name the other `loss`");
+        }
+        if train.is_language() && train.steps.is_none() {
+            problems.at(
+                "train",
+                "a training with the loss `next-token` needs `steps`",
+                "trained here",
+                "add steps 1000",
+            );
+        }
+        if !train.is_language() && train.batch < 2 {
+            problems.at("train.batch", "a concept alone has nothing to be told from", "this batch", "write 2 or more");
+        }
+        if train.is_language() && fields.heads.is_some() {
+            problems.at("heads", "a language model has no projection heads", "these", "leave them out");
+        }
+    }
+
+    fn parts(&self, decl: &Decl) -> Vec<Part> {
+        let fields: Fields = decl.read();
+        if fields.train.is_language() { vec![fields.train.part(decl, &fields.base)] } else { Vec::new() }
     }
 
     fn alongside(&self, decl: &Decl) -> Vec<String> {
         vec![decl.read::<Fields>().base]
     }
 
-    fn needs(&self, _decl: &Decl) -> Needs {
-        Needs { pool: Pool::Machine, ..Needs::default() }
+    fn needs(&self, decl: &Decl) -> Needs {
+        let is_language = decl.read::<Fields>().train.is_language();
+        Needs { pool: if is_language { Pool::Cpu } else { Pool::Machine }, ..Needs::default() }
     }
 
     fn how(&self) -> How<'_> {
@@ -104,7 +274,10 @@ impl Kind for Adapter {
 impl Run for Adapter {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
-        let train = &fields.train;
+        if fields.train.is_language() {
+            return conclude(cx, &fields);
+        }
+        let train = &fields.train.contrastive();
         let heads = fields.heads.unwrap_or(Heads { train: true, dropout: 0.5 });
         let checkpoint = Checkpoint::open(cx.input(&fields.base), None)?;
         let Config::DualEncoder { text: text_config, .. } = checkpoint.config.clone() else {
@@ -137,7 +310,7 @@ impl Run for Adapter {
             let array = &checkpoint.arrays[name];
             params.insert(name.clone(), CandleTensor::from_f32(array.floats(), &array.shape)?);
         }
-        let scale = fields.method.alpha / fields.method.rank as f64;
+        let scale = fields.method.scale();
         let mut trainer = Trainer::new(train, learn.len());
         let mut rng = Rng::new(train.seed, "adapter batches");
         while !trainer.done() {
@@ -182,6 +355,52 @@ impl Run for Adapter {
         write(cx, &fields, &modules, &whole, &params, &checkpoint.arrays)?;
         trainer.write_curves(cx.out())
     }
+}
+
+/// Writes what the training of a language model ended with: the best by validation, else the last.
+fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
+    let (progress, arrays) = training::read(cx.part(&training::part_name(fields.train.steps())))?;
+    let prefix = if progress.best.is_some() { "best." } else { "param." };
+    let kept = arrays.into_iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array)));
+    let arrays: Arrays = kept.collect();
+    let modules: Vec<String> =
+        arrays.keys().filter_map(|name| name.strip_suffix(".lora_A.weight")).map(str::to_owned).collect();
+    let settings = peft::Settings {
+        base: &fields.base,
+        task: Some("CAUSAL_LM"),
+        rank: fields.method.rank,
+        alpha: fields.method.alpha,
+        rank_stabilised: fields.method.name == "rslora",
+        dropout: fields.method.dropout,
+        targets: &modules,
+        convolutions: &[],
+        whole: &[],
+    };
+    peft::write(cx.out(), &settings, &arrays)?;
+    mlx_lm::write(&cx.out().join("mlx"), &settings, fields.method.scale(), &arrays)?;
+    let curve = |points: &mut dyn Iterator<Item = (u64, f64)>| points.collect::<Vec<_>>();
+    let curves = json!({
+        "version": 1,
+        "train": curve(&mut progress.steps.iter().map(|(step, loss, ..)| (*step, *loss))),
+        "validation": progress.validation,
+        "learning_rate": curve(&mut progress.steps.iter().map(|(step, _, rate, _)| (*step, *rate))),
+        "gradient_norm": curve(&mut progress.steps.iter().map(|(step, .., norm)| (*step, *norm))),
+        "tokens": progress.tokens, "steps": progress.step, "best": progress.best,
+    });
+    fs::write(&cx.out().join("training.json"), curves.to_string().as_bytes())?;
+    let best = progress.best.map_or_else(
+        || format!("the last of {} steps", progress.step),
+        |(loss, step)| format!("step {step} of {}, whose validation loss {loss:.4} is the least", progress.step),
+    );
+    let card = format!(
+        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\nLoRA of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
+        base = fields.base,
+        label = cx.decl.label,
+        rank = fields.method.rank,
+        n = modules.len(),
+        data = fields.train.data,
+    );
+    Ok(fs::write(&cx.out().join("README.md"), card.as_bytes())?)
 }
 
 /// The label, any of its names, or the label with two of its tags. Never with all: the texts of a batch are padded
@@ -229,25 +448,31 @@ fn validation(
     Ok(info_nce(&v, &t, &of, &of, model.weights.get("logit_scale")?)?.scalar()?)
 }
 
-/// The matrices that the globs mean.
-fn targets(arrays: &Arrays, globs: &[String]) -> Result<Vec<String>, Failure> {
+/// The matrices that the globs mean; a name without dots means all that end with it, as in PEFT.
+pub fn targets(arrays: &Arrays, globs: &[String]) -> Result<Vec<String>, Failure> {
+    const NOT_ADAPTED: &[&str] = &["embed", "lm_head", "_projection.", "_fc", "pooler"];
     let matrices: Vec<&str> = arrays
         .iter()
         .filter(|(_, a)| matches!(a.shape[..], [_, _] | [_, _, 1, 1]))
         .filter_map(|(n, _)| n.strip_suffix(".weight"))
-        .filter(|n| {
-            !n.contains("embeddings") && !n.contains("_projection.") && !n.contains("_fc") && !n.contains("pooler")
-        })
+        .filter(|n| !NOT_ADAPTED.iter().any(|part| n.contains(part)))
         .collect();
     let mut found = BTreeSet::new();
     for pattern in globs {
-        let matcher = glob::compile(pattern).map_err(|e| Failure::user(e.to_string()))?;
         let before = found.len();
-        found.extend(matrices.iter().filter(|n| matcher.is_match(n)).map(|n| (*n).to_owned()));
+        if glob::is_glob(pattern) || pattern.contains('.') || pattern.contains('/') {
+            let matcher = glob::compile(pattern).map_err(|e| Failure::user(e.to_string()))?;
+            found.extend(matrices.iter().filter(|n| matcher.is_match(n)).map(|n| (*n).to_owned()));
+        } else {
+            let ends = |name: &str| name.rsplit('.').next() == Some(pattern);
+            found.extend(matrices.iter().filter(|n| ends(n)).map(|n| (*n).to_owned()));
+        }
         if found.len() == before {
+            let lasts: BTreeSet<&str> = matrices.iter().filter_map(|n| n.rsplit('.').next()).collect();
             let some: Vec<&str> = matrices.iter().step_by((matrices.len() / 4).max(1)).copied().collect();
+            let names = if lasts.len() <= 16 { lasts.into_iter().collect() } else { some.clone() };
             return Err(Failure::user(format!("`target-modules` \"{pattern}\" matches no matrix of the base"))
-                .help(format!("its matrices are called, for example: {}", some.join(", "))));
+                .help(format!("there are: {}; whole names such as {}", names.join(", "), some.join(", "))));
         }
     }
     Ok(found.into_iter().collect())
@@ -259,16 +484,22 @@ fn first_block(modules: &[String]) -> Option<usize> {
 }
 
 /// A as PEFT begins it (Kaiming-uniform with a = sqrt(5): +-1/sqrt(in)), B zero.
-fn begin(modules: &[String], arrays: &Arrays, rank: usize, seed: u64) -> Result<Params<CandleTensor>, Failure> {
+pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, rank: usize, seed: u64) -> Result<Params<T>, Failure> {
     let mut params = Params::new();
     for module in modules {
         let shape = &arrays[&format!("{module}.weight")].shape;
         let (out, inner) = (shape[0], shape[1]);
+        if rank > out.min(inner) {
+            return Err(Failure::user(format!(
+                "the rank {rank} is larger than `{module}`, a matrix of {out} x {inner}"
+            ))
+            .help(format!("a rank of {} changes it in every way there is; 4 to 64 are usual", out.min(inner))));
+        }
         let mut rng = Rng::new(seed, module);
         let bound = 1.0 / (inner as f32).sqrt();
         let a: Vec<f32> = (0..rank * inner).map(|_| rng.between(-bound, bound)).collect();
-        params.insert(format!("{module}.lora_A.weight"), CandleTensor::from_f32(&a, &[rank, inner])?);
-        params.insert(format!("{module}.lora_B.weight"), CandleTensor::from_f32(&vec![0.0; out * rank], &[out, rank])?);
+        params.insert(format!("{module}.lora_A.weight"), T::from_f32(&a, &[rank, inner])?);
+        params.insert(format!("{module}.lora_B.weight"), T::from_f32(&vec![0.0; out * rank], &[out, rank])?);
     }
     Ok(params)
 }
@@ -355,8 +586,10 @@ fn write(
     }
     let settings = peft::Settings {
         base: &fields.base,
+        task: None,
         rank: fields.method.rank,
         alpha: fields.method.alpha,
+        rank_stabilised: fields.method.name == "rslora",
         dropout: fields.method.dropout,
         targets: modules,
         convolutions: &convolutions,

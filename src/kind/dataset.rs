@@ -25,7 +25,7 @@ const TEMPLATE: Type = Type::Text;
 
 static SCHEMA: Schema = Schema::new(
     "dataset",
-    "Rows with captions and pictures from declared sources, split so that no group straddles train and test.",
+    "Rows of texts and pictures from declared sources, split so that no group straddles train and test.",
 )
 .children(&[
     Schema::new("source", "Where files come from; the download is kept by itself and shared by its digest.")
@@ -43,10 +43,19 @@ static SCHEMA: Schema = Schema::new(
             Prop::new(
                 "file",
                 Type::Text,
-                "a .json, .jsonl, .csv or .tsv file in it, or a glob: then each file is a record",
+                "a .json, .jsonl, .yml, .csv, .tsv or .parquet file in it, or a glob: then each file is a record",
             )
             .required(),
-            Prop::new("at", Type::Text, "in JSON, the field that holds the array"),
+            Prop::new(
+                "at",
+                Type::Text,
+                "in JSON and YAML, the field that holds the array; of a glob, each file is then a table",
+            ),
+            Prop::new(
+                "pattern",
+                Type::Text,
+                "in any text: each line that this regular expression matches is a record of its named groups",
+            ),
         ])
         .children(&[
             Schema::new("join", "Another table, by a key; its fields are then NAME.FIELD.")
@@ -67,12 +76,17 @@ static SCHEMA: Schema = Schema::new(
                 Type::Text,
                 "the source that holds it, if another",
             )]),
-            Schema::new("caption", "Template of the caption.").arg("template", TEMPLATE).required(),
+            Schema::new("caption", "Template of the caption; rows without one need a `column`.")
+                .arg("template", TEMPLATE),
             Schema::new("captions", "Templates of other captions; a list gives one each.")
                 .many_args("templates", TEMPLATE),
             Schema::new("tags", "Template of the tags; a list gives one each.").arg("template", TEMPLATE),
-            Schema::new("group", "Template of what never straddles splits.").arg("template", TEMPLATE),
-            Schema::new("column", "A text column of your own.")
+            Schema::new("group", "Template of what never straddles splits; without one, the caption or the first column.")
+                .arg("template", TEMPLATE),
+            Schema::new(
+                "column",
+                "A text column of your own. What a language model learns is called `prompt` and `completion`, `messages` or `text`.",
+            )
                 .arg("name", Type::Text)
                 .props(&[Prop::new("value", TEMPLATE, "its template").required()])
                 .many(),
@@ -125,11 +139,12 @@ struct Records {
     from: String,
     file: String,
     at: Option<String>,
+    pattern: Option<String>,
     join: Vec<Join>,
     skip: Vec<Vec<String>>,
     id: Option<String>,
     image: Option<Image>,
-    caption: String,
+    caption: Option<String>,
     captions: Option<Vec<String>>,
     tags: Option<String>,
     group: Option<String>,
@@ -196,6 +211,26 @@ impl Kind for Dataset {
                         help,
                     );
                 }
+            }
+            if let Some(pattern) = &records.pattern {
+                let named = regex::Regex::new(pattern).map(|regex| regex.capture_names().flatten().count());
+                let message = match named {
+                    Ok(1..) if records.at.is_none() => None,
+                    Ok(1..) => Some("`at` is of JSON and YAML, and `pattern` of lines: give one".to_owned()),
+                    Ok(0) => Some("the pattern has no named group such as (?<word>\\S+)".to_owned()),
+                    Err(error) => Some(error.to_string()),
+                };
+                if let Some(message) = message {
+                    problems.at(&format!("records.{i}.pattern"), message, "this pattern", "");
+                }
+            }
+            if records.caption.is_none() && records.column.is_empty() {
+                problems.at(
+                    &format!("records.{i}"),
+                    "these records give rows without any text",
+                    "here",
+                    "add a `caption`, or a `column`",
+                );
             }
             for template in records.templates() {
                 if let Err(error) = Template::new(template) {
@@ -273,8 +308,8 @@ impl Run for Dataset {
 
 impl Records {
     fn templates(&self) -> Vec<&str> {
-        let optional = [&self.id, &self.tags, &self.group];
-        let mut all = vec![self.caption.as_str()];
+        let optional = [&self.caption, &self.id, &self.tags, &self.group];
+        let mut all: Vec<&str> = Vec::new();
         all.extend(optional.into_iter().flatten().map(String::as_str));
         all.extend(self.image.iter().map(|i| i.template.as_str()));
         all.extend(self.captions.iter().flatten().map(String::as_str));
@@ -350,25 +385,60 @@ fn placeholders_as_stars(template: &str) -> String {
 }
 
 /// The records of a table, or one for each file a glob matches.
-fn table(files: &Files, from: &str, file: &str, at: Option<&str>) -> Result<Vec<Value>, Failure> {
+fn table(files: &Files, from: &str, file: &str, form: Form<'_>) -> Result<Vec<Value>, Failure> {
     let source = &files[from];
     if glob::is_glob(file) {
         let matcher = glob::compile(file).map_err(|e| Failure::user(e.to_string()))?;
-        return Ok(source
-            .iter()
-            .filter(|(p, _)| matcher.is_match(p))
-            .map(|(p, bytes)| file_record(p, bytes))
-            .collect());
+        let matching = source.iter().filter(|(p, _)| matcher.is_match(p));
+        if matches!(form, Form::Whole) {
+            return Ok(matching.map(|(p, bytes)| file_record(p, bytes)).collect());
+        }
+        let mut all = Vec::new();
+        for (path, bytes) in matching {
+            all.extend(one_table(bytes, from, path, form)?);
+        }
+        return Ok(all);
     }
     let bytes = source.get(file).ok_or_else(|| {
         Failure::target(format!("the source `{from}` has no file `{file}`")).help("check `file` in the recipe")
     })?;
+    one_table(bytes, from, file, form)
+}
+
+/// Where the records of a file are.
+#[derive(Clone, Copy)]
+enum Form<'a> {
+    /// As its ending says.
+    Whole,
+    /// In this field.
+    At(&'a str),
+    /// In the lines that match.
+    Lines(&'a str),
+}
+
+impl Records {
+    fn form(&self) -> Form<'_> {
+        match (&self.pattern, &self.at) {
+            (Some(pattern), _) => Form::Lines(pattern),
+            (None, Some(at)) => Form::At(at),
+            (None, None) => Form::Whole,
+        }
+    }
+}
+
+fn one_table(bytes: &[u8], from: &str, file: &str, form: Form<'_>) -> Result<Vec<Value>, Failure> {
     let place = |what: String| Failure::target(format!("`{file}` of the source `{from}`: {what}"));
     let bad = |line: usize, e: &dyn std::fmt::Display| place(format!("record {line}: {e}"));
+    if let Form::Lines(pattern) = form {
+        return lines(&String::from_utf8_lossy(bytes), pattern);
+    }
     match file.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("json") => {
-            let root: Value = serde_json::from_slice(bytes).map_err(|e| place(e.to_string()))?;
-            let array = at.map_or(&root, |at| &root[at]);
+        Some(ending @ ("json" | "yml" | "yaml")) => {
+            let root: Value = match ending {
+                "json" => serde_json::from_slice(bytes).map_err(|e| place(e.to_string()))?,
+                _ => serde_saphyr::from_slice(bytes).map_err(|e| place(e.to_string()))?,
+            };
+            let array = if let Form::At(at) = form { &root[at] } else { &root };
             array.as_array().cloned().ok_or_else(|| {
                 place("is no array of records".into()).help("name the field that holds it with at=\"...\"")
             })
@@ -380,14 +450,25 @@ fn table(files: &Files, from: &str, file: &str, at: Option<&str>) -> Result<Vec<
         }
         Some(ending @ ("csv" | "tsv")) => {
             let delimiter = if ending == "csv" { b',' } else { b'\t' };
-            let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(&bytes[..]);
+            let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
             let rows = reader.deserialize::<BTreeMap<String, String>>().enumerate();
             rows.map(|(i, row)| row.map(|r| serde_json::json!(r)).map_err(|e| bad(i + 1, &e))).collect()
         }
         Some("parquet") => parquet_records(bytes).map_err(place),
         _ => Err(place("effai does not know how to read this".into())
-            .help("it reads .json, .jsonl, .csv, .tsv, .parquet, and files by a glob")),
+            .help("it reads .json, .jsonl, .yml, .csv, .tsv, .parquet, and files by a glob")),
     }
+}
+
+/// The lines that match, as records of the pattern's named groups.
+fn lines(text: &str, pattern: &str) -> Result<Vec<Value>, Failure> {
+    let regex = regex::Regex::new(pattern).map_err(|e| Failure::user(e.to_string()))?;
+    let names: Vec<&str> = regex.capture_names().flatten().collect();
+    let record = |found: regex::Captures<'_>| -> Value {
+        let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), found.name(name)?.as_str().into())));
+        Value::Object(fields.collect())
+    };
+    Ok(text.lines().filter_map(|line| regex.captures(line)).map(record).collect())
 }
 
 fn parquet_records(bytes: &[u8]) -> Result<Vec<Value>, String> {
@@ -419,14 +500,14 @@ fn map_records(records: &Records, files: &Files, rows: &mut Vec<(String, Row)>) 
         .iter()
         .map(|join| {
             let key = read(&join.key)?;
-            let by_key: BTreeMap<String, Value> = table(files, &join.from, &join.file, None)?
+            let by_key: BTreeMap<String, Value> = table(files, &join.from, &join.file, Form::Whole)?
                 .into_iter()
                 .filter_map(|record| Some((key.text(&record)?, record)))
                 .collect();
             Ok((join.name.clone(), read(&join.on)?, by_key))
         })
         .collect::<Result<Vec<_>, Failure>>()?;
-    let caption = read(&records.caption)?;
+    let caption = records.caption.as_deref().map(read).transpose()?;
     let id = records.id.as_deref().map(read).transpose()?;
     let group = records.group.as_deref().map(read).transpose()?;
     let tags = records.tags.as_deref().map(read).transpose()?;
@@ -438,28 +519,39 @@ fn map_records(records: &Records, files: &Files, rows: &mut Vec<(String, Row)>) 
         None => None,
     };
     let mut without_picture = 0;
-    for (i, mut record) in table(files, &records.from, &records.file, records.at.as_deref())?.into_iter().enumerate() {
+    for (i, mut record) in table(files, &records.from, &records.file, records.form())?.into_iter().enumerate() {
         let skipped = records.skip.iter().any(|skip| {
-            let field = record[&skip[0]].as_str();
+            let field = record.get(&skip[0]).and_then(Value::as_str);
             skip[1..].iter().any(|v| field == Some(v))
         });
         if skipped {
             continue;
         }
-        for (name, on, by_key) in &joins {
+        for (name, on, by_key) in if record.is_object() { &joins[..] } else { &[] } {
             if let Some(other) = on.text(&record).and_then(|key| by_key.get(&key)) {
                 record[name] = other.clone();
             }
         }
-        let Some(text) = caption.text(&record) else {
-            return Err(Failure::target(format!(
-                "record {} of `{}` has no caption: \"{}\" names a field it lacks",
-                i + 1,
-                records.file,
-                records.caption
-            ))
-            .help("leave such records out with `skip`, or use a field that all have"));
+        let lacks = |what: &str, template: &str| {
+            let (number, file) = (i + 1, &records.file);
+            Failure::target(format!("record {number} of `{file}` has no {what}: \"{template}\" names a field it lacks"))
+                .help("leave such records out with `skip`, or use a field that all have")
         };
+        let text = match &caption {
+            None => String::new(),
+            Some(caption) => {
+                caption.text(&record).ok_or_else(|| lacks("caption", records.caption.as_deref().unwrap_or_default()))?
+            }
+        };
+        let own_columns = columns.iter().zip(&records.column).map(|((name, template), column)| {
+            match template.text(&record) {
+                Some(text) => Ok((name.clone(), text)),
+                // Beside a caption a column may be empty; without one it is what the row is for.
+                None if caption.is_some() => Ok((name.clone(), String::new())),
+                None => Err(lacks(&format!("`{name}`"), &column.value)),
+            }
+        });
+        let own_columns = own_columns.collect::<Result<Vec<(String, String)>, Failure>>()?;
         let picture = match &image {
             None => None,
             Some((template, from)) => {
@@ -479,15 +571,14 @@ fn map_records(records: &Records, files: &Files, rows: &mut Vec<(String, Row)>) 
         let row = Row {
             id: format!("{}/{own}", records.name),
             image: picture,
-            group: group.as_ref().and_then(|t| t.text(&record)).unwrap_or_else(|| text.clone()),
+            group: group.as_ref().and_then(|t| t.text(&record)).unwrap_or_else(|| match own_columns.first() {
+                Some((_, first)) if caption.is_none() => first.clone(),
+                _ => text.clone(),
+            }),
             caption: text,
             captions: others,
             tags: tags.iter().flat_map(|t| t.texts(&record)).collect(),
-            columns: columns
-                .iter()
-                .map(|(n, t)| (n.clone(), t.text(&record).unwrap_or_default()))
-                .chain([("records".to_owned(), records.name.clone())])
-                .collect(),
+            columns: own_columns.into_iter().chain([("records".to_owned(), records.name.clone())]).collect(),
         };
         rows.push((records.name.clone(), row));
     }

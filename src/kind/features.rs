@@ -64,9 +64,9 @@ impl Kind for Features {
         &SCHEMA
     }
 
-    /// 1: first. 2: kernels of our own, whose sums differ in the last bits.
+    /// 1: first. 2: kernels of our own, whose sums differ in the last bits. 3: attention likewise.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn needs(&self, _decl: &Decl) -> Needs {

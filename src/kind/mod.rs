@@ -14,9 +14,11 @@ pub mod dataset;
 pub mod features;
 pub mod fetch;
 pub mod model;
+pub mod perplexity;
 pub mod quantized;
 pub mod report;
 pub mod speed;
+pub mod training;
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +39,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &quantized::Quantized,
     &report::Report,
     &speed::Speed,
+    &perplexity::Perplexity,
+    &training::Training,
 ];
 
 /// The kind of this name.

@@ -15,15 +15,16 @@ use crate::backend::{CandleTensor, Params, Tensor};
 use crate::failure::Failure;
 use crate::format::archive::read_members;
 use crate::format::dataset::Dataset;
+use crate::format::gguf::Gguf;
 use crate::format::image::Preprocessing;
 use crate::format::pickle;
 use crate::format::tensors::{self, Array, Arrays};
 use crate::model::weights::Weights;
-use crate::model::{Checkpoint, Config, efficientnet_lite, head};
+use crate::model::{self, Checkpoint, Config, efficientnet_lite, gguf, head};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, LOGIT_SCALE_MAX, TEMPERATURE, concepts, info_nce};
-use crate::train::optim::{AdamW, check_loss, clip, cosine};
+use crate::train::optim::{AdamW, Schedule, check_loss, clip};
 use crate::util::fs;
 
 /// The kind.
@@ -35,15 +36,17 @@ static SCHEMA: Schema = Schema::new("model", "A model in Hugging Face's layout: 
         Schema::new("source", "Import: the package that holds it.").props(SOURCE_PROPS).children(&[
             Schema::new(
                 "weights",
-                "The weights' path in it: safetensors, or a torch checkpoint, which is never executed.",
+                "The weights' path in it: safetensors, GGUF (kept as it is), or a torch checkpoint, which is never executed.",
             )
             .arg("path", Type::Text)
             .required(),
             Schema::new("config", "The path of its config.json.").arg("path", Type::Text),
             Schema::new("tokenizer", "The path of its tokenizer.json.").arg("path", Type::Text),
+            Schema::new("tokenizer-config", "The path of its tokenizer_config.json, which has the chat template.")
+                .arg("path", Type::Text),
         ]),
         Schema::new("architecture", "Import: what the weights are.")
-            .arg("name", Type::Choice(&["bert", "efficientnet-lite0"])),
+            .arg("name", Type::Choice(&["bert", "llama", "efficientnet-lite0"])),
         Schema::new("image-size", "Pictures are brought to this height and width.")
             .arg("pixels", Type::Int(32, 1024))
             .default(Default::Int(160)),
@@ -64,8 +67,8 @@ const FROZEN: Prop =
     Prop::new("frozen", Type::Bool, "its weights stay; only #true is supported, an `adapter` trains towers")
         .default(Default::Bool(true));
 
-/// What a contrastive training is told; `adapter` takes the same.
-pub const TRAIN_FIELDS: &[Schema] = &[
+/// What a contrastive training is told.
+const TRAIN_FIELDS: &[Schema] = &[
     Schema::new("loss", "The loss.").arg("name", Type::Choice(&["info-nce"])).default(Default::Text("info-nce")),
     Schema::new("epochs", "Passes over the concepts.").arg("count", Type::Int(1, 10_000)).default(Default::Int(60)),
     Schema::new("batch", "Concepts a step.").arg("count", Type::Int(2, 65_536)).default(Default::Int(128)),
@@ -106,6 +109,8 @@ struct Import {
     weights: String,
     config: Option<String>,
     tokenizer: Option<String>,
+    #[serde(rename = "tokenizer-config")]
+    tokenizer_config: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -153,8 +158,9 @@ impl Kind for Model {
     }
 
     /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: AdamW's steps in 32 bits.
+    /// 4: a text tower's attention is one kernel.
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -162,15 +168,18 @@ impl Kind for Model {
         match (&fields.source, &fields.train) {
             (Some(import), None) => {
                 check_source(&import.source, "source", problems);
-                if fields.pooled_blocks.is_some() && fields.architecture.as_deref() == Some("bert") {
-                    problems.at("pooled-blocks", "a text tower pools no blocks", "this", "leave it out");
+                if fields.pooled_blocks.is_some() && fields.architecture.as_deref() != Some("efficientnet-lite0") {
+                    problems.at("pooled-blocks", "a text model pools no blocks", "this", "leave it out");
+                }
+                if import.weights.ends_with(".gguf") && fields.architecture.as_deref().is_some_and(|a| a != "llama") {
+                    problems.at("architecture", "GGUF files are read of `llama` only", "this", "write \"llama\"");
                 }
                 if fields.architecture.is_none() {
                     problems.at(
                         "source",
                         "an imported model needs its `architecture`",
                         "imported here",
-                        "add architecture \"bert\" or \"efficientnet-lite0\"",
+                        "add architecture \"bert\", \"llama\" or \"efficientnet-lite0\"",
                     );
                 }
             }
@@ -210,7 +219,9 @@ impl Kind for Model {
         if fields.source.is_some() {
             let mut source = decl.fields["source"].clone();
             if let Some(map) = source.as_object_mut() {
-                map.retain(|k, _| !["weights", "config", "tokenizer", "license"].contains(&k.as_str()));
+                map.retain(|k, _| {
+                    !["weights", "config", "tokenizer", "tokenizer-config", "license"].contains(&k.as_str())
+                });
             }
             return vec![Part { name: "source".into(), kind: "fetch", fields: source }];
         }
@@ -250,12 +261,8 @@ impl Run for Model {
 
 fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result<(), Failure> {
     let archive = fetched(cx.part("source"))?.map_err(Failure::target)?;
-    let wanted = |path: &str| {
-        [Some(&import.weights), import.config.as_ref(), import.tokenizer.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|w| w == path)
-    };
+    let optional = [&import.config, &import.tokenizer, &import.tokenizer_config];
+    let wanted = |path: &str| import.weights == path || optional.iter().any(|w| w.as_deref() == Some(path));
     let members = read_members(&archive, &wanted)?;
     let member = |path: &str| {
         members.get(path).ok_or_else(|| {
@@ -265,37 +272,51 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
     };
     let weights = member(&import.weights)?;
     let out = cx.out().to_owned();
-    let arrays = if import.weights.ends_with(".safetensors") {
-        let path = cx.scratch().join("weights.safetensors");
-        fs::write(&path, weights)?;
-        tensors::read(&path).map_err(|f| f.within(import.source.origin()))?
-    } else {
-        from_pickle(weights).map_err(|f| f.within(&import.weights))?
-    };
-    let config = match fields.architecture.as_deref() {
-        Some("bert") => {
-            let path =
-                import.config.as_deref().ok_or_else(|| Failure::user("a bert model needs `config` in its source"))?;
-            let config: Value =
-                serde_json::from_slice(member(path)?).map_err(|e| Failure::target(format!("{path}: {e}")))?;
-            Config::Bert(serde_json::from_value(config).map_err(|e| Failure::target(format!("{path}: {e}")))?)
+    for (path, name) in [(&import.tokenizer, "tokenizer.json"), (&import.tokenizer_config, "tokenizer_config.json")] {
+        if let Some(path) = path {
+            fs::write(&out.join(name), member(path)?)?;
         }
-        _ => Config::EfficientnetLite {
-            network: efficientnet_lite::Config {
-                pooled_blocks: BTreeSet::from_iter(fields.pooled_blocks.clone().unwrap_or_default())
-                    .into_iter()
-                    .collect(),
-                ..efficientnet_lite::Config::lite0()
-            },
-            preprocessing: Preprocessing { size: fields.image_size, mean: 127.0, std: 128.0 },
-        },
-    };
-    if let Some(path) = &import.tokenizer {
-        fs::write(&out.join("tokenizer.json"), member(path)?)?;
     }
-    let count: usize = arrays.values().map(|a| a.floats().len()).sum();
+    let count = if import.weights.ends_with(".gguf") {
+        import_gguf(&out, weights).map_err(|f| f.within(&import.weights))?
+    } else {
+        let arrays = if import.weights.ends_with(".safetensors") {
+            let path = cx.scratch().join("weights.safetensors");
+            fs::write(&path, weights)?;
+            tensors::read(&path).map_err(|f| f.within(import.source.origin()))?
+        } else {
+            from_pickle(weights).map_err(|f| f.within(&import.weights))?
+        };
+        let config = match fields.architecture.as_deref() {
+            Some(architecture @ ("bert" | "llama")) => {
+                let path = import
+                    .config
+                    .as_deref()
+                    .ok_or_else(|| Failure::user(format!("a {architecture} model needs `config` in its source")))?;
+                let bad = |e: serde_json::Error| Failure::target(format!("{path}: {e}"));
+                let config: Value = serde_json::from_slice(member(path)?).map_err(bad)?;
+                match architecture {
+                    "bert" => Config::Bert(serde_json::from_value(config).map_err(bad)?),
+                    _ => Config::Llama(serde_json::from_value(config).map_err(bad)?),
+                }
+            }
+            _ => Config::EfficientnetLite {
+                network: efficientnet_lite::Config {
+                    pooled_blocks: BTreeSet::from_iter(fields.pooled_blocks.clone().unwrap_or_default())
+                        .into_iter()
+                        .collect(),
+                    ..efficientnet_lite::Config::lite0()
+                },
+                preprocessing: Preprocessing { size: fields.image_size, mean: 127.0, std: 128.0 },
+            },
+        };
+        if let Config::Llama(config) = &config {
+            config.check()?;
+        }
+        write_model(&out, &config, &arrays)?;
+        arrays.values().map(|a| a.floats().len()).sum()
+    };
     cx.metric("parameters", count as f64);
-    write_model(&out, &config, &arrays)?;
     let card = format!(
         "---\nlicense: {licence}\n---\n\n# {label}\n\n{count} parameters, imported from {origin} (`{path}`), sha256 `{sha}` of the package.\n",
         licence = import.source.license.as_deref().unwrap_or("unknown").to_lowercase(),
@@ -305,6 +326,23 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
         sha = import.source.sha256.as_deref().unwrap_or("not pinned"),
     );
     Ok(fs::write(&out.join("README.md"), card.as_bytes())?)
+}
+
+/// Keeps a GGUF file as it is, beside the configuration and tokenizer that are in it; the number of its parameters.
+fn import_gguf(out: &Path, bytes: &[u8]) -> Result<usize, Failure> {
+    let path = out.join(model::GGUF);
+    fs::write(&path, bytes)?;
+    let file = Gguf::open(&path)?;
+    let config = gguf::config(&file)?;
+    let text = serde_json::to_string_pretty(&config).expect("plain data");
+    fs::write(&out.join("config.json"), text.as_bytes())?;
+    if !out.join("tokenizer.json").exists() {
+        let (tokenizer, config) = gguf::tokenizer(&file)?;
+        fs::write(&out.join("tokenizer.json"), tokenizer.to_string().as_bytes())?;
+        let text = serde_json::to_string_pretty(&config).expect("plain data");
+        fs::write(&out.join("tokenizer_config.json"), text.as_bytes())?;
+    }
+    Ok(file.parameters())
 }
 
 fn from_pickle(bytes: &[u8]) -> Result<Arrays, Failure> {
@@ -502,7 +540,7 @@ impl Trainer {
         params: &mut Params<CandleTensor>,
         loss: &mut dyn FnMut(&Params<CandleTensor>) -> crate::backend::Result<CandleTensor>,
     ) -> Result<(), Failure> {
-        let rate = cosine(self.train.learning_rate, self.step, self.train.warmup, self.steps);
+        let rate = Schedule::Cosine.rate(self.train.learning_rate, self.step, self.train.warmup, self.steps);
         let (loss, mut grads) = CandleTensor::value_and_grad(params, loss)?;
         let norm = clip(&mut grads, self.train.gradient_clip)?;
         check_loss(loss, self.step, rate, norm)?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::weights::Weights;
-use crate::backend::{Result, Tensor};
+use crate::backend::{Result, Scope, Tensor};
 
 /// The fields of `config.json` that the forward pass needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,16 +55,15 @@ pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, id
     let types = weights.get(&name("embeddings.token_type_embeddings.weight"))?.narrow(0, 0, 1)?;
     let x = words.reshape(&[rows, length, width])?.add(&positions.add(&types)?)?;
     let mut x = norm(&x, "embeddings.LayerNorm")?;
-    let blocked: Vec<f32> = attends.iter().map(|a| if *a > 0.0 { 0.0 } else { -1e9 }).collect();
-    let mask = T::from_f32(&blocked, &[rows, 1, 1, length])?;
+    let scope = Scope { lengths: ids.iter().map(Vec::len).collect(), causal: false };
     for layer in 0..config.num_hidden_layers {
         let module = |part: &str| format!("encoder.layer.{layer}.{part}");
         let split = |part: &str| {
             let y = weights.linear(&name(&module(&format!("attention.self.{part}"))), &x)?;
             y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
         };
-        let mixed =
-            T::attention(&split("query")?, &split("key")?, &split("value")?, &mask, 1.0 / (head as f64).sqrt())?;
+        let scale = 1.0 / (head as f32).sqrt();
+        let mixed = T::attention(&split("query")?, &split("key")?, &split("value")?, &scope, scale)?;
         let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, width])?;
         let attended = weights.linear(&name(&module("attention.output.dense")), &mixed)?;
         x = norm(&x.add(&attended)?, &module("attention.output.LayerNorm"))?;

@@ -4,8 +4,12 @@
 //! makes (a model, an adapter with its base, a quantized model) into plain named arrays; [`Model`] runs them.
 
 pub mod bert;
+pub mod chat;
 pub mod efficientnet_lite;
+pub mod generate;
+pub mod gguf;
 pub mod head;
+pub mod llama;
 pub mod quantized;
 pub mod weights;
 
@@ -16,6 +20,7 @@ use tokenizers::Tokenizer;
 
 use crate::backend::Tensor;
 use crate::failure::Failure;
+use crate::format::gguf::Gguf;
 use crate::format::image::Preprocessing;
 use crate::format::tensors::{self, Arrays};
 use crate::util::fs;
@@ -23,6 +28,8 @@ use crate::util::fs;
 use efficientnet_lite::Network;
 use weights::Weights;
 
+/// The file of a model that is kept as it came from llama.cpp.
+pub const GGUF: &str = "model.gguf";
 /// Tokens a text is cut to.
 const TOKENS_MAX: usize = 64;
 /// Rows encoded at once. Measured: larger ones leave the cache.
@@ -36,6 +43,8 @@ const PICTURE_BATCH: usize = 16;
 pub enum Config {
     /// A sentence encoder.
     Bert(bert::Config),
+    /// A language model.
+    Llama(llama::Config),
     /// A picture encoder.
     EfficientnetLite {
         /// Its shape.
@@ -87,28 +96,53 @@ impl Checkpoint {
         let text = fs::read_text(&path)?;
         let config: Config = serde_json::from_str(&text).map_err(|e| {
             Failure::target(format!("{} is not of an architecture effai knows: {e}", path.display()))
-                .help("it knows bert, efficientnet-lite and dual-encoder")
+                .help("it knows bert, llama, efficientnet-lite and dual-encoder")
         })?;
-        let weights = dir.join("model.safetensors");
-        let mut arrays = tensors::read(&weights)?;
-        quantized::unpack(&mut arrays, &text)?;
+        let (arrays, weight_bytes) = match &config {
+            Config::Llama(config) => {
+                config.check()?;
+                language_weights(dir, config, &text)?
+            }
+            _ => {
+                let mut arrays = tensors::read(&dir.join("model.safetensors"))?;
+                quantized::unpack(&mut arrays, &text)?;
+                (arrays, size_of(&dir.join("model.safetensors")))
+            }
+        };
         let tokenizer = dir.join("tokenizer.json");
-        let tokenizer = if tokenizer.exists() { Some(read_tokenizer(&tokenizer)?) } else { None };
-        Ok(Self { config, arrays, tokenizer, weight_bytes: size_of(&weights) })
+        // A sentence is cut; what a language model learns from or goes on from is whole.
+        let cut = !matches!(config, Config::Llama(_));
+        let tokenizer = if tokenizer.exists() { Some(read_tokenizer(&tokenizer, cut)?) } else { None };
+        Ok(Self { config, arrays, tokenizer, weight_bytes })
     }
+}
+
+/// The weights of a language model, and their size on disk: one GGUF file, one safetensors file or several with an index.
+fn language_weights(dir: &Path, config: &llama::Config, text: &str) -> Result<(Arrays, u64), Failure> {
+    let file = dir.join(GGUF);
+    if file.exists() {
+        return Ok((gguf::arrays(&Gguf::open(&file)?, config)?, size_of(&file)));
+    }
+    let shards = tensors::shards(dir)?;
+    let mut arrays = Arrays::new();
+    for shard in &shards {
+        arrays.extend(tensors::read(shard)?);
+    }
+    quantized::unpack(&mut arrays, text)?;
+    Ok((arrays, shards.iter().map(|shard| size_of(shard)).sum()))
 }
 
 fn size_of(path: &Path) -> u64 {
     path.metadata().map_or(0, |m| m.len())
 }
 
-fn read_tokenizer(path: &Path) -> Result<Tokenizer, Failure> {
+fn read_tokenizer(path: &Path, cut: bool) -> Result<Tokenizer, Failure> {
     let mut tokenizer = Tokenizer::from_file(path)
         .map_err(|e| Failure::target(format!("the tokenizer {} cannot be read: {e}", path.display())))?;
     // Batches are padded here, to their own longest row; files often ask for a fixed length.
     tokenizer.with_padding(None);
-    let cut = tokenizers::TruncationParams { max_length: TOKENS_MAX, ..Default::default() };
-    let _ = tokenizer.with_truncation(Some(cut));
+    let at_most = tokenizers::TruncationParams { max_length: TOKENS_MAX, ..Default::default() };
+    let _ = tokenizer.with_truncation(cut.then_some(at_most));
     Ok(tokenizer)
 }
 
@@ -127,7 +161,7 @@ impl<T: Tensor> Model<T> {
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, Failure> {
         let weights = Weights::new(&checkpoint.arrays)?;
         let network = match &checkpoint.config {
-            Config::Bert(_) => None,
+            Config::Bert(_) | Config::Llama(_) => None,
             Config::EfficientnetLite { network, .. } => Some(Network::new(&weights, network, "")?),
             Config::DualEncoder { vision, .. } => Some(Network::new(&weights, vision, "vision.")?),
         };
@@ -142,7 +176,7 @@ impl<T: Tensor> Model<T> {
     /// How pictures are prepared, where the model sees.
     pub fn preprocessing(&self) -> Option<Preprocessing> {
         match &self.config {
-            Config::Bert(_) => None,
+            Config::Bert(_) | Config::Llama(_) => None,
             Config::EfficientnetLite { preprocessing, .. } | Config::DualEncoder { preprocessing, .. } => {
                 Some(*preprocessing)
             }
@@ -154,11 +188,15 @@ impl<T: Tensor> Model<T> {
         !matches!(self.config, Config::EfficientnetLite { .. })
     }
 
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, Failure> {
+        self.tokenizer.as_ref().ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))
+    }
+
     /// Token ids of texts.
     pub fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Failure> {
-        let tokenizer =
-            self.tokenizer.as_ref().ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
-        let encoded = tokenizer
+        let encoded = self
+            .tokenizer()?
             .encode_batch(texts.to_vec(), true)
             .map_err(|e| Failure::target(format!("a text cannot be tokenized: {e}")))?;
         Ok(encoded.iter().map(|e| e.get_ids().to_vec()).collect())
@@ -172,6 +210,9 @@ impl<T: Tensor> Model<T> {
                 head::text(&self.weights, &bert::encode(&self.weights, text, "text.", ids)?, None)?
             }
             Config::EfficientnetLite { .. } => return Err(Failure::target("a picture model reads no text")),
+            Config::Llama(_) => {
+                return Err(Failure::user("a language model gives no vector of a text").help("name a `bert` model"));
+            }
         })
     }
 

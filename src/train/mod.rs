@@ -1,5 +1,8 @@
 //! What training kinds share: optimizers, schedules, losses, formats of adapters.
 
 pub mod contrastive;
+pub mod language;
+pub mod mlx_lm;
 pub mod optim;
 pub mod peft;
+pub mod text;

@@ -1,10 +1,11 @@
-//! AdamW, learning-rate schedules, gradient clipping: written once, on plain values, so that every backend
+//! Optimizers, learning-rate schedules, gradient clipping: written once, on plain values, so that every backend
 //! takes the same steps.
 
 use std::collections::BTreeMap;
 
 use crate::backend::{Params, Result, Tensor, kernels};
 use crate::failure::Failure;
+use crate::format::tensors::{Array, Arrays};
 
 /// Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; bias-corrected as in Kingma and Ba.
 #[derive(Debug)]
@@ -47,6 +48,26 @@ impl AdamW {
         }
         Ok(())
     }
+
+    /// The moments, as `m.NAME` and `v.NAME`: with them and the number of steps a training goes on as if it had not
+    /// stopped.
+    pub fn save(&self, arrays: &mut Arrays) {
+        for (name, (m, v)) in &self.moments {
+            arrays.insert(format!("m.{name}"), Array::f32(&[m.len()], m.clone()));
+            arrays.insert(format!("v.{name}"), Array::f32(&[v.len()], v.clone()));
+        }
+    }
+
+    /// Takes up what [`Self::save`] wrote after so many steps.
+    pub fn load(&mut self, arrays: &Arrays, step: u64) {
+        self.step = step;
+        for (name, m) in arrays {
+            let Some(name) = name.strip_prefix("m.") else { continue };
+            if let Some(v) = arrays.get(&format!("v.{name}")) {
+                self.moments.insert(name.to_owned(), (m.floats().to_vec(), v.floats().to_vec()));
+            }
+        }
+    }
 }
 
 /// Scales gradients so that their norm over all parameters is at most `limit`; returns the norm before.
@@ -65,10 +86,30 @@ pub fn clip<T: Tensor>(grads: &mut Params<T>, limit: f64) -> Result<f64> {
     Ok(norm)
 }
 
-/// The learning rate at a step: linear warm-up, then a half cosine to zero (Loshchilov and Hutter, 2017).
-pub fn cosine(peak: f64, step: u64, warmup: u64, total: u64) -> f64 {
-    let warm = if warmup == 0 { 1.0 } else { ((step + 1) as f64 / warmup as f64).min(1.0) };
-    peak * warm * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / total.max(1) as f64).cos())
+/// How the learning rate goes after its warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Stays at its peak: a training can be made longer without being done again.
+    Constant,
+    /// Falls to zero along a line.
+    Linear,
+    /// Falls to zero along half a cosine. Loshchilov and Hutter, 2017.
+    Cosine,
+}
+
+impl Schedule {
+    /// The rate at a step, after a linear warm-up.
+    pub fn rate(self, peak: f64, step: u64, warmup: u64, total: u64) -> f64 {
+        let done = step as f64 / total.max(1) as f64;
+        let falls = match self {
+            Schedule::Constant => 1.0,
+            Schedule::Linear => 1.0 - done,
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+        };
+        let warm = if warmup == 0 { 1.0 } else { ((step + 1) as f64 / warmup as f64).min(1.0) };
+        peak * warm * falls
+    }
 }
 
 /// Stops a training whose loss is no longer a number.
@@ -87,16 +128,27 @@ mod tests {
     use super::*;
     use crate::backend::CandleTensor;
 
+    fn tensor(v: &[f32]) -> CandleTensor {
+        CandleTensor::from_f32(v, &[1, 2]).expect("fits")
+    }
+
+    fn step(adam: &mut AdamW, params: &mut Params<CandleTensor>, grad: [f32; 2]) {
+        adam.step(params, &Params::from([("p".to_owned(), tensor(&grad))]), 0.1).expect("steps");
+    }
+
     /// torch 2.15: `p = torch.tensor([[1., -2.]]); AdamW([p], lr=.1, betas=(.9, .98), weight_decay=.01)`, three
     /// steps with gradients [[.5, -1.]], [[.25, 1.]], [[-1., .1]].
     #[test]
-    fn adamw_takes_torchs_steps() {
-        let tensor = |v: &[f32]| CandleTensor::from_f32(v, &[1, 2]).expect("fits");
+    fn adamw_takes_torchs_steps_also_when_it_was_stopped_in_between() {
         let mut params = Params::from([("p".to_owned(), tensor(&[1.0, -2.0]))]);
         let mut adam = AdamW::new(0.9, 0.98, 0.01);
-        for grad in [[0.5, -1.0], [0.25, 1.0], [-1.0, 0.1]] {
-            adam.step(&mut params, &Params::from([("p".to_owned(), tensor(&grad))]), 0.1).expect("steps");
-        }
+        step(&mut adam, &mut params, [0.5, -1.0]);
+        step(&mut adam, &mut params, [0.25, 1.0]);
+        let mut arrays = Arrays::new();
+        adam.save(&mut arrays);
+        let mut adam = AdamW::new(0.9, 0.98, 0.01);
+        adam.load(&arrays, 2);
+        step(&mut adam, &mut params, [-1.0, 0.1]);
         let values = params["p"].to_f32().expect("values");
         for (found, torch) in values.iter().zip(TORCH) {
             assert!((found - torch).abs() < 1e-6, "{values:?}");
@@ -104,4 +156,13 @@ mod tests {
     }
 
     const TORCH: [f32; 2] = [0.824_331_5, -1.908_072_4];
+
+    #[test]
+    fn rates_warm_up_and_fall() {
+        let all = |schedule: Schedule| [0, 1, 2, 5, 9].map(|step| schedule.rate(1.0, step, 2, 10));
+        assert_eq!(all(Schedule::Constant), [0.5, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(all(Schedule::Linear)[3], 0.5);
+        assert!((all(Schedule::Cosine)[3] - 0.5).abs() < 1e-12);
+        assert!(all(Schedule::Cosine)[4] < 0.03);
+    }
 }

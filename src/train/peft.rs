@@ -21,7 +21,7 @@ const PREFIX: &str = "base_model.model.";
 pub struct Adapter {
     /// The matrices, and modules trained whole.
     pub arrays: Arrays,
-    /// alpha / rank.
+    /// alpha / rank, or alpha / sqrt(rank).
     pub scale: f32,
 }
 
@@ -30,10 +30,14 @@ pub struct Adapter {
 pub struct Settings<'a> {
     /// The base's label.
     pub base: &'a str,
+    /// PEFT's word for what the model does, such as `CAUSAL_LM`.
+    pub task: Option<&'a str>,
     /// Rank.
     pub rank: usize,
     /// Alpha.
     pub alpha: f64,
+    /// The updates count alpha / sqrt(rank), not alpha / rank.
+    pub rank_stabilised: bool,
     /// Dropout in training.
     pub dropout: f64,
     /// Modules with low-rank updates.
@@ -62,18 +66,20 @@ pub fn read(dir: &Path) -> Result<Adapter, Failure> {
         }
         arrays.insert(name, array);
     }
-    Ok(Adapter { arrays, scale: (alpha / rank) as f32 })
+    let stabilised = config["use_rslora"].as_bool().unwrap_or(false);
+    Ok(Adapter { arrays, scale: (alpha / if stabilised { rank.sqrt() } else { rank }) as f32 })
 }
 
 /// Writes an adapter directory's configuration and weights.
 pub fn write(dir: &Path, settings: &Settings<'_>, arrays: &Arrays) -> Result<(), Failure> {
     let config = json!({
         "peft_type": "LORA",
-        "task_type": null,
+        "task_type": settings.task,
         "base_model_name_or_path": settings.base,
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
+        "use_rslora": settings.rank_stabilised,
         "bias": "none",
         "fan_in_fan_out": false,
         "inference_mode": true,

@@ -1,0 +1,94 @@
+//! `effai run`: a language model, tried by hand.
+
+use std::path::PathBuf;
+
+use super::{Global, Output, build, open};
+use crate::backend::CandleTensor;
+use crate::engine::EngineError;
+use crate::failure::Failure;
+use crate::kind::training::Language;
+use crate::model::chat::Message;
+use crate::model::generate::{Options, generate};
+
+/// Ask a language model, or an adapter's, that was built
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The target
+    target: String,
+    /// What to ask, or to go on from with --raw
+    prompt: String,
+    /// What the model is told before
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Go on from the prompt as it is, without the model's chat template
+    #[arg(long)]
+    raw: bool,
+    /// Tokens at most
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: usize,
+    /// 0 takes the most likely token always; higher, more surprising ones
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// Choose among the most likely tokens that have this share of the probability together
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f32,
+    /// Of the choice
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+}
+
+pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
+    let engine = open(global)?;
+    let chosen = engine.select(std::slice::from_ref(&args.target), &[])?;
+    let [index] = chosen[..] else {
+        let message = format!("`{}` means {} targets", args.target, chosen.len());
+        return Err(Failure::user(message).help("name one model or adapter").into());
+    };
+    // An adapter is put on its base, so that must lie in out/ too.
+    let base = engine.decl(index)?.fields["base"].as_str().and_then(|label| engine.find(label));
+    let labels: Vec<String> = [index].into_iter().chain(base).map(|i| engine.label(i).to_string()).collect();
+    let place = |label: &String| -> PathBuf { engine.root.join("out").join(label.trim_start_matches('/')) };
+    let (dir, base) = (place(&labels[0]), labels.get(1).map(place));
+    drop(engine);
+    let code = build::quietly(global, &labels, output)?;
+    if code != 0 {
+        return Ok(code);
+    }
+    let (language, _) = Language::<CandleTensor>::open(&dir, base.as_deref(), &labels[0])?;
+    let text = match &language.chat {
+        Some(chat) if !args.raw => {
+            let system = args.system.iter().map(|text| Message { role: "system".into(), content: text.clone() });
+            let messages: Vec<Message> = system.chain([Message::user(&args.prompt)]).collect();
+            chat.text(&messages, true)?
+        }
+        _ if args.system.is_some() => {
+            return Err(Failure::user("`--system` needs a chat template").help("leave it out, or `--raw`").into());
+        }
+        _ => args.prompt.clone(),
+    };
+    let prompt = language.ids(&text)?;
+    let options = Options {
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        seed: args.seed,
+        stop: args.stop.clone(),
+    };
+    let mut shown = 0;
+    let made = generate(&language.model, &prompt, &options, &mut |text| {
+        if !output.json && text.len() > shown && text.is_char_boundary(shown) {
+            output.raw(&text.as_bytes()[shown..]);
+            shown = text.len();
+        }
+    })?;
+    if output.json {
+        let tokens = serde_json::json!({"prompt": prompt.len(), "generated": made.tokens.len()});
+        output.object(&serde_json::json!({"version": 1, "text": made.text, "tokens": tokens}));
+    } else {
+        output.raw(b"\n");
+    }
+    Ok(0)
+}

@@ -1,0 +1,189 @@
+//! Llama: Touvron et al., 2023, with grouped queries (Llama 2) and tied embeddings where the configuration says so.
+//! Names and configuration are Hugging Face's `LlamaForCausalLM`.
+
+use serde::{Deserialize, Serialize};
+
+use super::weights::Weights;
+use crate::backend::{BackendError, Result, Scope, Tensor};
+use crate::failure::Failure;
+
+/// The fields of `config.json` that the forward pass needs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    /// Width.
+    pub hidden_size: usize,
+    /// Inner width of the feed-forward blocks.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads of queries.
+    pub num_attention_heads: usize,
+    /// Heads of keys and values; as many as of queries where it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_key_value_heads: Option<usize>,
+    /// Width of a head, where it is not the width over the heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// Tokens known.
+    pub vocab_size: usize,
+    /// Longest input.
+    pub max_position_embeddings: usize,
+    /// Of the norms.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary embedding.
+    #[serde(default = "ten_thousand")]
+    pub rope_theta: f32,
+    /// How positions beyond those of the training are scaled; only none is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<serde_json::Value>,
+    /// The unit between the feed-forward matrices; only `silu` is known.
+    #[serde(default = "silu")]
+    pub hidden_act: String,
+    /// The last matrix is the embedding's.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// Begins a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos_token_id: Option<u32>,
+    /// Ends a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos_token_id: Option<Tokens>,
+    /// What Hugging Face's library loads it as.
+    #[serde(default = "architectures")]
+    pub architectures: Vec<String>,
+}
+
+/// One token or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Tokens {
+    /// One.
+    One(u32),
+    /// Several.
+    Several(Vec<u32>),
+}
+
+fn ten_thousand() -> f32 {
+    10_000.0
+}
+
+fn silu() -> String {
+    "silu".into()
+}
+
+fn architectures() -> Vec<String> {
+    vec!["LlamaForCausalLM".into()]
+}
+
+impl Config {
+    /// Refuses what the forward pass would compute otherwise.
+    pub fn check(&self) -> std::result::Result<(), Failure> {
+        let refuse = |what: String| Err(Failure::target(what).help("effai computes plain Llama models"));
+        if let Some(scaling) = self.rope_scaling.as_ref().filter(|s| !s.is_null()) {
+            return refuse(format!("the model scales its positions ({scaling}), which is not supported"));
+        }
+        if self.hidden_act != "silu" {
+            return refuse(format!("the model's unit is `{}`, and only `silu` is supported", self.hidden_act));
+        }
+        if self.num_attention_heads == 0 || !self.num_attention_heads.is_multiple_of(self.kv_heads().max(1)) {
+            let (heads, keys) = (self.num_attention_heads, self.kv_heads());
+            return refuse(format!("the model has {heads} heads of queries and {keys} of keys, which do not divide"));
+        }
+        Ok(())
+    }
+
+    fn kv_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    fn head_width(&self) -> usize {
+        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+    }
+
+    /// Tokens that end a text.
+    pub fn ends(&self) -> Vec<u32> {
+        match &self.eos_token_id {
+            None => Vec::new(),
+            Some(Tokens::One(token)) => vec![*token],
+            Some(Tokens::Several(tokens)) => tokens.clone(),
+        }
+    }
+}
+
+/// The keys and values of the tokens so far, by layer: [rows, kv heads, tokens, width].
+pub struct Cache<T> {
+    layers: Vec<(T, T)>,
+    tokens: usize,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self { layers: Vec::new(), tokens: 0 }
+    }
+}
+
+/// The vectors before the last matrix, normed: rows of token ids, padded at their ends -> [rows, longest, width].
+///
+/// With a cache, the ids are those that come after what it holds, and all rows are of one length.
+pub fn encode<T: Tensor>(
+    weights: &Weights<T>,
+    config: &Config,
+    ids: &[Vec<u32>],
+    mut cache: Option<&mut Cache<T>>,
+) -> Result<T> {
+    let (rows, length) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(0));
+    let before = cache.as_ref().map_or(0, |cache| cache.tokens);
+    if before + length > config.max_position_embeddings {
+        return Err(BackendError::Library(format!(
+            "{} tokens, and the model reads {} at most",
+            before + length,
+            config.max_position_embeddings
+        )));
+    }
+    let (width, head) = (config.hidden_size, config.head_width());
+    let mut flat = vec![0u32; rows * length];
+    for (row, ids) in ids.iter().enumerate() {
+        flat[row * length..][..ids.len()].copy_from_slice(ids);
+    }
+    let scope = Scope { lengths: ids.iter().map(|ids| before + ids.len()).collect(), causal: true };
+    let mut x = weights.get("model.embed_tokens.weight")?.take_rows(&flat)?.reshape(&[rows, length, width])?;
+    let norm = |x: &T, module: &str| x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps);
+    for layer in 0..config.num_hidden_layers {
+        let module = |part: &str| format!("model.layers.{layer}.{part}");
+        let y = norm(&x, &module("input_layernorm"))?;
+        let split = |part: &str, heads: usize| {
+            let y = weights.linear(&module(&format!("self_attn.{part}_proj")), &y)?;
+            y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
+        };
+        let q = split("q", config.num_attention_heads)?.rope(before, config.rope_theta)?;
+        let mut k = split("k", config.kv_heads())?.rope(before, config.rope_theta)?;
+        let mut v = split("v", config.kv_heads())?;
+        if let Some(cache) = cache.as_deref_mut() {
+            if let Some((keys, values)) = cache.layers.get(layer) {
+                k = T::concat(&[keys.clone(), k], 2)?;
+                v = T::concat(&[values.clone(), v], 2)?;
+            }
+            let kept = (k.clone(), v.clone());
+            match cache.layers.get_mut(layer) {
+                Some(place) => *place = kept,
+                None => cache.layers.push(kept),
+            }
+        }
+        let mixed = T::attention(&q, &k, &v, &scope, 1.0 / (head as f32).sqrt())?;
+        let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, config.num_attention_heads * head])?;
+        x = x.add(&weights.linear(&module("self_attn.o_proj"), &mixed)?)?;
+        let y = norm(&x, &module("post_attention_layernorm"))?;
+        let gate = weights.linear(&module("mlp.gate_proj"), &y)?;
+        let inner = gate.swiglu(&weights.linear(&module("mlp.up_proj"), &y)?)?;
+        x = x.add(&weights.linear(&module("mlp.down_proj"), &inner)?)?;
+    }
+    if let Some(cache) = cache {
+        cache.tokens += length;
+    }
+    norm(&x, "model.norm")
+}
+
+/// The last matrix [vocabulary, width].
+pub fn head<'a, T: Tensor>(weights: &'a Weights<T>, config: &Config) -> Result<&'a T> {
+    weights.get(if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+}
