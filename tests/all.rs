@@ -7,6 +7,7 @@ mod cli;
 mod crash;
 mod diagnostics;
 mod engine;
+mod language;
 mod lsp;
 mod messages;
 mod recipes;
