@@ -13,6 +13,7 @@ use crate::model::chat::Message;
 use crate::model::generate::{Options, generate};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Schema, Type};
+use crate::report::retrieval::bootstrap;
 use crate::util::fs;
 
 /// The kind.
@@ -88,6 +89,7 @@ impl Run for Perplexity {
         let losses =
             language.losses(&examples.examples, &mut |done| cx.progress("losses", done as u64, total, "records"))?;
         let mean = mean_loss(&losses);
+        let interval = bootstrap(&losses, 0, &|losses| mean_loss(losses).exp());
         cx.metric("perplexity", mean.exp());
         cx.metric("loss", mean);
         let mut answers = Vec::new();
@@ -101,7 +103,7 @@ impl Run for Perplexity {
             answers.push(json!({"prompt": prompt, "answer": made.text}));
         }
         let result = json!({
-            "version": 1, "perplexity": mean.exp(), "loss": mean, "records": losses.len(), "cut": examples.cut,
+            "version": 1, "perplexity": mean.exp(), "interval": [interval.low, interval.high], "loss": mean, "records": losses.len(), "cut": examples.cut,
             "tokens": losses.iter().map(|(_, n)| n).sum::<usize>(), "losses": losses, "answers": answers,
         });
         Ok(fs::write(&cx.out().join(LOSSES), result.to_string().as_bytes())?)

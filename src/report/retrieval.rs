@@ -88,8 +88,8 @@ pub fn mean(values: &[f64], seed: u64) -> Estimate {
     bootstrap(values, seed, &|v| v.iter().sum::<f64>() / v.len().max(1) as f64)
 }
 
-/// Percentile bootstrap over the queries. Efron, 1979.
-fn bootstrap(values: &[f64], seed: u64, statistic: &dyn Fn(&mut Vec<f64>) -> f64) -> Estimate {
+/// Percentile bootstrap over the queries or records. Efron, 1979.
+pub fn bootstrap<T: Copy>(values: &[T], seed: u64, statistic: &dyn Fn(&mut Vec<T>) -> f64) -> Estimate {
     let value = statistic(&mut values.to_vec());
     let mut rng = Rng::new(seed, "bootstrap");
     let mut found: Vec<f64> = (0..RESAMPLES)

@@ -162,6 +162,24 @@ fn what_does_not_fit_is_one_error() {
 }
 
 #[test]
+fn perplexity_falls_where_a_model_learns() {
+    let project = project(r#""lora" rank=4"#, "steps 40");
+    let two = "perplexity \"p\" { of \"m\"; on \"d\"; split \"train\"; }\nperplexity \"q\" { of \"a\"; on \"d\"; split \"train\"; }\n";
+    project.write("effai.kdl", &format!("{}{two}", project.read("effai.kdl")));
+    project.builds(&[]);
+    let of = |label: &str| -> Value {
+        serde_json::from_str(&project.read(&format!("out/{label}/losses.json"))).expect("JSON")
+    };
+    let (before, after) = (of("p"), of("q"));
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert!(number(&after["perplexity"]) < 0.8 * number(&before["perplexity"]), "{before} {after}");
+    for found in [before, after] {
+        let (low, high) = (number(&found["interval"][0]), number(&found["interval"][1]));
+        assert!(low < number(&found["perplexity"]) && number(&found["perplexity"]) < high, "{found}");
+    }
+}
+
+#[test]
 fn a_model_is_asked() {
     let project = project(r#""lora" rank=2"#, "steps 2");
     let ask = |args: &[&str]| project.effai(&[&["run", "a", "3 and 3 are "], args].concat());
