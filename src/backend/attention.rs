@@ -122,16 +122,11 @@ pub fn attention_grad(q: &[f32], k: &[f32], v: &[f32], grad: &[f32], shape: &Sha
 mod tests {
     use super::*;
     use crate::backend::kernels::softmax;
-    use crate::backend::rng::Rng;
+    use crate::backend::rng::random;
 
     fn shape(causal: bool, queries: usize) -> Shape {
         let scope = Scope { lengths: vec![5, 3], causal };
         Shape { rows: 2, heads: 4, kv_heads: 2, queries, keys: 5, width: 3, scale: 0.7, scope }
-    }
-
-    fn random(n: usize, name: &str) -> Vec<f32> {
-        let mut rng = Rng::new(1, name);
-        (0..n).map(|_| rng.normal()).collect()
     }
 
     /// Score by score, masked with a large negative number.

@@ -1,4 +1,4 @@
-//! candle behind the tensor interface: its only user.
+//! candle behind the tensor interface: its only user, with `gguf`, which takes its file reader.
 //!
 //! candle's fused softmax and norms have no backward and drop gradients without a word, so the fused
 //! operations here are our own kernels, each with its backward.

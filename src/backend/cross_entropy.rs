@@ -89,12 +89,7 @@ fn columns(part: &[f32], n: usize, begin: f32, fold: impl Fn(f32, f32) -> f32) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::Rng;
-
-    fn random(n: usize, name: &str) -> Vec<f32> {
-        let mut rng = Rng::new(1, name);
-        (0..n).map(|_| rng.normal()).collect()
-    }
+    use crate::backend::rng::random;
 
     #[test]
     fn losses_and_gradients_are_those_of_the_plain_sums() {

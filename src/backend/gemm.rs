@@ -174,12 +174,7 @@ fn pack(b: View<'_>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::Rng;
-
-    fn random(n: usize, name: &str) -> Vec<f32> {
-        let mut rng = Rng::new(1, name);
-        (0..n).map(|_| rng.normal()).collect()
-    }
+    use crate::backend::rng::random;
 
     #[test]
     fn products_agree_with_plain_sums_in_every_layout() {

@@ -392,12 +392,7 @@ pub fn swiglu_grad(gate: &[f32], up: &[f32], grad: &[f32]) -> [Vec<f32>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::Rng;
-
-    fn random(n: usize, name: &str) -> Vec<f32> {
-        let mut rng = Rng::new(1, name);
-        (0..n).map(|_| rng.normal()).collect()
-    }
+    use crate::backend::rng::random;
 
     /// Compares an analytic gradient with central differences of `sum(f(x) * g)`.
     fn check_grad(x: &[f32], g: &[f32], f: &dyn Fn(&[f32]) -> Vec<f32>, analytic: &[f32]) {

@@ -9,6 +9,7 @@ pub mod attention;
 mod candle;
 pub mod cross_entropy;
 pub mod gemm;
+pub mod gguf;
 pub mod kernels;
 pub mod rng;
 mod simd;

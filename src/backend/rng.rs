@@ -77,6 +77,13 @@ impl Rng {
     }
 }
 
+/// Normal numbers for the kernels' tests.
+#[cfg(test)]
+pub(super) fn random(n: usize, name: &str) -> Vec<f32> {
+    let mut rng = Rng::new(1, name);
+    (0..n).map(|_| rng.normal()).collect()
+}
+
 fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {

@@ -3,7 +3,6 @@
 pub mod archive;
 pub mod compare;
 pub mod dataset;
-pub mod gguf;
 pub mod image;
 pub mod pickle;
 pub mod template;

@@ -23,7 +23,7 @@ use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::language::{Order, token_losses};
 use crate::train::optim::{AdamW, Schedule, check_loss, clip};
-use crate::train::text::{Example, Examples, Reader};
+use crate::train::text::{self, Example, Examples, Reader};
 use crate::util::fs;
 
 /// The kind.
@@ -212,9 +212,7 @@ impl<T: Tensor> Language<T> {
 
     /// The tokens of a text, as it is.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        let encoded = self.model.tokenizer()?.encode(text, false);
-        let encoded = encoded.map_err(|e| Failure::target(format!("the text cannot be tokenized: {e}")))?;
-        Ok(encoded.get_ids().to_vec())
+        text::ids(self.model.tokenizer()?, text)
     }
 
     /// The records of a split as examples.

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{Config, llama};
+use crate::backend::gguf::Gguf;
 use crate::failure::Failure;
-use crate::format::gguf::Gguf;
 use crate::format::tensors::{Array, Arrays};
 
 /// The configuration that the file's metadata states.

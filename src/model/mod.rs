@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
 use crate::backend::Tensor;
+use crate::backend::gguf::Gguf;
 use crate::failure::Failure;
-use crate::format::gguf::Gguf;
 use crate::format::image::Preprocessing;
 use crate::format::tensors::{self, Arrays};
 use crate::util::fs;

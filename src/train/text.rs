@@ -142,8 +142,13 @@ impl Reader<'_> {
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        let encoded = self.tokenizer.encode(text, false);
-        let encoded = encoded.map_err(|e| Failure::target(format!("a text cannot be tokenized: {e}")))?;
-        Ok(encoded.get_ids().to_vec())
+        ids(self.tokenizer, text)
     }
+}
+
+/// The tokens of a text as it is: none are added.
+pub fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Failure> {
+    let encoded = tokenizer.encode(text, false);
+    let encoded = encoded.map_err(|e| Failure::target(format!("a text cannot be tokenized: {e}")))?;
+    Ok(encoded.get_ids().to_vec())
 }

@@ -8,8 +8,8 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use rayon::prelude::*;
 
-use super::tensors::{Array, Arrays};
 use crate::failure::Failure;
+use crate::format::tensors::{Array, Arrays};
 use crate::util::fs;
 
 /// A file, its header read.
