@@ -17,6 +17,7 @@ mod upkeep;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use crate::backend::Backend;
 use crate::event::Verdict;
 use crate::failure::Failure;
 use crate::fingerprint::evidence::{Place, Stat};
@@ -84,6 +85,8 @@ pub struct Options {
     pub profile: Option<String>,
     /// The engine stays for many builds: what is known is kept in memory, and written down by [`Engine::save`] alone.
     pub resident: bool,
+    /// What computes, where a recipe does not say; the best there is, where nobody does.
+    pub backend: Option<Backend>,
 }
 
 /// A project that cannot be opened, or a question that cannot be answered.
@@ -191,7 +194,7 @@ impl Engine {
     }
 
     fn go_on_from(&mut self, state: KeptState) {
-        self.sight = state.sight;
+        self.sight = state.sight.computing_with(self.backend());
         self.known = state.known;
         self.outputs = state.outputs;
     }
@@ -199,9 +202,14 @@ impl Engine {
     /// Takes up what the record holds, where no state was kept. No target is taken for known by this alone: its key
     /// is stated anew.
     fn recollect(&mut self) -> Result<(), DbError> {
-        self.sight = Sight::new(&self.graph.plan, self.record.files()?);
+        self.sight = Sight::new(&self.graph.plan, self.record.files()?).computing_with(self.backend());
         self.outdated = true;
         Ok(())
+    }
+
+    /// What computes, where a recipe does not say.
+    pub fn backend(&self) -> Backend {
+        self.options.backend.unwrap_or_else(Backend::best)
     }
 
     /// The graph of its targets.

@@ -49,6 +49,11 @@ pub enum ActionEvent {
         #[serde(default)]
         help: Option<String>,
     },
+    /// What computes, found to work.
+    Backend {
+        /// `candle` or `mlx`.
+        name: String,
+    },
     /// An optional source could not be had; the artifact says so and holds nothing else.
     LeftOut {
         /// Why.

@@ -43,6 +43,7 @@ pub(super) fn run() -> u8 {
         out: job.out.clone(),
         scratch: job.scratch.clone(),
         is_held: false,
+        backend: job.backend,
         events: &mut say,
     };
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| kind.run(&mut cx)));

@@ -91,6 +91,7 @@ impl Processes {
             out: job.out.clone(),
             scratch: job.scratch.clone(),
             is_held,
+            backend: job.backend,
             events: said,
         };
         let program = kind.prepare(&mut cx)?;

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use here::run_here;
 
+use crate::backend::Choice;
 use crate::event::ActionEvent;
 use crate::failure::Failure;
 use crate::kind::{self, How, Pool};
@@ -49,6 +50,11 @@ pub fn run_hidden(mut args: impl Iterator<Item = OsString>) -> Option<u8> {
     }
 }
 
+/// Whether the system holds commands to what they declare.
+pub fn is_held() -> bool {
+    sandbox::is_there()
+}
+
 /// What an action is told: all it gets to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
@@ -64,6 +70,8 @@ pub struct Job {
     pub scratch: PathBuf,
     /// Threads to use.
     pub threads: usize,
+    /// What computes.
+    pub backend: Choice,
 }
 
 /// What an action's run cost.

@@ -40,6 +40,23 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Of queries [n, heads, queries, d], keys and values [n, kv heads, keys, d]; none where they do not fit.
+    pub fn new(q: &[usize], k: &[usize], v: &[usize], scope: &Scope, scale: f32) -> Option<Self> {
+        let (&[rows, heads, queries, width], &[_, kv_heads, keys, _]) = (q, k) else { return None };
+        let fits = k == v && *k == [rows, kv_heads, keys, width];
+        let fits = fits && heads.is_multiple_of(kv_heads) && scope.lengths.len() == rows;
+        let shape = Self { rows, heads, kv_heads, queries, keys, width, scale, scope: scope.clone() };
+        (fits && (keys >= queries || !scope.causal)).then_some(shape)
+    }
+
+    /// What is added to the scores where keys cannot be left out: [rows, queries, keys], 0 for a key that is seen and
+    /// minus infinity for one that is not.
+    pub fn mask(&self) -> Vec<f32> {
+        let each = (0..self.rows).flat_map(|row| (0..self.queries).map(move |i| (row, i)));
+        let score = |seen: usize| (0..self.keys).map(move |key| if key < seen { 0.0 } else { f32::NEG_INFINITY });
+        each.flat_map(|(row, i)| score(self.seen(row, i))).collect()
+    }
+
     /// How many keys query `i` of a row sees.
     fn seen(&self, row: usize, i: usize) -> usize {
         let length = self.scope.lengths[row].min(self.keys);

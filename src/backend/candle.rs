@@ -243,14 +243,10 @@ impl Tensor for CandleTensor {
     }
 
     fn attention(q: &Self, k: &Self, v: &Self, scope: &Scope, scale: f32) -> Result<Self> {
-        let (rows, heads, queries, width) = q.0.dims4()?;
-        let (_, kv_heads, keys, _) = k.0.dims4()?;
-        let fits = k.0.dims() == v.0.dims() && k.0.dims() == [rows, kv_heads, keys, width];
-        if !fits || !heads.is_multiple_of(kv_heads) || keys < queries && scope.causal || scope.lengths.len() != rows {
+        let shape = attention::Shape::new(q.0.dims(), k.0.dims(), v.0.dims(), scope, scale).ok_or_else(|| {
             let (q, k, v) = (q.0.dims(), k.0.dims(), v.0.dims());
-            return Err(BackendError::Library(format!("attention of queries {q:?}, keys {k:?}, values {v:?}")));
-        }
-        let shape = attention::Shape { rows, heads, kv_heads, queries, keys, width, scale, scope: scope.clone() };
+            BackendError::Library(format!("attention of queries {q:?}, keys {k:?}, values {v:?}"))
+        })?;
         let again = shape.clone();
         let op = Fused::new(
             "attention",

@@ -1,7 +1,8 @@
 //! The tensor interface and what stands behind it.
 //!
-//! Model code is written once, against [`Tensor`]; candle implements it here, MLX comes behind the same
-//! names. Values are 32-bit floats, row-major; binary operations broadcast as in numpy. Every operation
+//! Model code is written once, against [`Tensor`]; candle implements it here and, with the feature `mlx`, MLX behind
+//! the same names. Which one runs is a [`Backend`], and [`on_backend!`] calls a function that is generic over the tensor
+//! with that one's. Values are 32-bit floats, row-major; binary operations broadcast as in numpy. Every operation
 //! that a trainable parameter passes through has a gradient: [`Tensor::value_and_grad`] refuses a
 //! parameter that got none, so a silently lost one cannot pass for training.
 
@@ -11,6 +12,8 @@ pub mod cross_entropy;
 pub mod gemm;
 pub mod gguf;
 pub mod kernels;
+#[cfg(feature = "mlx")]
+mod mlx;
 pub mod rng;
 mod simd;
 
@@ -19,16 +22,117 @@ use std::collections::BTreeMap;
 pub use attention::Scope;
 pub use candle::CandleTensor;
 pub use kernels::Window;
+#[cfg(feature = "mlx")]
+pub use mlx::MlxTensor;
+
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 
-/// The backend of this build, as records name it.
-pub const NAME: &str = "candle";
-
-/// What a process that computes with this backend is started with. candle's own pool of threads waits by
+/// What a process that computes is started with. candle's own pool of threads waits by
 /// spinning: beside ours that was half of a training step's CPU time. What is left to candle is small. And memory
-/// that was given back is kept for the next step: else a sixth of the time goes into zeroing pages.
-pub const CHILD_ENVIRONMENT: &[(&str, &str)] = &[("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1")];
+/// that was given back is kept for the next step: else a sixth of the time goes into zeroing pages. The BLAS under MLX
+/// on Linux adds up in another order with another number of threads.
+pub const CHILD_ENVIRONMENT: &[(&str, &str)] =
+    &[("CANDLE_NUM_THREADS", "1"), ("MIMALLOC_PURGE_DELAY", "-1"), ("OPENBLAS_NUM_THREADS", "1")];
+
+/// What computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// candle, with kernels of our own, on the CPU. In every build.
+    Candle,
+    /// Apple's MLX. With the feature `mlx`.
+    Mlx,
+}
+
+/// A backend for an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Which.
+    pub backend: Backend,
+    /// The recipe says so: no other may take its place.
+    pub is_pinned: bool,
+}
+
+impl Choice {
+    /// Of a target: what its recipe says, or what was asked for.
+    pub fn of(pinned: Option<&str>, asked: Backend) -> Self {
+        let backend = pinned.and_then(Backend::by_name);
+        Self { backend: backend.unwrap_or(asked), is_pinned: backend.is_some() }
+    }
+}
+
+/// Every backend's name.
+pub const NAMES: &[&str] = &["candle", "mlx"];
+
+impl Backend {
+    /// Its name in recipes, records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Candle => "candle",
+            Backend::Mlx => "mlx",
+        }
+    }
+
+    /// The backend of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Backend::Candle, Backend::Mlx].into_iter().find(|backend| backend.name() == name)
+    }
+
+    /// Whether it is in this build.
+    pub fn is_built_in(self) -> bool {
+        self == Backend::Candle || cfg!(feature = "mlx")
+    }
+
+    /// What is taken where nobody says: MLX on Apple Silicon. Elsewhere MLX has no GPU and is the slower one.
+    pub fn best() -> Self {
+        let apple = cfg!(all(target_os = "macos", target_arch = "aarch64"));
+        if apple && Backend::Mlx.is_built_in() { Backend::Mlx } else { Backend::Candle }
+    }
+
+    /// What it is and runs on, once it has been found to work.
+    pub fn describe(self) -> String {
+        match self {
+            Backend::Candle => "candle 0.11 with effai's own kernels, on the CPU, 32-bit floats".into(),
+            #[cfg(feature = "mlx")]
+            Backend::Mlx => format!("MLX by mlx-rs 0.33, on {}, 32-bit floats", mlx::device()),
+            #[cfg(not(feature = "mlx"))]
+            Backend::Mlx => "MLX".into(),
+        }
+    }
+
+    /// Finds out, by computing, whether it works here.
+    pub fn probe(self) -> std::result::Result<(), Failure> {
+        match self {
+            Backend::Candle => Ok(()),
+            #[cfg(feature = "mlx")]
+            Backend::Mlx => mlx::probe().map_err(|error| {
+                let why = format!("MLX does not start: {error}");
+                Failure::environment(why).help("`effai doctor` says what there is; or take `--backend candle`")
+            }),
+            #[cfg(not(feature = "mlx"))]
+            Backend::Mlx => Err(Failure::environment("this effai was built without MLX").help(HOW_TO_BUILD_MLX)),
+        }
+    }
+}
+
+/// The next step where MLX is wanted and not there.
+pub const HOW_TO_BUILD_MLX: &str = "build it with `--features mlx`: docs/backends.md says what that needs";
+
+/// Calls a function that is generic over the tensor on a [`Backend`]: `on_backend!(backend, train(cx, &fields))`.
+macro_rules! on_backend {
+    ($backend:expr, $run:ident($($argument:expr),* $(,)?)) => {
+        match $backend {
+            $crate::backend::Backend::Candle => $run::<$crate::backend::CandleTensor>($($argument),*),
+            #[cfg(feature = "mlx")]
+            $crate::backend::Backend::Mlx => $run::<$crate::backend::MlxTensor>($($argument),*),
+            #[cfg(not(feature = "mlx"))]
+            $crate::backend::Backend::Mlx => unreachable!("what is not in this build does not start"),
+        }
+    };
+}
+pub(crate) use on_backend;
 
 /// Named tensors, in the order of their names.
 pub type Params<T> = BTreeMap<String, T>;

@@ -109,7 +109,8 @@ impl Args {
             || self.explain
             || self.no_cache
             || self.check
-            || self.until.is_some());
+            || self.until.is_some()
+            || global.backend.is_some());
         if !only_looks || !self.exclude.is_empty() {
             return Ok(None);
         }

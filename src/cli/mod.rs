@@ -5,6 +5,7 @@ mod cache;
 mod changes;
 mod check;
 mod diff;
+mod doctor;
 mod explain;
 mod fmt;
 mod graph;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use miette::Diagnostic;
 
+use crate::backend::{self, Backend};
 use crate::engine::{Engine, EngineError, Options};
 use crate::failure::{Class, Failure};
 use crate::recipe::load::LoadError;
@@ -49,6 +51,9 @@ struct Global {
     /// Lay a profile over the recipes
     #[arg(long, value_name = "NAME", global = true)]
     profile: Option<String>,
+    /// What computes, where a recipe does not say: candle or mlx; by default the best that is there
+    #[arg(long, value_name = "NAME", global = true, value_parser = backend)]
+    backend: Option<Backend>,
     /// One JSON object a line on stdout instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -75,6 +80,7 @@ enum Command {
     Fmt(fmt::Args),
     Schema(schema::Args),
     Cache(cache::Args),
+    Doctor(doctor::Args),
     Init(init::Args),
     Lsp(lsp::Args),
     Completions(Completions),
@@ -122,6 +128,7 @@ pub fn run() -> u8 {
         Command::Check(command) => check::run(&args.global, &command, &output),
         Command::Fmt(command) => fmt::run(&args.global, &command, &output),
         Command::Schema(command) => schema::run(&command, &output),
+        Command::Doctor(command) => doctor::run(&args.global, &command, &output),
         Command::Cache(command) => cache::run(&args.global, &command, &output),
         Command::Init(command) => init::run(&args.global, &command, &output),
         Command::Lsp(command) => lsp::run(&args.global, &command, &output),
@@ -143,10 +150,25 @@ pub fn run() -> u8 {
     })
 }
 
+/// How its project is opened.
+fn options(global: &Global) -> Options {
+    Options { profile: global.profile.clone(), backend: global.backend, ..Options::default() }
+}
+
+/// Reads `--backend`: one that this build lacks is no choice.
+fn backend(name: &str) -> Result<Backend, String> {
+    let backend = Backend::by_name(name).ok_or_else(|| format!("it is one of {}", backend::NAMES.join(", ")))?;
+    if backend.is_built_in() {
+        Ok(backend)
+    } else {
+        Err(format!("this effai was built without it: {}", backend::HOW_TO_BUILD_MLX))
+    }
+}
+
 /// Opens the project the command is about.
 fn open(global: &Global) -> Result<Engine, EngineError> {
     let dir = directory(global)?;
-    Engine::open(&dir, &Options { profile: global.profile.clone(), ..Options::default() })
+    Engine::open(&dir, &options(global))
 }
 
 fn directory(global: &Global) -> Result<PathBuf, EngineError> {

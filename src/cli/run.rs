@@ -1,9 +1,9 @@
 //! `effai run`: a language model, tried by hand.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Global, Output, build, open};
-use crate::backend::CandleTensor;
+use crate::backend::{Tensor, on_backend};
 use crate::engine::EngineError;
 use crate::failure::Failure;
 use crate::kind::training::Language;
@@ -52,12 +52,24 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     let labels: Vec<String> = [index].into_iter().chain(base).map(|i| engine.label(i).to_string()).collect();
     let place = |label: &String| -> PathBuf { engine.root.join("out").join(label.trim_start_matches('/')) };
     let (dir, base) = (place(&labels[0]), labels.get(1).map(place));
+    let backend = engine.backend();
     drop(engine);
+    backend.probe()?;
     let code = build::quietly(global, &labels, output)?;
     if code != 0 {
         return Ok(code);
     }
-    let (language, _) = Language::<CandleTensor>::open(&dir, base.as_deref(), &labels[0])?;
+    on_backend!(backend, answer(args, output, &labels[0], &dir, base.as_deref()))
+}
+
+fn answer<T: Tensor>(
+    args: &Args,
+    output: &Output,
+    label: &str,
+    dir: &Path,
+    base: Option<&Path>,
+) -> Result<u8, EngineError> {
+    let (language, _) = Language::<T>::open(dir, base, label)?;
     let text = match &language.chat {
         Some(chat) if !args.raw => {
             let system = args.system.iter().map(|text| Message { role: "system".into(), content: text.clone() });

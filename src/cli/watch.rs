@@ -1,7 +1,7 @@
 //! `effai watch`
 
 use super::build::{self, Progress, Shown};
-use super::{Global, Output, directory, report};
+use super::{Global, Output, directory, options, report};
 use crate::action::Cancel;
 use crate::engine::EngineError;
 use crate::event::Event;
@@ -24,14 +24,14 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let cancel = Cancel::default();
-    let options = BuildOptions {
+    let build = BuildOptions {
         keep_going: true,
         tell_fresh: output.verbose,
         asked: args.targets.clone(),
         ..BuildOptions::new(build::jobs(args.jobs))
     };
     let (dir, words) = (directory(global)?, args.targets.clone());
-    let mut watch = Watch::new(&dir, global.profile.clone(), words, options, cancel.clone())?;
+    let mut watch = Watch::new(&dir, options(global), words, build, cancel.clone())?;
     let wake = watch.waker();
     build::watch_signals(move || {
         cancel.ask();

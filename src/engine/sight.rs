@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::sealed::{Reader, Writer};
+use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::fingerprint::evidence::{Form, Place, SeenFile, Stat};
 use crate::fingerprint::facts::Outside;
@@ -122,9 +123,22 @@ pub(super) struct Sight {
     /// Files that were read anew, to be remembered.
     renewed: Vec<u32>,
     by_path: HashMap<PathBuf, u32>,
+    /// What computes, where a recipe does not say.
+    backend: Option<Backend>,
 }
 
 impl Sight {
+    /// The same, by a process that computes with this.
+    pub(super) fn computing_with(mut self, backend: Backend) -> Self {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// This machine, and what computes on it.
+    fn machine(&self) -> String {
+        format!("{}, {}", machine::identity(), self.backend.unwrap_or_else(Backend::best).name())
+    }
+
     /// Nothing seen yet, but for files that are remembered.
     pub(super) fn new(plan: &Plan, files: Vec<SeenFile>) -> Self {
         Self { files, answers: vec![Answer::None; plan.questions()], ..Self::default() }
@@ -180,7 +194,7 @@ impl Sight {
                 Question::Tool(name) => {
                     self.text(q, &tool(name), &mut other);
                 }
-                Question::Machine => self.text(q, &machine::identity(), &mut other),
+                Question::Machine => self.text(q, &self.machine(), &mut other),
                 Question::File(_) | Question::Glob(..) => {}
             }
         }
@@ -481,7 +495,7 @@ impl Outside for Asked<'_> {
     fn machine(&mut self) -> String {
         match self.answer(Question::Machine) {
             Answer::Text(text) => text.to_string(),
-            _ => machine::identity(),
+            _ => self.sight.machine(),
         }
     }
 }

@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::features::decode_all;
 use super::model::{Train, Trainer};
-use super::{ActionCx, How, Kind, Needs, Part, Pool, Run, training};
+use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run, training};
 use crate::backend::rng::Rng;
-use crate::backend::{CandleTensor, Params, Tensor};
+use crate::backend::{Params, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::image;
@@ -47,6 +47,7 @@ static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in 
             Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
         ]),
         Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS).required(),
+        BACKEND,
     ]);
 
 const TRAIN_FIELDS: &[Schema] = &[
@@ -277,84 +278,87 @@ impl Run for Adapter {
         if fields.train.is_language() {
             return conclude(cx, &fields);
         }
-        let train = &fields.train.contrastive();
-        let heads = fields.heads.unwrap_or(Heads { train: true, dropout: 0.5 });
-        let checkpoint = Checkpoint::open(cx.input(&fields.base), None)?;
-        let Config::DualEncoder { text: text_config, .. } = checkpoint.config.clone() else {
-            return Err(Failure::user(format!("{} is not a picture-text model", fields.base))
-                .help("adapt a model with two towers"));
-        };
-        let mut model = Model::<CandleTensor>::new(&checkpoint)?;
-        let modules = targets(&checkpoint.arrays, &fields.target_modules)?;
-        let split = first_block(&modules).unwrap_or_else(|| model.network().map_or(0, |n| n.depth()));
-        let data = Dataset::open(cx.input(&train.data))?;
-        let (rows, held) = (data.rows("train")?, data.rows("validation")?);
-        let (learn, validate) = (concepts(&rows), concepts(&held));
-        if learn.is_empty() {
-            return Err(
-                Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset")
-            );
-        }
-        let seen = Prefixes::new(cx, &model, "train", &rows, split, train.views, train.seed)?;
-        let seen_held = Prefixes::new(cx, &model, "validation", &held, split, 1, train.seed)?;
-        let mut params = begin(&modules, &checkpoint.arrays, fields.method.rank, train.seed)?;
-        let whole: Vec<String> = checkpoint
-            .arrays
-            .keys()
-            .filter(|n| {
-                heads.train && (n.contains("_projection.0.") || n.contains("_projection.2.") || *n == "logit_scale")
-            })
-            .cloned()
-            .collect();
-        for name in &whole {
-            let array = &checkpoint.arrays[name];
-            params.insert(name.clone(), CandleTensor::from_f32(array.floats(), &array.shape)?);
-        }
-        let scale = fields.method.scale();
-        let mut trainer = Trainer::new(train, learn.len());
-        let mut rng = Rng::new(train.seed, "adapter batches");
-        while !trainer.done() {
-            let order = rng.permutation(learn.len());
-            for chunk in order.chunks(train.batch) {
-                let chosen: Vec<&Concept> = chunk.iter().map(|i| &learn[*i]).collect();
-                let (mut pictures, mut picture_of, mut texts) = (vec![], vec![], vec![]);
-                for (n, concept) in chosen.iter().enumerate() {
-                    for row in &concept.rows {
-                        pictures.push(row * train.views + rng.below(train.views));
-                        picture_of.push(n);
-                    }
-                    texts.push(a_text(concept, &mut rng));
-                }
-                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-                let ids = model.tokenize(&texts)?;
-                let text_of: Vec<usize> = (0..chosen.len()).collect();
-                let x = seen.gather(&pictures)?;
-                let noise = |name: &str| RefCell::new(Rng::new(train.seed, &format!("{name} {}", trainer.step)));
-                let lora_noise = (fields.method.dropout as f32, noise("lora dropout"));
-                let head_noise = (heads.dropout, noise("head dropout"));
-                let mut lora_noise = Some(lora_noise);
-                let pass = &mut model;
-                trainer.step(cx, &mut params, &mut |p| {
-                    put(pass, p, scale, lora_noise.take());
-                    let network = pass.network().expect("two towers");
-                    let v = head::vision(
-                        &pass.weights,
-                        &network.tail(&pass.weights, x.clone(), split)?,
-                        Some(&head_noise),
-                    )?;
-                    let t = bert::encode(&pass.weights, &text_config, "text.", &ids)?;
-                    let t = head::text(&pass.weights, &t, Some(&head_noise))?;
-                    info_nce(&v, &t, &picture_of, &text_of, pass.weights.get("logit_scale")?)
-                })?;
-            }
-            put(&mut model, &params, scale, None);
-            let loss = if validate.is_empty() { None } else { Some(validation(&model, &validate, &seen_held, split)?) };
-            trainer.end_epoch(cx, &params, loss)?;
-        }
-        let params = trainer.best(params);
-        write(cx, &fields, &modules, &whole, &params, &checkpoint.arrays)?;
-        trainer.write_curves(cx.out())
+        on_backend!(cx.backend()?, contrast(cx, &fields))
     }
+}
+
+/// Adapts a picture-text model.
+fn contrast<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
+    let train = &fields.train.contrastive();
+    let heads = fields.heads.unwrap_or(Heads { train: true, dropout: 0.5 });
+    let checkpoint = Checkpoint::open(cx.input(&fields.base), None)?;
+    let Config::DualEncoder { text: text_config, .. } = checkpoint.config.clone() else {
+        return Err(
+            Failure::user(format!("{} is not a picture-text model", fields.base)).help("adapt a model with two towers")
+        );
+    };
+    let mut model = Model::<T>::new(&checkpoint)?;
+    let modules = targets(&checkpoint.arrays, &fields.target_modules)?;
+    let split = first_block(&modules).unwrap_or_else(|| model.network().map_or(0, |n| n.depth()));
+    let data = Dataset::open(cx.input(&train.data))?;
+    let (rows, held) = (data.rows("train")?, data.rows("validation")?);
+    let (learn, validate) = (concepts(&rows), concepts(&held));
+    if learn.is_empty() {
+        return Err(
+            Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset")
+        );
+    }
+    let seen = Prefixes::new(cx, &model, "train", &rows, split, train.views, train.seed)?;
+    let seen_held = Prefixes::new(cx, &model, "validation", &held, split, 1, train.seed)?;
+    let mut params = begin(&modules, &checkpoint.arrays, fields.method.rank, train.seed)?;
+    let whole: Vec<String> = checkpoint
+        .arrays
+        .keys()
+        .filter(|n| {
+            heads.train && (n.contains("_projection.0.") || n.contains("_projection.2.") || *n == "logit_scale")
+        })
+        .cloned()
+        .collect();
+    for name in &whole {
+        let array = &checkpoint.arrays[name];
+        params.insert(name.clone(), T::from_f32(array.floats(), &array.shape)?);
+    }
+    let scale = fields.method.scale();
+    let mut trainer = Trainer::new(train, learn.len());
+    let mut rng = Rng::new(train.seed, "adapter batches");
+    while !trainer.done() {
+        let order = rng.permutation(learn.len());
+        for chunk in order.chunks(train.batch) {
+            let chosen: Vec<&Concept> = chunk.iter().map(|i| &learn[*i]).collect();
+            let (mut pictures, mut picture_of, mut texts) = (vec![], vec![], vec![]);
+            for (n, concept) in chosen.iter().enumerate() {
+                for row in &concept.rows {
+                    pictures.push(row * train.views + rng.below(train.views));
+                    picture_of.push(n);
+                }
+                texts.push(a_text(concept, &mut rng));
+            }
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let ids = model.tokenize(&texts)?;
+            let text_of: Vec<usize> = (0..chosen.len()).collect();
+            let x = seen.gather(&pictures)?;
+            let noise = |name: &str| RefCell::new(Rng::new(train.seed, &format!("{name} {}", trainer.step)));
+            let lora_noise = (fields.method.dropout as f32, noise("lora dropout"));
+            let head_noise = (heads.dropout, noise("head dropout"));
+            let mut lora_noise = Some(lora_noise);
+            let pass = &mut model;
+            trainer.step(cx, &mut params, &mut |p| {
+                put(pass, p, scale, lora_noise.take());
+                let network = pass.network().expect("two towers");
+                let v =
+                    head::vision(&pass.weights, &network.tail(&pass.weights, x.clone(), split)?, Some(&head_noise))?;
+                let t = bert::encode(&pass.weights, &text_config, "text.", &ids)?;
+                let t = head::text(&pass.weights, &t, Some(&head_noise))?;
+                info_nce(&v, &t, &picture_of, &text_of, pass.weights.get("logit_scale")?)
+            })?;
+        }
+        put(&mut model, &params, scale, None);
+        let loss = if validate.is_empty() { None } else { Some(validation(&model, &validate, &seen_held, split)?) };
+        trainer.end_epoch(cx, &params, loss)?;
+    }
+    let params = trainer.best(params);
+    write(cx, fields, &modules, &whole, &params, &checkpoint.arrays)?;
+    trainer.write_curves(cx.out())
 }
 
 /// Writes what the training of a language model ended with: the best by validation, else the last.
@@ -419,12 +423,7 @@ fn a_text(concept: &Concept, rng: &mut Rng) -> String {
 }
 
 /// Puts the trained values into the model.
-fn put(
-    model: &mut Model<CandleTensor>,
-    params: &Params<CandleTensor>,
-    scale: f64,
-    dropout: Option<(f32, RefCell<Rng>)>,
-) {
+fn put<T: Tensor>(model: &mut Model<T>, params: &Params<T>, scale: f64, dropout: Option<(f32, RefCell<Rng>)>) {
     let (lora, whole): (Params<_>, Params<_>) =
         params.iter().map(|(n, t)| (n.clone(), t.clone())).partition(|(n, _)| n.contains(".lora_"));
     whole.into_iter().for_each(|(name, tensor)| model.weights.set(&name, tensor));
@@ -432,8 +431,8 @@ fn put(
 }
 
 /// The loss on the held-out concepts, by their labels.
-fn validation(
-    model: &Model<CandleTensor>,
+fn validation<T: Tensor>(
+    model: &Model<T>,
     concepts: &[Concept],
     seen: &Prefixes,
     split: usize,
@@ -514,9 +513,9 @@ struct Prefixes {
 }
 
 impl Prefixes {
-    fn new(
+    fn new<T: Tensor>(
         cx: &mut ActionCx<'_>,
-        model: &Model<CandleTensor>,
+        model: &Model<T>,
         name: &str,
         rows: &[crate::format::dataset::Row],
         split: usize,
@@ -535,7 +534,7 @@ impl Prefixes {
                 .into_par_iter()
                 .map(|i| image::view(&decoded[i / views], i % views, &prep, seed, &rows[i / views].id))
                 .collect::<Result<_, _>>()?;
-            let x = CandleTensor::from_f32(&batch.concat(), &[end - start, prep.size, prep.size, 3])?;
+            let x = T::from_f32(&batch.concat(), &[end - start, prep.size, prep.size, 3])?;
             let Midway { x, averages } = network.prefix(&model.weights, &x, split)?;
             all.shape = [x.shape()[1], x.shape()[2], x.shape()[3]];
             all.values.extend(x.to_f32()?);
@@ -548,26 +547,26 @@ impl Prefixes {
         Ok(all)
     }
 
-    fn gather(&self, which: &[usize]) -> crate::backend::Result<Midway<CandleTensor>> {
+    fn gather<T: Tensor>(&self, which: &[usize]) -> crate::backend::Result<Midway<T>> {
         let rows = |values: &[f32], size: usize| -> Vec<f32> {
             which.iter().flat_map(|i| &values[i * size..(i + 1) * size]).copied().collect()
         };
         let [h, w, c] = self.shape;
-        let x = CandleTensor::from_f32(&rows(&self.values, h * w * c), &[which.len(), h, w, c])?;
+        let x = T::from_f32(&rows(&self.values, h * w * c), &[which.len(), h, w, c])?;
         let averages = match self.width {
             0 => None,
-            width => Some(CandleTensor::from_f32(&rows(&self.averages, width), &[which.len(), width])?),
+            width => Some(T::from_f32(&rows(&self.averages, width), &[which.len(), width])?),
         };
         Ok(Midway { x, averages })
     }
 }
 
-fn write(
+fn write<T: Tensor>(
     cx: &ActionCx<'_>,
     fields: &Fields,
     modules: &[String],
     whole: &[String],
-    params: &Params<CandleTensor>,
+    params: &Params<T>,
     base: &Arrays,
 ) -> Result<(), Failure> {
     let convolutions: Vec<String> =

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{ActionCx, How, Kind, Needs, Pool, Run};
-use crate::backend::CandleTensor;
+use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
+use crate::backend::{Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT, Row};
 use crate::format::tensors::{self, Array, Arrays};
@@ -40,6 +40,7 @@ static SCHEMA: Schema = Schema::new(
         .props(&[Prop::new("column", Type::Text, "the column").required()])
         .many(),
     Schema::new("seed", "Of the random views.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
+    BACKEND,
 ]);
 
 #[derive(Deserialize)]
@@ -80,40 +81,44 @@ impl Kind for Features {
 
 impl Run for Features {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        let fields: Fields = cx.decl.read();
-        let dataset = Dataset::open(cx.input(&fields.on))?;
-        if let Some(reason) = dataset.left_out() {
-            let text = json!({ "reason": reason }).to_string();
-            return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
-        }
-        let dir = cx.input(&fields.of);
-        let checkpoint = Checkpoint::open(dir, base_of(cx, dir)?.as_deref())?;
-        let model = Model::<CandleTensor>::new(&checkpoint)?;
-        let splits = fields.splits.clone().unwrap_or_else(|| dataset.splits().to_vec());
-        let mut all_rows = Vec::new();
-        for split in &splits {
-            all_rows.push((split.clone(), dataset.rows(split)?));
-        }
-        let mut dims = serde_json::Map::new();
-        if model.preprocessing().is_some() {
-            for (split, rows) in &all_rows {
-                let width = pictures(cx, &model, &fields, split, rows)?;
-                dims.insert("image".into(), json!(width));
-            }
-        }
-        if model.reads() {
-            let texts = texts(&fields, &all_rows);
-            let width = encode_texts(cx, &model, &texts)?;
-            dims.insert("text".into(), json!(width));
-        }
-        let temperature = checkpoint.arrays.get("logit_scale").and_then(|a| a.floats().first().copied());
-        let facts = json!({
-            "version": 1, "dims": dims, "views": fields.views, "splits": splits,
-            "logit-scale": temperature, "preprocessing": model.preprocessing(),
-        });
-        let text = serde_json::to_string_pretty(&facts).expect("plain data");
-        Ok(fs::write(&cx.out().join("features.json"), text.as_bytes())?)
+        on_backend!(cx.backend()?, encode(cx))
     }
+}
+
+fn encode<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+    let fields: Fields = cx.decl.read();
+    let dataset = Dataset::open(cx.input(&fields.on))?;
+    if let Some(reason) = dataset.left_out() {
+        let text = json!({ "reason": reason }).to_string();
+        return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
+    }
+    let dir = cx.input(&fields.of);
+    let checkpoint = Checkpoint::open(dir, base_of(cx, dir)?.as_deref())?;
+    let model = Model::<T>::new(&checkpoint)?;
+    let splits = fields.splits.clone().unwrap_or_else(|| dataset.splits().to_vec());
+    let mut all_rows = Vec::new();
+    for split in &splits {
+        all_rows.push((split.clone(), dataset.rows(split)?));
+    }
+    let mut dims = serde_json::Map::new();
+    if model.preprocessing().is_some() {
+        for (split, rows) in &all_rows {
+            let width = pictures(cx, &model, &fields, split, rows)?;
+            dims.insert("image".into(), json!(width));
+        }
+    }
+    if model.reads() {
+        let texts = texts(&fields, &all_rows);
+        let width = encode_texts(cx, &model, &texts)?;
+        dims.insert("text".into(), json!(width));
+    }
+    let temperature = checkpoint.arrays.get("logit_scale").and_then(|a| a.floats().first().copied());
+    let facts = json!({
+        "version": 1, "dims": dims, "views": fields.views, "splits": splits,
+        "logit-scale": temperature, "preprocessing": model.preprocessing(),
+    });
+    let text = serde_json::to_string_pretty(&facts).expect("plain data");
+    Ok(fs::write(&cx.out().join("features.json"), text.as_bytes())?)
 }
 
 /// The directory of an adapter's base, which is an input alongside it.
@@ -128,9 +133,9 @@ pub fn base_of(cx: &ActionCx<'_>, dir: &std::path::Path) -> Result<Option<std::p
     Ok(Some(cx.input(base).to_owned()))
 }
 
-fn pictures(
+fn pictures<T: Tensor>(
     cx: &mut ActionCx<'_>,
-    model: &Model<CandleTensor>,
+    model: &Model<T>,
     fields: &Fields,
     split: &str,
     rows: &[Row],
@@ -197,7 +202,7 @@ fn texts(fields: &Fields, splits: &[(String, Vec<Row>)]) -> Vec<String> {
     texts
 }
 
-fn encode_texts(cx: &mut ActionCx<'_>, model: &Model<CandleTensor>, texts: &[String]) -> Result<usize, Failure> {
+fn encode_texts<T: Tensor>(cx: &mut ActionCx<'_>, model: &Model<T>, texts: &[String]) -> Result<usize, Failure> {
     let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
     let total = texts.len() as u64;
     let vectors = model.encode_texts(&refs, &mut |done| cx.progress("encode texts", done as u64, total, "texts"))?;

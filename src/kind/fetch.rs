@@ -235,6 +235,7 @@ fn verify(file: &Path, source: &Source) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Choice;
     use crate::event::ActionEvent;
     use crate::plan::Label;
 
@@ -263,6 +264,7 @@ mod tests {
             out: root.join("out"),
             scratch: root.join("scratch"),
             is_held: false,
+            backend: Choice::of(None, crate::backend::Backend::Candle),
             events: &mut take,
         };
         let result = Fetch.run(&mut cx);

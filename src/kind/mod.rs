@@ -23,10 +23,19 @@ pub mod training;
 use std::path::{Path, PathBuf};
 
 use crate::action::program::Program;
+use crate::backend::{self, Backend, Choice};
 use crate::event::ActionEvent;
 use crate::failure::Failure;
 use crate::recipe::decl::{Decl, Problems};
-use crate::recipe::schema::Schema;
+use crate::recipe::schema::{Schema, Type};
+
+/// The field of kinds that compute: a target that says nothing is made by whichever is chosen, and who made it is no
+/// fact.
+pub const BACKEND: Schema = Schema::new(
+    "backend",
+    "What computes it, and nothing else; where it is not said, what `--backend` says, or the best there is.",
+)
+.arg("name", Type::Choice(backend::NAMES));
 
 /// Every kind there is.
 pub const KINDS: &[&dyn Kind] = &[
@@ -171,10 +180,29 @@ pub struct ActionCx<'a> {
     pub(crate) scratch: PathBuf,
     /// A program may read only what it was given.
     pub(crate) is_held: bool,
+    pub(crate) backend: Choice,
     pub(crate) events: &'a mut dyn FnMut(ActionEvent),
 }
 
 impl ActionCx<'_> {
+    /// What computes; goes into the record. The one that was chosen is tried first: where it does not work and the
+    /// recipe does not insist, another takes its place with a warning.
+    pub fn backend(&mut self) -> Result<Backend, Failure> {
+        let Choice { backend, is_pinned } = self.backend;
+        let backend = match backend.probe() {
+            Ok(()) => backend,
+            Err(failure) if is_pinned || backend == Backend::Candle => return Err(failure),
+            Err(failure) => {
+                self.warning(format!("{}; candle computes instead", failure.message), failure.help);
+                Backend::Candle
+            }
+        };
+        // Found out once.
+        self.backend = Choice { backend, is_pinned: true };
+        (self.events)(ActionEvent::Backend { name: backend.name().into() });
+        Ok(backend)
+    }
+
     /// The directory to fill: what is in it at the end is the artifact.
     pub fn out(&self) -> &Path {
         &self.out

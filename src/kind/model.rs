@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::features::{read_images, read_texts};
 use super::fetch::{SOURCE_PROPS, Source, check_source, fetched};
-use super::{ActionCx, How, Kind, Needs, Part, Pool, Run};
+use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run};
 use crate::backend::gguf::Gguf;
 use crate::backend::rng::Rng;
-use crate::backend::{CandleTensor, Params, Tensor};
+use crate::backend::{Params, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::archive::read_members;
 use crate::format::dataset::Dataset;
@@ -61,6 +61,7 @@ static SCHEMA: Schema = Schema::new("model", "A model in Hugging Face's layout: 
                 .default(Default::Float(0.5)),
         ]),
         Schema::new("train", "Train: the data and how.").arg("data", Type::Label).children(TRAIN_FIELDS),
+        BACKEND,
     ]);
 
 const FROZEN: Prop =
@@ -212,6 +213,9 @@ impl Kind for Model {
                 problems.at("", "a model needs a `source` or a `train`", "neither", "import it or train it")
             }
         }
+        if fields.train.is_none() && decl.fields[BACKEND.name].is_string() {
+            problems.at(BACKEND.name, "nothing is computed to import a model", "this", "leave it out");
+        }
     }
 
     fn parts(&self, decl: &Decl) -> Vec<Part> {
@@ -253,7 +257,7 @@ impl Run for Model {
         let fields: Fields = cx.decl.read();
         match (&fields.source, &fields.train) {
             (Some(import), _) => run_import(cx, &fields, import),
-            (None, Some(train)) => run_train(cx, &fields, train),
+            (None, Some(train)) => on_backend!(cx.backend()?, run_train(cx, &fields, train)),
             (None, None) => unreachable!("checked"),
         }
     }
@@ -364,7 +368,7 @@ pub fn write_model(out: &Path, config: &Config, arrays: &Arrays) -> Result<(), F
     tensors::write(&out.join("model.safetensors"), arrays, &[("format", "pt")])
 }
 
-fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<(), Failure> {
+fn run_train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<(), Failure> {
     let (image, text) = (fields.image_tower.as_ref().expect("checked"), fields.text_tower.as_ref().expect("checked"));
     let projection = fields.projection.unwrap_or(Projection { dim: 512, hidden: 1024, dropout: 0.5 });
     let data = Dataset::open(cx.input(&train.data))?;
@@ -388,7 +392,7 @@ fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<()
     statistics(&mut arrays, "vision_projection", &image_rows);
     statistics(&mut arrays, "text_projection", &unit.iter().map(Vec::as_slice).collect::<Vec<_>>());
     for (name, array) in &arrays {
-        heads.weights.set(name, CandleTensor::from_f32(array.floats(), &array.shape)?);
+        heads.weights.set(name, T::from_f32(array.floats(), &array.shape)?);
     }
     let mut params = Params::new();
     for (name, width) in [("text_projection", text_vectors.width), ("vision_projection", train_images.width)] {
@@ -398,10 +402,10 @@ fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<()
             init(&mut params, &format!("{name}.2"), projection.dim, projection.hidden, train.seed)?;
         }
     }
-    params.insert("logit_scale".into(), CandleTensor::from_f32(&[-TEMPERATURE.ln()], &[1])?);
+    params.insert("logit_scale".into(), T::from_f32(&[-TEMPERATURE.ln()], &[1])?);
     let gather = |rows: &mut dyn Iterator<Item = &[f32]>, width: usize| {
         let values: Vec<f32> = rows.flatten().copied().collect();
-        CandleTensor::from_f32(&values, &[values.len() / width, width])
+        T::from_f32(&values, &[values.len() / width, width])
     };
     let mut trainer = Trainer::new(train, learn.len());
     let mut rng = Rng::new(train.seed, "batches");
@@ -470,8 +474,8 @@ fn run_train(cx: &mut ActionCx<'_>, fields: &Fields, train: &Train) -> Result<()
     Ok(fs::write(&out.join("README.md"), card.as_bytes())?)
 }
 
-struct Heads {
-    weights: Weights<CandleTensor>,
+struct Heads<T: Tensor> {
+    weights: Weights<T>,
     dropout: f32,
 }
 
@@ -496,17 +500,17 @@ fn statistics(arrays: &mut Arrays, name: &str, rows: &[&[f32]]) {
 }
 
 /// A linear layer as torch begins it: uniform in +-1/sqrt(in).
-fn init(params: &mut Params<CandleTensor>, name: &str, out: usize, inner: usize, seed: u64) -> Result<(), Failure> {
+fn init<T: Tensor>(params: &mut Params<T>, name: &str, out: usize, inner: usize, seed: u64) -> Result<(), Failure> {
     let mut rng = Rng::new(seed, name);
     let bound = 1.0 / (inner as f32).sqrt();
     let mut draw = |n: usize| (0..n).map(|_| rng.between(-bound, bound)).collect::<Vec<f32>>();
-    params.insert(format!("{name}.weight"), CandleTensor::from_f32(&draw(out * inner), &[out, inner])?);
-    params.insert(format!("{name}.bias"), CandleTensor::from_f32(&draw(out), &[out])?);
+    params.insert(format!("{name}.weight"), T::from_f32(&draw(out * inner), &[out, inner])?);
+    params.insert(format!("{name}.bias"), T::from_f32(&draw(out), &[out])?);
     Ok(())
 }
 
 /// The loop around steps: schedule, clipping, curves, early stopping.
-pub struct Trainer {
+pub struct Trainer<T> {
     train: Train,
     steps: u64,
     /// Steps done.
@@ -515,10 +519,10 @@ pub struct Trainer {
     adam: AdamW,
     losses: Vec<(u64, f32)>,
     validation: Vec<(u64, f32)>,
-    best: Option<(f32, u64, Params<CandleTensor>)>,
+    best: Option<(f32, u64, Params<T>)>,
 }
 
-impl Trainer {
+impl<T: Tensor> Trainer<T> {
     /// For so many concepts.
     pub fn new(train: &Train, concepts: usize) -> Self {
         let adam = AdamW::new(0.9, 0.98, train.weight_decay);
@@ -537,17 +541,17 @@ impl Trainer {
     pub fn step(
         &mut self,
         cx: &mut ActionCx<'_>,
-        params: &mut Params<CandleTensor>,
-        loss: &mut dyn FnMut(&Params<CandleTensor>) -> crate::backend::Result<CandleTensor>,
+        params: &mut Params<T>,
+        loss: &mut dyn FnMut(&Params<T>) -> crate::backend::Result<T>,
     ) -> Result<(), Failure> {
         let rate = Schedule::Cosine.rate(self.train.learning_rate, self.step, self.train.warmup, self.steps);
-        let (loss, mut grads) = CandleTensor::value_and_grad(params, loss)?;
+        let (loss, mut grads) = T::value_and_grad(params, loss)?;
         let norm = clip(&mut grads, self.train.gradient_clip)?;
         check_loss(loss, self.step, rate, norm)?;
         self.adam.step(params, &grads, rate)?;
         if let Some(scale) = params.get_mut("logit_scale") {
             let value = scale.scalar()?.clamp(0.0, LOGIT_SCALE_MAX);
-            *scale = CandleTensor::from_f32(&[value], &[1])?;
+            *scale = T::from_f32(&[value], &[1])?;
         }
         self.step += 1;
         self.losses.push((self.step, loss));
@@ -557,12 +561,7 @@ impl Trainer {
     }
 
     /// Ends an epoch with its validation loss, if there are rows for one.
-    pub fn end_epoch(
-        &mut self,
-        cx: &mut ActionCx<'_>,
-        params: &Params<CandleTensor>,
-        loss: Option<f32>,
-    ) -> Result<(), Failure> {
+    pub fn end_epoch(&mut self, cx: &mut ActionCx<'_>, params: &Params<T>, loss: Option<f32>) -> Result<(), Failure> {
         self.epoch += 1;
         if let Some(loss) = loss {
             self.validation.push((self.step, loss));
@@ -575,7 +574,7 @@ impl Trainer {
     }
 
     /// The weights to keep: the best by validation where early stopping is on, else the last.
-    pub fn best(&mut self, last: Params<CandleTensor>) -> Params<CandleTensor> {
+    pub fn best(&mut self, last: Params<T>) -> Params<T> {
         self.best.take().map_or(last, |(_, _, params)| params)
     }
 

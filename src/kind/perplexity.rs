@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::features::base_of;
 use super::training::{Language, mean_loss};
-use super::{ActionCx, How, Kind, Needs, Pool, Run};
-use crate::backend::CandleTensor;
+use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
+use crate::backend::{Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT};
 use crate::model::chat::Message;
@@ -40,6 +40,7 @@ static SCHEMA: Schema = Schema::new(
     Schema::new("max-tokens", "Tokens of an answer at most.")
         .arg("count", Type::Int(1, 1 << 20))
         .default(Default::Int(64)),
+    BACKEND,
 ]);
 
 #[derive(Deserialize)]
@@ -74,38 +75,42 @@ impl Kind for Perplexity {
 
 impl Run for Perplexity {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        let fields: Fields = cx.decl.read();
-        let data = Dataset::open(cx.input(&fields.on))?;
-        if let Some(reason) = data.left_out() {
-            cx.left_out(reason);
-            let text = json!({ "reason": reason }).to_string();
-            return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
-        }
-        let dir = cx.input(&fields.of).to_owned();
-        let base = base_of(cx, &dir)?;
-        let (language, _) = Language::<CandleTensor>::open(&dir, base.as_deref(), &fields.of)?;
-        let examples = language.examples(&data, &fields.split, fields.max_length)?;
-        let total = examples.examples.len() as u64;
-        let losses =
-            language.losses(&examples.examples, &mut |done| cx.progress("losses", done as u64, total, "records"))?;
-        let mean = mean_loss(&losses);
-        let interval = bootstrap(&losses, 0, &|losses| mean_loss(losses).exp());
-        cx.metric("perplexity", mean.exp());
-        cx.metric("loss", mean);
-        let mut answers = Vec::new();
-        for prompt in &fields.ask {
-            let text = match &language.chat {
-                Some(chat) => chat.text(&[Message::user(prompt)], true)?,
-                None => prompt.clone(),
-            };
-            let options = Options { max_tokens: fields.max_tokens, ..Options::default() };
-            let made = generate(&language.model, &language.ids(&text)?, &options, &mut |_| {})?;
-            answers.push(json!({"prompt": prompt, "answer": made.text}));
-        }
-        let result = json!({
-            "version": 1, "perplexity": mean.exp(), "interval": [interval.low, interval.high], "loss": mean, "records": losses.len(), "cut": examples.cut,
-            "tokens": losses.iter().map(|(_, n)| n).sum::<usize>(), "losses": losses, "answers": answers,
-        });
-        Ok(fs::write(&cx.out().join(LOSSES), result.to_string().as_bytes())?)
+        on_backend!(cx.backend()?, measure(cx))
     }
+}
+
+fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+    let fields: Fields = cx.decl.read();
+    let data = Dataset::open(cx.input(&fields.on))?;
+    if let Some(reason) = data.left_out() {
+        cx.left_out(reason);
+        let text = json!({ "reason": reason }).to_string();
+        return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
+    }
+    let dir = cx.input(&fields.of).to_owned();
+    let base = base_of(cx, &dir)?;
+    let (language, _) = Language::<T>::open(&dir, base.as_deref(), &fields.of)?;
+    let examples = language.examples(&data, &fields.split, fields.max_length)?;
+    let total = examples.examples.len() as u64;
+    let losses =
+        language.losses(&examples.examples, &mut |done| cx.progress("losses", done as u64, total, "records"))?;
+    let mean = mean_loss(&losses);
+    let interval = bootstrap(&losses, 0, &|losses| mean_loss(losses).exp());
+    cx.metric("perplexity", mean.exp());
+    cx.metric("loss", mean);
+    let mut answers = Vec::new();
+    for prompt in &fields.ask {
+        let text = match &language.chat {
+            Some(chat) => chat.text(&[Message::user(prompt)], true)?,
+            None => prompt.clone(),
+        };
+        let options = Options { max_tokens: fields.max_tokens, ..Options::default() };
+        let made = generate(&language.model, &language.ids(&text)?, &options, &mut |_| {})?;
+        answers.push(json!({"prompt": prompt, "answer": made.text}));
+    }
+    let result = json!({
+        "version": 1, "perplexity": mean.exp(), "interval": [interval.low, interval.high], "loss": mean, "records": losses.len(), "cut": examples.cut,
+        "tokens": losses.iter().map(|(_, n)| n).sum::<usize>(), "losses": losses, "answers": answers,
+    });
+    Ok(fs::write(&cx.out().join(LOSSES), result.to_string().as_bytes())?)
 }

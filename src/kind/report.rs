@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::features::{Vectors, read_images, read_texts};
-use super::{ActionCx, How, Kind, Part, Run};
+use super::{ActionCx, BACKEND, How, Kind, Part, Run};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::format::dataset::{Dataset, Row};
@@ -49,6 +49,7 @@ static SCHEMA: Schema =
                 .some()])
             .many(),
         Schema::new("seed", "Of samples and intervals.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
+        BACKEND,
     ]);
 
 #[derive(Deserialize)]

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::features::base_of;
-use super::{ActionCx, How, Kind, Needs, Pool, Run};
+use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::rng::Rng;
-use crate::backend::{CandleTensor, Tensor};
+use crate::backend::{Backend, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::model::{Checkpoint, Model};
 use crate::recipe::decl::Decl;
@@ -26,6 +26,7 @@ static SCHEMA: Schema =
             .arg("count", Type::Int(5, 10_000))
             .default(Default::Int(30)),
         Schema::new("batch", "Pictures in a batch.").arg("count", Type::Int(1, 1024)).default(Default::Int(16)),
+        BACKEND,
     ]);
 
 #[derive(Deserialize)]
@@ -56,56 +57,61 @@ impl Kind for Speed {
 
 impl Run for Speed {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        let fields: Fields = cx.decl.read();
-        let dir = cx.input(&fields.of).to_owned();
-        let begin = Instant::now();
-        let checkpoint = Checkpoint::open(&dir, base_of(cx, &dir)?.as_deref())?;
-        let model = Model::<CandleTensor>::new(&checkpoint)?;
-        let bytes = checkpoint.weight_bytes;
-        drop(checkpoint);
-        let load_ms = begin.elapsed().as_secs_f64() * 1e3;
-        let size = model.preprocessing().map_or(0, |p| p.size);
-        let pictures = |n: usize| {
-            let mut rng = Rng::new(1, "speed");
-            let values: Vec<f32> = (0..n * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
-            CandleTensor::from_f32(&values, &[n, size, size, 3])
-        };
-        let (one, many) = (pictures(1)?, pictures(fields.batch)?);
-        let ids = model.tokenize(&["a red heart with an arrow"])?;
-        let mut told = 0;
-        let mut measure = |what: &str, run: &dyn Fn() -> Result<(), Failure>| -> Result<Vec<f64>, Failure> {
-            for _ in 0..fields.rounds / 5 {
-                run()?;
-            }
-            let mut times = Vec::with_capacity(fields.rounds);
-            for _ in 0..fields.rounds {
-                let begin = Instant::now();
-                run()?;
-                times.push(begin.elapsed().as_secs_f64() * 1e3);
-                told += 1;
-                cx.progress(what, told, 3 * fields.rounds as u64, "rounds");
-            }
-            times.sort_by(f64::total_cmp);
-            Ok(times)
-        };
-        let run = |x: &CandleTensor| force(&model.picture_batch(x)?);
-        let single = measure("one picture", &|| run(&one))?;
-        let batch = measure("a batch", &|| run(&many))?;
-        let text = measure("one text", &|| force(&model.text_batch(&ids)?))?;
-        let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-        let result = json!({
-            "version": 1, "machine": machine::identity(), "threads": cx.threads, "bytes": bytes, "load_ms": load_ms,
-            "picture_p50_ms": at(&single, 0.5), "picture_p95_ms": at(&single, 0.95),
-            "pictures_per_s": fields.batch as f64 * 1e3 / at(&batch, 0.5), "batch": fields.batch,
-            "text_p50_ms": at(&text, 0.5), "text_p95_ms": at(&text, 0.95), "peak_bytes": peak_bytes(),
-        });
-        let text = serde_json::to_string_pretty(&result).expect("plain data");
-        Ok(fs::write(&cx.out().join("speed.json"), text.as_bytes())?)
+        let backend = cx.backend()?;
+        on_backend!(backend, measure(cx, backend))
     }
 }
 
+fn measure<T: Tensor>(cx: &mut ActionCx<'_>, backend: Backend) -> Result<(), Failure> {
+    let fields: Fields = cx.decl.read();
+    let dir = cx.input(&fields.of).to_owned();
+    let begin = Instant::now();
+    let checkpoint = Checkpoint::open(&dir, base_of(cx, &dir)?.as_deref())?;
+    let model = Model::<T>::new(&checkpoint)?;
+    let bytes = checkpoint.weight_bytes;
+    drop(checkpoint);
+    let load_ms = begin.elapsed().as_secs_f64() * 1e3;
+    let size = model.preprocessing().map_or(0, |p| p.size);
+    let pictures = |n: usize| {
+        let mut rng = Rng::new(1, "speed");
+        let values: Vec<f32> = (0..n * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
+        T::from_f32(&values, &[n, size, size, 3])
+    };
+    let (one, many) = (pictures(1)?, pictures(fields.batch)?);
+    let ids = model.tokenize(&["a red heart with an arrow"])?;
+    let mut told = 0;
+    let mut timed = |what: &str, run: &dyn Fn() -> Result<(), Failure>| -> Result<Vec<f64>, Failure> {
+        for _ in 0..fields.rounds / 5 {
+            run()?;
+        }
+        let mut times = Vec::with_capacity(fields.rounds);
+        for _ in 0..fields.rounds {
+            let begin = Instant::now();
+            run()?;
+            times.push(begin.elapsed().as_secs_f64() * 1e3);
+            told += 1;
+            cx.progress(what, told, 3 * fields.rounds as u64, "rounds");
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times)
+    };
+    let run = |x: &T| force(&model.picture_batch(x)?);
+    let single = timed("one picture", &|| run(&one))?;
+    let batch = timed("a batch", &|| run(&many))?;
+    let text = timed("one text", &|| force(&model.text_batch(&ids)?))?;
+    let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
+    let result = json!({
+        "version": 1, "machine": machine::identity(), "backend": backend, "threads": cx.threads, "bytes": bytes, "load_ms": load_ms,
+        "picture_p50_ms": at(&single, 0.5), "picture_p95_ms": at(&single, 0.95),
+        "pictures_per_s": fields.batch as f64 * 1e3 / at(&batch, 0.5), "batch": fields.batch,
+        "text_p50_ms": at(&text, 0.5), "text_p95_ms": at(&text, 0.95), "peak_bytes": peak_bytes(),
+    });
+    let text = serde_json::to_string_pretty(&result).expect("plain data");
+    Ok(fs::write(&cx.out().join("speed.json"), text.as_bytes())?)
+}
+
 /// Waits for a result: backends may compute when a value is asked for.
-fn force(tensor: &CandleTensor) -> Result<(), Failure> {
+fn force(tensor: &impl Tensor) -> Result<(), Failure> {
     tensor.to_f32()?;
     Ok(())
 }

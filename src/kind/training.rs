@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::adapter::{Method, begin, targets};
-use super::{ActionCx, How, Kind, Needs, Part, Pool, Run};
+use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run};
 use crate::backend::rng::Rng;
-use crate::backend::{CandleTensor, Params, Tensor};
+use crate::backend::{Params, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::tensors::{self, Array, Arrays};
@@ -76,6 +76,7 @@ static SCHEMA: Schema =
         ]),
         Schema::new("until", "The step it ends at.").arg("step", Type::Int(1, i64::MAX)).required(),
         Schema::new("every", "Steps of one training of the chain.").arg("steps", Type::Int(1, i64::MAX)).required(),
+        BACKEND,
     ]);
 
 /// Ways to adapt.
@@ -183,7 +184,7 @@ impl Kind for Training {
 impl Run for Training {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
-        train::<CandleTensor>(cx, &fields)
+        on_backend!(cx.backend()?, train(cx, &fields))
     }
 }
 

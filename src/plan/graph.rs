@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::inputs::{SameName, input_names};
 use super::table::{Lists, Texts};
 use super::{Label, resolve, seen_from};
-use crate::kind::{self, Kind, Needs, Pool};
+use crate::kind::{self, BACKEND, Kind, Needs, Pool};
 use crate::recipe::check::fill_defaults;
 use crate::recipe::decl::Decl;
 use crate::recipe::mistake::{Mistake, Mistakes, nearest};
@@ -417,6 +417,12 @@ fn with_parts(decls: Vec<Decl>) -> Vec<Decl> {
             let part_kind = kind::find(part.kind).expect("a part is of a known kind");
             let mut fields = part.fields;
             fill_defaults(part_kind.schema(), &mut fields);
+            // What a target is made with, its parts are.
+            if let Some(backend) = decl.fields["backend"].as_str()
+                && part_kind.schema().children.iter().any(|child| child.name == BACKEND.name)
+            {
+                fields[BACKEND.name] = backend.into();
+            }
             let spans = BTreeMap::from([(String::new(), decl.span(""))]);
             let (kind, label, base) = (part.kind.to_owned(), decl.label.part(&part.name), decl.base.clone());
             add(Decl { kind, label, base, tags: Vec::new(), fields, spans }, all);

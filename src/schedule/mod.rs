@@ -227,6 +227,7 @@ struct Running {
     start_us: u64,
     metrics: Vec<(String, Option<u64>, f64)>,
     left_out: Option<String>,
+    backend: String,
     scratch: PathBuf,
     log: PathBuf,
     lock: KeyLock,
@@ -472,6 +473,7 @@ impl Build<'_> {
         if let Some(running) = self.running.get_mut(&index) {
             match &event {
                 ActionEvent::Metric { name, step, value } => running.metrics.push((name.clone(), *step, *value)),
+                ActionEvent::Backend { name } => running.backend.clone_from(name),
                 ActionEvent::LeftOut { reason } => running.left_out = Some(reason.clone()),
                 _ => {}
             }

@@ -89,7 +89,7 @@ impl Build<'_> {
             wall_ms: done.cost.wall_ms,
             cpu_ms: done.cost.cpu_ms,
             peak_bytes: done.cost.peak_bytes,
-            backend: crate::backend::NAME.into(),
+            backend: running.backend.clone(),
         };
         let row = self.row(index, &running, &done.cost, Some(artifact), "built", None);
         let unchanged = self.judged[&index].before == Some(artifact);
@@ -254,7 +254,7 @@ impl Build<'_> {
             cpu_ms: cost.cpu_ms,
             peak_bytes: cost.peak_bytes,
             threads: self.pools.threads(plan.needs(index).pool),
-            backend: crate::backend::NAME.into(),
+            backend: running.backend.clone(),
             reasons: running.reasons.clone(),
             metrics: running.metrics.clone(),
             timing: Timing {

@@ -119,6 +119,8 @@ impl Build<'_> {
             has_left,
             key,
             manifest,
+            // Until it says what does.
+            backend: "none".into(),
             reasons,
             started_at,
             start_us,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::scratch::Shared;
 use crate::action::{Cancel, Cost, Ended, Job, Runner};
+use crate::backend::Choice;
 use crate::engine::Engine;
 use crate::event::ActionEvent;
 use crate::failure::{Class, Failure};
@@ -44,6 +45,7 @@ impl Work {
         let mut decl = engine.decl(index)?;
         // Its action knows it as its own project does, so that the bytes are those of a build of that project alone.
         decl.label = Label::new(seen_from(&decl.base, decl.label.as_str()));
+        let backend = Choice::of(decl.fields["backend"].as_str(), engine.backend());
         Ok(Self {
             inputs: inputs.collect(),
             job: Job {
@@ -53,6 +55,7 @@ impl Work {
                 out: scratch.join("out"),
                 scratch: scratch.join("work"),
                 threads,
+                backend,
             },
             pool: plan.needs(index).pool,
             scratch: scratch.to_owned(),

@@ -1,17 +1,69 @@
-//! Who this machine is, for what is measured on it.
+//! Who this machine is: for what is measured on it, and for `effai doctor`.
 
-use super::fs;
+use super::{apple, fs};
+
+/// What computes here. What a system does not say is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub processor: Option<String>,
+    /// Logical cores that this process may use.
+    pub cores: usize,
+    /// On Apple Silicon: performance cores, and efficiency cores.
+    pub core_kinds: Option<(usize, usize)>,
+    /// On Apple Silicon: cores of the GPU.
+    pub gpu_cores: Option<usize>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processor and GPU share the memory.
+    pub is_unified: bool,
+    /// Vector instructions that the kernels use, where they are there.
+    pub vectors: Vec<&'static str>,
+    /// The operating system and the processor's architecture, as Rust names them.
+    pub system: (&'static str, &'static str),
+}
+
+impl Machine {
+    /// Looks. On a Mac it starts two programs of the system.
+    pub fn look() -> Self {
+        let mut machine = Self {
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            vectors: vectors(),
+            system: (std::env::consts::OS, std::env::consts::ARCH),
+            ..Self::default()
+        };
+        if cfg!(target_os = "macos") {
+            apple::describe(&mut machine);
+        } else {
+            machine.processor = processor();
+            machine.memory_bytes = memory_bytes();
+        }
+        machine
+    }
+}
+
+fn vectors() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let there = [
+            ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
+            ("FMA", std::arch::is_x86_feature_detected!("fma")),
+            ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
+        ];
+        there.into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        if cfg!(target_arch = "aarch64") { vec!["NEON"] } else { Vec::new() }
+    }
+}
 
 /// The machine as a line of text: processor, logical cores, memory, system. Equal on equal machines; no host name.
 pub fn identity() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory_gib = memory_bytes().map_or_else(|| "?".into(), |b| format!("{:.0}", b as f64 / f64::from(1 << 30)));
-    format!(
-        "{}, {cores} cores, {memory_gib} GiB, {} {}",
-        processor().unwrap_or_else(|| "unknown processor".into()),
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    )
+    let Machine { processor, cores, memory_bytes, system: (os, arch), .. } = Machine::look();
+    let memory_gib = memory_bytes.map_or_else(|| "?".into(), |b| format!("{:.0}", b as f64 / f64::from(1 << 30)));
+    let processor = processor.unwrap_or_else(|| "unknown processor".into());
+    format!("{processor}, {cores} cores, {memory_gib} GiB, {os} {arch}")
 }
 
 fn processor() -> Option<String> {

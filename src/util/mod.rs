@@ -1,5 +1,6 @@
 //! What could be in std.
 
+mod apple;
 pub mod dir;
 pub mod fault;
 pub mod fs;

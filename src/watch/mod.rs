@@ -93,13 +93,13 @@ impl Watch {
     /// [`Watch::waker`]'s function was called after it.
     pub fn new(
         dir: &Path,
-        profile: Option<String>,
+        options: Options,
         words: Vec<String>,
         build: BuildOptions,
         cancel: Cancel,
     ) -> Result<Self, EngineError> {
         let root = roots::find(dir)?.root;
-        let options = Options { profile, resident: true };
+        let options = Options { resident: true, ..options };
         let mut eyes = Eyes::open()?;
         // As events tell it.
         let real = root.canonicalize().unwrap_or_else(|_| root.clone());

@@ -112,7 +112,7 @@ impl Keeping {
             }
             engine.save();
         }
-        Engine::open(root, &Options { resident, profile: profile.map(str::to_owned) })
+        Engine::open(root, &Options { resident, profile: profile.map(str::to_owned), ..Options::default() })
     }
 }
 

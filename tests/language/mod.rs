@@ -1,5 +1,7 @@
 //! Language models, on one so small that a step takes a millisecond.
 
+mod backends;
+
 use std::collections::BTreeMap;
 
 use effai::backend::rng::Rng;

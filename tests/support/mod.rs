@@ -1,6 +1,7 @@
 //! A temporary project, and the program run in it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -162,6 +163,18 @@ impl Project {
         }
         let code = child.wait().expect("it ends").code().unwrap_or(-1);
         Run { code, stdout: String::new(), stderr }
+    }
+
+    /// Starts the program, and kills it and all it started when a line of its result holds this; whether that was
+    /// before its end.
+    pub(crate) fn killed_at(&self, args: &[&str], at: &str) -> bool {
+        let mut child = self.command(args).stdout(Stdio::piped()).process_group(0).spawn().expect("starts");
+        let group = rustix::process::Pid::from_child(&child);
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        if lines.map_while(Result::ok).any(|line| line.contains(at)) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        !child.wait().expect("it ends").success()
     }
 
     /// The labels that ran, in order.

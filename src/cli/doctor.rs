@@ -1,0 +1,96 @@
+//! `effai doctor`
+
+use serde_json::json;
+
+use super::{Global, Output};
+use crate::action::is_held;
+use crate::backend::{self, Backend};
+use crate::engine::EngineError;
+use crate::ui::style;
+use crate::util::machine::{Machine, free_bytes};
+use crate::util::text::bytes;
+
+/// Say what this machine has, what would compute and why, and what to install for more
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+/// A backend, tried.
+struct Found {
+    backend: Backend,
+    /// What it is, or why it is none.
+    what: String,
+    next: Option<String>,
+    works: bool,
+}
+
+pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, EngineError> {
+    let machine = Machine::look();
+    let found: Vec<Found> = backend::NAMES.iter().filter_map(|name| Backend::by_name(name)).map(look).collect();
+    let chosen = global.backend.unwrap_or_else(Backend::best);
+    let why = why(global, chosen);
+    let store = crate::env::cache_dir();
+    let free = store.as_deref().and_then(free_bytes);
+    let works = found.iter().any(|f| f.backend == chosen && f.works);
+    let code = if works { 0 } else { 3 };
+    if output.json {
+        let backend = |f: &Found| json!({"name": f.backend, "works": f.works, "what": f.what, "next": f.next});
+        output.object(&json!({
+            "version": 1, "machine": machine, "backends": found.iter().map(backend).collect::<Vec<_>>(),
+            "chosen": chosen, "why": why, "store": store, "free_bytes": free, "held": is_held(),
+        }));
+        return Ok(code);
+    }
+    let line = |name: &str, text: &str| output.line(&format!("{name:<10} {text}"));
+    line("effai", env!("CARGO_PKG_VERSION"));
+    line("machine", machine.processor.as_deref().unwrap_or("unknown processor"));
+    line("", &cores(&machine));
+    if let Some(memory) = machine.memory_bytes {
+        let shared = if machine.is_unified { ", shared with the GPU" } else { "" };
+        line("", &format!("{} of memory{shared}", bytes(memory)));
+    }
+    for f in &found {
+        let mark = if f.works { style::green("works") } else { style::yellow("does not work") };
+        line(f.backend.name(), &format!("{mark}: {}", f.what));
+        f.next.iter().for_each(|next| line("", next));
+    }
+    line("chosen", &format!("{}: {why}", chosen.name()));
+    if let (Some(store), Some(free)) = (&store, free) {
+        line("store", &format!("{}, {} free on its disk", store.display(), bytes(free)));
+    }
+    let held = "are held to what they declare (Landlock)";
+    let free = "are not held to what they declare: that needs Linux 5.13 with Landlock";
+    line("commands", if is_held() { held } else { free });
+    Ok(code)
+}
+
+fn look(backend: Backend) -> Found {
+    match backend.probe() {
+        Ok(()) => Found { backend, what: backend.describe(), next: None, works: true },
+        Err(failure) => Found { backend, what: failure.message, next: failure.help, works: false },
+    }
+}
+
+fn why(global: &Global, chosen: Backend) -> &'static str {
+    match (global.backend, chosen) {
+        (Some(_), _) => "`--backend` says so",
+        (None, Backend::Mlx) => "the GPU of Apple Silicon is the fastest there is here",
+        (None, Backend::Candle) if cfg!(all(target_os = "macos", target_arch = "aarch64")) => {
+            "this effai was built without MLX"
+        }
+        (None, Backend::Candle) => "MLX is for Apple Silicon; elsewhere it has no GPU",
+    }
+}
+
+fn cores(machine: &Machine) -> String {
+    let mut text = format!("{} cores", machine.cores);
+    if let Some((performance, efficiency)) = machine.core_kinds {
+        text += &format!(", {performance} for performance and {efficiency} for efficiency");
+    }
+    if let Some(gpu) = machine.gpu_cores {
+        text += &format!("; {gpu} of the GPU");
+    }
+    if !machine.vectors.is_empty() {
+        text += &format!("; {}", machine.vectors.join(", "));
+    }
+    text
+}
