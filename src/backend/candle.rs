@@ -9,6 +9,7 @@ use super::attention::{self, Scope};
 use super::cross_entropy::cross_entropy;
 use super::gemm::{self, Then, View};
 use super::kernels::{self, Window};
+use super::qmatrix::QMatrix;
 use super::{BackendError, Params, Result, Tensor};
 
 /// A tensor of candle's on the CPU.
@@ -145,6 +146,27 @@ impl Tensor for CandleTensor {
             None => x.apply_op2(&w, op)?,
         };
         wrap(out.reshape(shape))
+    }
+
+    fn linear_quantized(&self, weight: &std::sync::Arc<QMatrix>) -> Result<Self> {
+        let mut shape = self.0.dims().to_vec();
+        let width = shape.pop().unwrap_or(1);
+        if width != weight.inner {
+            return Err(BackendError::Library(format!(
+                "a matrix [{}, {}] for rows of {width}",
+                weight.rows, weight.inner
+            )));
+        }
+        let rows: usize = shape.iter().product();
+        shape.push(weight.rows);
+        let (forward, backward) = (weight.clone(), weight.clone());
+        let op = Fused::new(
+            "linear-quantized",
+            move |a| forward.product(a[0].0, Then::Nothing),
+            move |args, _, grad| one(like(&args[0], &[grad], |a| backward.product_back(a[0]))),
+        );
+        let x = self.0.reshape((rows, width))?.contiguous()?;
+        wrap(x.apply_op1(Shaped { shape: vec![rows, weight.rows], op })?.reshape(shape))
     }
 
     fn linear_scale_shift(&self, weight: &Self, scale: &Self, shift: &Self, low: f32, high: f32) -> Result<Self> {

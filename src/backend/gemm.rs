@@ -56,7 +56,8 @@ pub enum Then<'a> {
 }
 
 impl Then<'_> {
-    fn apply(self, rows: &mut [f32]) {
+    /// Does it to whole rows.
+    pub(super) fn apply(self, rows: &mut [f32]) {
         match self {
             Then::Nothing => {}
             Then::Bias(bias) => simd::add_row(rows, bias),
@@ -69,6 +70,15 @@ impl Then<'_> {
 pub fn matmul(a: View<'_>, b: View<'_>, then: Then<'_>) -> Vec<f32> {
     let (m, inner, n) = (a.rows, a.columns, b.columns);
     assert_eq!(inner, b.rows, "inner lengths of a product");
+    if inner > 0 && m <= DOT_ROWS && a.column_stride == 1 && b.row_stride == 1 {
+        return dots(a, b, then);
+    }
+    by_panels(a, &pack(b), n, then)
+}
+
+/// `a [m, k] x b [k, n]`, b in [`panels`].
+pub(super) fn by_panels(a: View<'_>, panels: &[f32], n: usize, then: Then<'_>) -> Vec<f32> {
+    let (m, inner) = (a.rows, a.columns);
     let mut out = vec![0.0; m * n];
     if m == 0 || n == 0 {
         return out;
@@ -77,10 +87,6 @@ pub fn matmul(a: View<'_>, b: View<'_>, then: Then<'_>) -> Vec<f32> {
         then.apply(&mut out);
         return out;
     }
-    if m <= DOT_ROWS && a.column_stride == 1 && b.row_stride == 1 {
-        return dots(a, b, then);
-    }
-    let panels = pack(b);
     let pair = 2 * PANEL;
     let tile = |row: usize, column: usize| Tile {
         a: &a.values[row * a.row_stride..],
@@ -130,7 +136,10 @@ pub fn matmul(a: View<'_>, b: View<'_>, then: Then<'_>) -> Vec<f32> {
 }
 
 /// Up to so many rows are multiplied by a matrix as it lies: packing it would cost more than the product.
-const DOT_ROWS: usize = 4;
+pub(super) const DOT_ROWS: usize = 4;
+
+/// Columns of a panel.
+pub(super) const WIDTH: usize = PANEL;
 
 /// The product as sums along the rows of both.
 fn dots(a: View<'_>, b: View<'_>, then: Then<'_>) -> Vec<f32> {
@@ -149,9 +158,8 @@ fn dots(a: View<'_>, b: View<'_>, then: Then<'_>) -> Vec<f32> {
 
 /// Panels [inner, 16] one after another, zero beyond the last column.
 fn pack(b: View<'_>) -> Vec<f32> {
-    let mut panels = vec![0.0; b.columns.div_ceil(PANEL) * PANEL * b.rows];
-    panels.par_chunks_mut(PANEL * b.rows).enumerate().for_each(|(p, panel)| {
-        let (first, width) = (p * PANEL, PANEL.min(b.columns - p * PANEL));
+    panels(b.columns, b.rows, &|first, panel| {
+        let width = PANEL.min(b.columns - first);
         if b.column_stride == 1 {
             for (i, row) in panel.chunks_exact_mut(PANEL).enumerate() {
                 row[..width].copy_from_slice(&b.values[i * b.row_stride + first..][..width]);
@@ -167,7 +175,15 @@ fn pack(b: View<'_>) -> Vec<f32> {
                 }
             }
         }
-    });
+    })
+}
+
+/// Panels [inner, 16] for so many columns, each filled by what gets its first column and zeros.
+pub(super) fn panels(columns: usize, inner: usize, fill: &(dyn Fn(usize, &mut [f32]) + Sync)) -> Vec<f32> {
+    let mut panels = vec![0.0; columns.div_ceil(PANEL) * PANEL * inner];
+    if inner > 0 {
+        panels.par_chunks_mut(PANEL * inner).enumerate().for_each(|(p, panel)| fill(p * PANEL, panel));
+    }
     panels
 }
 

@@ -5,9 +5,12 @@ use std::io::BufReader;
 use std::path::Path;
 
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
+use half::f16;
 use rayon::prelude::*;
 
+use super::qmatrix::{BLOCK, QMatrices, QMatrix};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays};
 use crate::util::fs;
@@ -79,20 +82,109 @@ impl Gguf {
         self.content.tensor_infos.values().map(|info| info.shape.elem_count()).sum()
     }
 
-    /// All tensors, expanded.
+    /// All tensors, expanded to floats.
     pub fn arrays(&self) -> Result<Arrays, Failure> {
-        let read = |name: &String| -> Result<(String, Array), Failure> {
+        Ok(self.tensors(false)?.0)
+    }
+
+    /// All tensors: matrices as their codes, where those are of [`QMatrix`]'s form; the others expanded to floats.
+    pub fn matrices(&self) -> Result<(Arrays, QMatrices), Failure> {
+        self.tensors(true)
+    }
+
+    fn tensors(&self, keep: bool) -> Result<(Arrays, QMatrices), Failure> {
+        let read = |name: &String| -> Result<(String, Tensor), Failure> {
             let mut file = fs::open(&self.path)?;
             let bad = |e: candle_core::Error| bad(&self.path, &e).within(format!("tensor `{name}`"));
             let tensor = self.content.tensor(&mut file, name, &Device::Cpu).map_err(bad)?;
+            let shape = tensor.shape().dims().to_vec();
+            if keep && let [rows, inner] = shape[..] {
+                let bytes = tensor.data().map_err(bad)?;
+                if let Some(matrix) = codes(tensor.dtype(), &bytes, rows, inner) {
+                    return Ok((name.clone(), Tensor::Codes(matrix)));
+                }
+            }
             let tensor = tensor.dequantize(&Device::Cpu).map_err(bad)?;
-            let shape = tensor.dims().to_vec();
             let values = tensor.flatten_all().and_then(|t| t.to_vec1()).map_err(bad)?;
-            Ok((name.clone(), Array::f32(&shape, values)))
+            Ok((name.clone(), Tensor::Floats(Array::f32(&shape, values))))
         };
         let names: Vec<&String> = self.content.tensor_infos.keys().collect();
-        names.into_par_iter().map(read).collect()
+        let all: Vec<(String, Tensor)> = names.into_par_iter().map(read).collect::<Result<_, _>>()?;
+        let (mut arrays, mut matrices) = (Arrays::new(), QMatrices::new());
+        for (name, tensor) in all {
+            match tensor {
+                Tensor::Floats(array) => drop(arrays.insert(name, array)),
+                Tensor::Codes(matrix) => drop(matrices.insert(name, matrix)),
+            }
+        }
+        Ok((arrays, matrices))
     }
+}
+
+enum Tensor {
+    Floats(Array),
+    Codes(QMatrix),
+}
+
+/// A quantized matrix as it lies in the file (llama.cpp's `ggml-common.h` has the blocks) as codes, scales and biases;
+/// none for types that are not of that form.
+fn codes(kind: GgmlDType, bytes: &[u8], rows: usize, inner: usize) -> Option<QMatrix> {
+    if !inner.is_multiple_of(if kind == GgmlDType::Q4K { 256 } else { BLOCK }) {
+        return None;
+    }
+    let half = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
+    let (size, bits) = match kind {
+        GgmlDType::Q4_0 => (18, 4),
+        GgmlDType::Q4_1 => (20, 4),
+        GgmlDType::Q5_0 => (22, 8),
+        GgmlDType::Q5_1 => (24, 8),
+        GgmlDType::Q8_0 => (34, 8),
+        GgmlDType::Q4K => (144, 4),
+        _ => return None,
+    };
+    let (mut all, mut scales, mut biases) = (Vec::with_capacity(rows * inner), Vec::new(), Vec::new());
+    for block in bytes.chunks_exact(size) {
+        let scale = half(block);
+        // Sixteen bytes of two codes each, the low halves first.
+        let nibbles = |bytes: &[u8]| -> [u8; BLOCK] { std::array::from_fn(|i| bytes[i % 16] >> (i / 16 * 4) & 15) };
+        // ... and a fifth bit of each.
+        let fifth = |bytes: &[u8], i: usize| (bytes[i / 8] >> (i % 8) & 1) << 4;
+        let (codes, bias): ([u8; BLOCK], f32) = match kind {
+            GgmlDType::Q4_0 => (nibbles(&block[2..]), -8.0 * scale),
+            GgmlDType::Q4_1 => (nibbles(&block[4..]), half(&block[2..])),
+            GgmlDType::Q5_0 | GgmlDType::Q5_1 => {
+                let at = if kind == GgmlDType::Q5_0 { 2 } else { 4 };
+                let low = nibbles(&block[at + 4..]);
+                let bias = if at == 2 { -16.0 * scale } else { half(&block[2..]) };
+                (std::array::from_fn(|i| low[i] | fifth(&block[at..at + 4], i)), bias)
+            }
+            GgmlDType::Q8_0 => (std::array::from_fn(|i| block[2 + i].wrapping_add(128)), -128.0 * scale),
+            _ => {
+                let (least, packed) = (half(&block[2..]), &block[4..16]);
+                for j in 0..8 {
+                    let (s, m) = six_bits(packed, j);
+                    scales.push(scale * f32::from(s));
+                    biases.push(-least * f32::from(m));
+                    let bytes = &block[16 + j / 2 * BLOCK..][..BLOCK];
+                    all.extend(bytes.iter().map(|b| b >> (j % 2 * 4) & 15));
+                }
+                continue;
+            }
+        };
+        all.extend(codes);
+        scales.push(scale);
+        biases.push(bias);
+    }
+    (all.len() == rows * inner).then(|| QMatrix::new(rows, inner, BLOCK, bits, &all, scales, biases))
+}
+
+/// Scale and minimum number j of the eight that a Q4_K block packs in twelve bytes, six bits each.
+fn six_bits(packed: &[u8], j: usize) -> (u8, u8) {
+    if j < 4 {
+        return (packed[j] & 63, packed[j + 4] & 63);
+    }
+    let high = |at: usize| packed[at] >> 6 << 4;
+    (packed[j + 4] & 15 | high(j - 4), packed[j + 4] >> 4 | high(j))
 }
 
 fn number(value: &Value) -> Option<usize> {
@@ -118,4 +210,26 @@ fn bad(path: &Path, error: &candle_core::Error) -> Failure {
     }
     Failure::target(format!("{} is not a whole GGUF file: {first}", path.display()))
         .help("it may have been cut off while it was copied: copy or download it again, then build again")
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::QTensor;
+
+    use super::*;
+    use crate::backend::rng::random;
+
+    #[test]
+    fn codes_are_the_weights_to_the_last_bit() {
+        let kinds =
+            [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q5_0, GgmlDType::Q5_1, GgmlDType::Q8_0, GgmlDType::Q4K];
+        let floats = candle_core::Tensor::from_vec(random(3 * 512, "w"), (3, 512), &Device::Cpu).expect("fits");
+        for kind in kinds {
+            let quantized = QTensor::quantize(&floats, kind).expect("quantized");
+            let matrix = codes(kind, &quantized.data().expect("bytes"), 3, 512).expect("of that form");
+            let expected = quantized.dequantize(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1()).expect("floats");
+            assert_eq!(matrix.expand(), expected as Vec<f32>, "{kind:?}");
+        }
+        assert!(codes(GgmlDType::Q6K, &[0; 210], 1, 256).is_none());
+    }
 }

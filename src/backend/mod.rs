@@ -14,6 +14,7 @@ pub mod gguf;
 pub mod kernels;
 #[cfg(feature = "mlx")]
 mod mlx;
+pub mod qmatrix;
 pub mod rng;
 mod simd;
 
@@ -24,6 +25,7 @@ pub use candle::CandleTensor;
 pub use kernels::Window;
 #[cfg(feature = "mlx")]
 pub use mlx::MlxTensor;
+use qmatrix::QMatrix;
 
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +206,10 @@ pub trait Tensor: Clone + Sized + 'static {
     fn matmul(&self, other: &Self) -> Result<Self>;
     /// `x [.., in], weight [out, in], bias [out] -> [.., out]`
     fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self>;
+    /// [`Self::linear`] by a matrix that stays quantized: `x [.., in] -> [.., out]`; the gradient is by x alone.
+    fn linear_quantized(&self, weight: &std::sync::Arc<QMatrix>) -> Result<Self> {
+        self.linear(&Self::from_f32(&weight.expand(), &[weight.rows, weight.inner])?, None)
+    }
     /// Softmax over the last axis.
     fn softmax(&self) -> Result<Self>;
     /// Layer norm over the last axis; weight and bias are of its length.

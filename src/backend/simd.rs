@@ -178,6 +178,57 @@ multiversion! {
 }
 
 multiversion! {
+    /// Codes of a byte, or of a half of one, as weights: `((code >> shift) & mask) * scale + bias`.
+    pub(super) fn expand(out: &mut [f32], codes: &[u8], shift: u32, mask: u8, scale: f32, bias: f32) {
+        for (o, code) in out.iter_mut().zip(codes) {
+            *o = f32::from(code >> shift & mask).mul_add(scale, bias);
+        }
+    }
+}
+
+multiversion! {
+    /// `sum = sum over groups of scale * (x . codes)`: codes of 4 bits in blocks of 32, see [`super::qmatrix`]. Sixteen
+    /// chains that are added in one order.
+    pub(super) fn dot4(sum: &mut f32, x: &[f32], codes: &[u8], scales: &[f32], group: usize) {
+        let mut chains = [0.0f32; 16];
+        let groups = x.chunks_exact(group).zip(codes.chunks_exact(group / 2)).zip(scales);
+        for ((x, codes), scale) in groups {
+            let mut part = [0.0f32; 16];
+            for (x, codes) in x.chunks_exact(32).zip(codes.chunks_exact(16)) {
+                let (low, high) = x.split_at(16);
+                for i in 0..16 {
+                    let once = f32::from(codes[i] & 15).mul_add(low[i], part[i]);
+                    part[i] = f32::from(codes[i] >> 4).mul_add(high[i], once);
+                }
+            }
+            for (chain, part) in chains.iter_mut().zip(part) {
+                *chain = part.mul_add(*scale, *chain);
+            }
+        }
+        *sum = chains.iter().sum();
+    }
+}
+
+multiversion! {
+    /// [`dot4`] of codes of 8 bits; groups are multiples of 16.
+    pub(super) fn dot8(sum: &mut f32, x: &[f32], codes: &[u8], scales: &[f32], group: usize) {
+        let mut chains = [0.0f32; 16];
+        for ((x, codes), scale) in x.chunks_exact(group).zip(codes.chunks_exact(group)).zip(scales) {
+            let mut part = [0.0f32; 16];
+            for (x, codes) in x.chunks_exact(16).zip(codes.chunks_exact(16)) {
+                for i in 0..16 {
+                    part[i] = f32::from(codes[i]).mul_add(x[i], part[i]);
+                }
+            }
+            for (chain, part) in chains.iter_mut().zip(part) {
+                *chain = part.mul_add(*scale, *chain);
+            }
+        }
+        *sum = chains.iter().sum();
+    }
+}
+
+multiversion! {
     /// `silu(gate) * up`.
     pub(super) fn swiglu(out: &mut [f32], gate: &[f32], up: &[f32]) {
         for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
