@@ -1,7 +1,7 @@
 //! Which plots a report has, and from which of its numbers.
 
 use crate::report::numbers::Numbers;
-use crate::report::plot::{self, Curve, Panel};
+use crate::report::plot::{self, Curve, Panel, Style};
 use crate::report::{language, retrieval};
 
 /// A plot: the name of its files and its SVG.
@@ -35,14 +35,14 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
         let (name, colour) = (numbers.subjects[t.subject].name.as_str(), t.subject);
         let mut curves = Vec::new();
         if !t.train.is_empty() {
-            curves.push(Curve { name: "train".into(), points: t.train.clone(), smooth: true });
+            curves.push(Curve { name: "train".into(), points: t.train.clone(), style: Style::Smoothed });
         }
         if !t.validation.is_empty() {
-            curves.push(Curve { name: "validation".into(), points: t.validation.clone(), smooth: false });
+            curves.push(Curve { name: "validation".into(), points: t.validation.clone(), style: Style::Dashed });
         }
         panels.push(Panel { name: name.to_owned(), colour, from_zero: false, curves });
         if !t.rate.is_empty() {
-            let curves = vec![Curve { name: "rate".into(), points: t.rate.clone(), smooth: false }];
+            let curves = vec![Curve { name: "rate".into(), points: t.rate.clone(), style: Style::Plain }];
             panels.push(Panel { name: format!("{name}, learning rate"), colour, from_zero: true, curves });
         }
     }

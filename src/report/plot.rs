@@ -248,8 +248,19 @@ pub struct Curve {
     pub name: String,
     /// In order.
     pub points: Vec<(f64, f64)>,
-    /// Drawn thin with its moving mean over it; else as it is, dashed.
-    pub smooth: bool,
+    /// How it is drawn.
+    pub style: Style,
+}
+
+/// How a curve is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Thin, with its moving mean over it.
+    Smoothed,
+    /// As it is.
+    Plain,
+    /// As it is, dashed.
+    Dashed,
 }
 
 /// Draws panels of curves, two in a row, each with its own scales: losses of other batch sizes do not compare.
@@ -282,12 +293,13 @@ pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
         let k = panel.colour % COLOURS.len();
         let mut ends = Vec::new();
         for curve in &panel.curves {
-            let smooth = if curve.smooth { moving_mean(&curve.points) } else { curve.points.clone() };
+            let is_smoothed = curve.style == Style::Smoothed;
+            let smooth = if is_smoothed { moving_mean(&curve.points) } else { curve.points.clone() };
             let path = |points: &[(f64, f64)]| points.iter().map(at).collect::<Vec<_>>();
-            if curve.smooth {
+            if is_smoothed {
                 c.path(&path(&curve.points), &format!("k{k} n r"));
             }
-            c.path(&path(&smooth), &format!("k{k} n w{}", if curve.smooth { "" } else { " v" }));
+            c.path(&path(&smooth), &format!("k{k} n w{}", if curve.style == Style::Dashed { " v" } else { "" }));
             ends.push(smooth.last().map_or((left, bottom), at));
         }
         let heights = spread(&ends.iter().map(|e| e.1).collect::<Vec<_>>(), 14.0);
@@ -343,7 +355,7 @@ pub fn histograms(title: &str, x_name: &str, rows: &[Histogram]) -> String {
     let x = |v: f64| axis.place(v, left, right);
     // Bins end on the scale's lines, and are finer where there is more to fill them.
     let most = rows.iter().map(|r| r.values.len()).max().unwrap_or(0) as f64;
-    let parts = [5, 4, 2].into_iter().find(|p| (axis.steps * p) as f64 <= 2.0 * most.sqrt()).unwrap_or(1);
+    let parts = [5, 4, 2].into_iter().find(|p| (axis.steps * p) as f64 <= 3.0 * most.sqrt()).unwrap_or(1);
     let (bins, bin) = (axis.steps * parts, axis.step / parts as f64);
     let counts = |values: &[f64]| {
         let mut counts = vec![0usize; bins];

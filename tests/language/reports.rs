@@ -99,6 +99,18 @@ fn a_report_without_an_interval_or_a_common_measure_is_none() {
 }
 
 #[test]
+fn models_of_the_other_sort_are_one_error() {
+    let fails = |fields: &str| -> String {
+        let project = reported(fields);
+        let run = project.effai(&["build", "r"]);
+        assert!(run.code != 0 && !run.stderr.contains("panicked"), "{}", run.stderr);
+        run.stderr
+    };
+    let said = fails(r#"compare "m"; test "t" on="d" split="train""#);
+    assert!(said.contains("a language model gives no vector of a text"), "{said}");
+}
+
+#[test]
 fn what_a_report_cannot_be_asked_is_shown_in_the_recipe() {
     let check = |fields: &str, expected: &[&str]| {
         let project = Project::new(&format!("report \"r\" {{ compare \"m\"; {fields} }}\n"));

@@ -15,7 +15,11 @@ pub fn all(numbers: &Numbers) -> Vec<Figure> {
         .map(|(i, losses)| Histogram { label: numbers.subjects[i].name.clone(), colour: i, values: losses.clone() })
         .collect();
     let title = format!("Loss of each record: {}", texts_name(texts));
-    let records = plot::histograms(&title, "nats a token; the line is the median", &histograms);
+    let records = plot::histograms(
+        &title,
+        "nats a token; upright line: the median; number at the left: records in the tallest bar",
+        &histograms,
+    );
     vec![("perplexity".into(), perplexity(numbers)), ("records".into(), records)]
 }
 

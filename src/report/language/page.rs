@@ -52,14 +52,14 @@ pub fn texts(texts: &Texts, first: &str) -> Table {
             None => none(),
             Some(r) => Cell {
                 mark: mark(row.difference),
-                ..of(format!("\u{d7}{:.3}", r.value), format!("{:.3}\u{2013}{:.3}", r.low, r.high))
+                ..of(format!("{:.3}", r.value), format!("{:.3}\u{2013}{:.3}", r.low, r.high))
             },
         });
         let better = column(&|row| match row.better {
             None => none(),
             Some(n) => of(n.to_string(), format!("of {} records", texts.records)),
         });
-        columns.push((format!("perplexity, of {first}\u{2019}s"), ratio));
+        columns.push((format!("ratio to {first}"), ratio));
         columns.push((format!("better than {first} on"), better));
     }
     Table::of(columns, texts.rows.len())
