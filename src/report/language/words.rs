@@ -36,27 +36,30 @@ fn perplexity(numbers: &Numbers, texts: &Texts) -> Vec<String> {
     for row in others {
         let after = perplexity_text(row.perplexity.value);
         let Some(((ratio, d), better)) = row.ratio.zip(row.difference).zip(row.better) else { continue };
-        let percent = |share: f64| format!("{:.1}", 100.0 * share);
-        let interval = format!("95 % interval {} to {} %", percent(ratio.low), percent(ratio.high));
+        let percent = |share: f64| format!("{:.1}\u{a0}%", 100.0 * share);
+        let interval = format!("95\u{a0}% interval {} to {}", percent(ratio.low), percent(ratio.high));
         let (on, who, whom) = (texts_name(texts), name(numbers, &row.subject), name(numbers, &first.subject));
         said.push(match d.sign() {
             0 => format!(
-                "On \u{201c}{on}\u{201d} perplexity is {before} with {whom} and {after} with {who}: {} % of it, within \
+                "On \u{201c}{on}\u{201d} perplexity is {before} with {whom} and {after} with {who}: {} of it, within \
                  noise ({interval}, record by record).",
                 percent(ratio.value)
             ),
             sign => format!(
-                "On \u{201c}{on}\u{201d} perplexity {} from {before} with {whom} to {after} with {who}: to {} % of it, \
+                "On \u{201c}{on}\u{201d} perplexity {} from {before} with {whom} to {after} with {who}: to {} of it, \
                  beyond noise ({interval}, record by record).",
                 if sign < 0 { "falls" } else { "rises" },
                 percent(ratio.value)
             ),
         });
-        said.push(format!(
-            "So {who} is as unsure of the next token as of a fair choice among {after}, where {whom} is among \
-             {before}; {better} of {} records it foresees better.",
-            texts.records
-        ));
+        let share = format!("foresees {better} of {} records better", texts.records);
+        said.push(match d.sign() {
+            0 => format!("{who} {share}."),
+            _ => format!(
+                "So {who} is as unsure of the next token as of a fair choice among {after}, where {whom} is among \
+                 {before}; it {share}."
+            ),
+        });
     }
     if others.is_empty() {
         said.push(alone(numbers, texts, first));
@@ -66,7 +69,7 @@ fn perplexity(numbers: &Numbers, texts: &Texts) -> Vec<String> {
 
 fn alone(numbers: &Numbers, texts: &Texts, row: &Row) -> String {
     format!(
-        "On \u{201c}{}\u{201d} the perplexity of {} is {} (95 % interval {} to {}, {} records).",
+        "On \u{201c}{}\u{201d} the perplexity of {} is {} (95\u{a0}% interval {} to {}, {} records).",
         texts_name(texts),
         name(numbers, &row.subject),
         perplexity_text(row.perplexity.value),
@@ -98,8 +101,11 @@ mod tests {
             said[0].starts_with("On \u{201c}data/words, test\u{201d} perplexity falls from 30.6 with base"),
             "{said:?}"
         );
-        assert!(said[0].contains("beyond noise (95 % interval") && said[0].contains("with taught: to 4"), "{said:?}");
-        assert!(said[1].ends_with("90 of 100 records it foresees better."), "{said:?}");
+        assert!(
+            said[0].contains("beyond noise (95\u{a0}% interval") && said[0].contains("with taught: to 4"),
+            "{said:?}"
+        );
+        assert!(said[1].ends_with("; it foresees 90 of 100 records better."), "{said:?}");
         assert_eq!(said[2], "taught adds 2.0 MB to the 100.0 MB of base.");
     }
 
@@ -112,7 +118,7 @@ mod tests {
             losses.iter().enumerate().map(|(i, l)| (l.0 + [0.5, -0.5][i % 2], l.1)).collect();
         texts.rows = vec![row("models/base", &losses, None, 7), row("adapters/taught", &moved, Some(&losses), 7)];
         let said = headline(&numbers);
-        assert!(said[0].contains(", within noise (95 % interval") && !said[0].contains("falls"), "{said:?}");
+        assert!(said[0].contains(", within noise (95\u{a0}% interval") && !said[0].contains("falls"), "{said:?}");
         numbers.texts[0].rows.truncate(1);
         numbers.subjects.truncate(1);
         let said = headline(&numbers);
