@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::features::base_of;
-use super::training::{Language, mean_loss};
+use super::training::Language;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::{Tensor, on_backend};
 use crate::failure::Failure;
@@ -13,7 +13,8 @@ use crate::model::chat::Message;
 use crate::model::generate::{Options, generate};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Schema, Type};
-use crate::report::retrieval::bootstrap;
+use crate::report::estimate::bootstrap;
+use crate::report::language::mean_loss;
 use crate::util::fs;
 
 /// The kind.
@@ -59,9 +60,9 @@ impl Kind for Perplexity {
         &SCHEMA
     }
 
-    /// 1: first.
+    /// 1: first. 2: whether an answer was cut.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self, _decl: &Decl) -> Needs {
@@ -106,7 +107,8 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         };
         let options = Options { max_tokens: fields.max_tokens, ..Options::default() };
         let made = generate(&language.model, &language.ids(&text)?, &options, &mut |_| {})?;
-        answers.push(json!({"prompt": prompt, "answer": made.text}));
+        let cut = made.tokens.len() >= fields.max_tokens;
+        answers.push(json!({"prompt": prompt, "answer": made.text, "cut": cut}));
     }
     let result = json!({
         "version": 1, "perplexity": mean.exp(), "interval": [interval.low, interval.high], "loss": mean, "records": losses.len(), "cut": examples.cut,

@@ -21,6 +21,7 @@ use crate::model::weights::Lora;
 use crate::model::{Checkpoint, Config, Model, llama};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
+use crate::report::language::mean_loss;
 use crate::train::language::{Order, token_losses};
 use crate::train::optim::{AdamW, Schedule, check_loss, clip};
 use crate::train::text::{self, Example, Examples, Reader};
@@ -248,12 +249,6 @@ impl<T: Tensor> Language<T> {
 
 /// Examples whose losses are computed at once.
 const EVALUATED: usize = 8;
-
-/// The mean over all tokens.
-pub fn mean_loss(losses: &[(f64, usize)]) -> f64 {
-    let tokens: usize = losses.iter().map(|(_, n)| n).sum();
-    losses.iter().map(|(loss, n)| loss * *n as f64).sum::<f64>() / tokens.max(1) as f64
-}
 
 /// What a training carries from step to step.
 struct State<T: Tensor> {

@@ -132,6 +132,17 @@ fn language_weights(dir: &Path, config: &llama::Config, text: &str) -> Result<(A
     Ok((arrays, shards.iter().map(|shard| size_of(shard)).sum()))
 }
 
+/// Bytes of a directory's own weight files: a model's, or an adapter's without its base.
+pub fn weight_bytes(dir: &Path) -> Result<u64, Failure> {
+    let adapter = dir.join(crate::train::peft::WEIGHTS);
+    for file in [adapter, dir.join(GGUF)] {
+        if file.exists() {
+            return Ok(size_of(&file));
+        }
+    }
+    Ok(tensors::shards(dir)?.iter().map(|shard| size_of(shard)).sum())
+}
+
 fn size_of(path: &Path) -> u64 {
     path.metadata().map_or(0, |m| m.len())
 }

@@ -1,8 +1,8 @@
 //! Which plots a report has, and from which of its numbers.
 
-use crate::report::numbers::{Numbers, Test};
-use crate::report::plot::{self, Curve, Dots, Group, Heat, Mark, Panel, Spot};
-use crate::report::retrieval::{Difference, Estimate};
+use crate::report::numbers::Numbers;
+use crate::report::plot::{self, Curve, Panel, Style};
+use crate::report::{language, retrieval};
 
 /// A plot: the name of its files and its SVG.
 pub type Figure = (String, String);
@@ -15,154 +15,60 @@ pub struct Training {
     pub train: Vec<(f64, f64)>,
     /// (step, loss) of each look at the validation split.
     pub validation: Vec<(f64, f64)>,
+    /// (step, learning rate), where it was taken down.
+    pub rate: Vec<(f64, f64)>,
 }
 
-/// All plots but the similarities.
+/// All plots that are made of the numbers.
 pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
-    let mut figures = Vec::new();
-    if !numbers.tests.is_empty() {
-        figures.push(("recall".to_owned(), recall(numbers)));
-        if numbers.subjects.len() > 1 {
-            figures.push(("difference".to_owned(), difference(numbers)));
-        }
-        figures.push(("size".to_owned(), size(numbers, &numbers.tests[0])));
-    }
+    let mut figures = retrieval::figures::all(numbers);
+    figures.extend(language::figures::all(numbers));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
     }
     figures
 }
 
-fn recall(numbers: &Numbers) -> String {
-    let mark = |i: usize, estimate: Estimate, d: Option<Difference>| Mark {
-        label: numbers.subjects[i].name.clone(),
-        colour: i,
-        estimate,
-        text: format!("{:.3}", estimate.value),
-        sign: d.map_or(0, |d| d.sign()),
-        hollow: false,
-    };
-    let groups: Vec<Group> = numbers
-        .tests
-        .iter()
-        .map(|test| Group {
-            name: test.name.clone(),
-            line: test.chance,
-            marks: test
-                .rows
-                .iter()
-                .enumerate()
-                .map(|(i, row)| mark(i, row.t2i["recall@10"], row.difference("recall@10")))
-                .collect(),
-        })
-        .collect();
-    let share = "share of captions whose picture is among the first ten";
-    let x_name = match &numbers.subjects[..] {
-        [first, _, ..] => format!("{share}; a triangle at the right: differs from {} beyond noise", first.name),
-        _ => share.to_owned(),
-    };
-    plot::dots(&Dots {
-        title: "R@10, text to picture, with 95 % intervals",
-        x_name: &x_name,
-        line_name: "chance",
-        groups: &groups,
-    })
-}
-
-fn difference(numbers: &Numbers) -> String {
-    let groups: Vec<Group> = numbers
-        .tests
-        .iter()
-        .map(|test| Group {
-            name: test.name.clone(),
-            line: 0.0,
-            marks: test
-                .rows
-                .iter()
-                .enumerate()
-                .filter_map(|(i, row)| Some((i, row.difference("recall@10")?)))
-                .map(|(i, d)| Mark {
-                    label: numbers.subjects[i].name.clone(),
-                    colour: i,
-                    estimate: Estimate { value: d.value, low: d.low, high: d.high },
-                    text: crate::report::words::signed(d.value),
-                    sign: d.sign(),
-                    hollow: !d.stands_out,
-                })
-                .collect(),
-        })
-        .collect();
-    let first = &numbers.subjects[0].name;
-    plot::dots(&Dots {
-        title: &format!("R@10 minus that of {first}, query by query"),
-        x_name: "paired difference with 95 % interval; hollow: within noise",
-        line_name: first,
-        groups: &groups,
-    })
-}
-
-fn size(numbers: &Numbers, test: &Test) -> String {
-    let spots: Vec<Spot> = test
-        .rows
-        .iter()
-        .enumerate()
-        .map(|(i, row)| Spot {
-            label: numbers.subjects[i].name.clone(),
-            colour: i,
-            x: numbers.subjects[i].megabytes(),
-            y: row.t2i["recall@10"],
-        })
-        .collect();
-    plot::scatter(&format!("Size against R@10: {}", test.name), "MB on disk", "R@10", &spots)
-}
-
 fn losses(numbers: &Numbers, training: &[Training]) -> String {
-    let panels: Vec<Panel> = training
-        .iter()
-        .map(|t| {
-            let mut curves = Vec::new();
-            if !t.train.is_empty() {
-                curves.push(Curve { name: "train".into(), points: t.train.clone(), smooth: true });
-            }
-            if !t.validation.is_empty() {
-                curves.push(Curve { name: "validation".into(), points: t.validation.clone(), smooth: false });
-            }
-            Panel { name: numbers.subjects[t.subject].name.clone(), colour: t.subject, curves }
-        })
-        .collect();
+    let mut panels = Vec::new();
+    for t in training {
+        let (name, colour) = (numbers.subjects[t.subject].name.as_str(), t.subject);
+        let mut curves = Vec::new();
+        if !t.train.is_empty() {
+            curves.push(Curve { name: "train".into(), points: t.train.clone(), style: Style::Smoothed });
+        }
+        if !t.validation.is_empty() {
+            curves.push(Curve { name: "validation".into(), points: t.validation.clone(), style: Style::Dashed });
+        }
+        panels.push(Panel { name: name.to_owned(), colour, from_zero: false, curves });
+        if !t.rate.is_empty() {
+            let curves = vec![Curve { name: "rate".into(), points: t.rate.clone(), style: Style::Plain }];
+            panels.push(Panel { name: format!("{name}, learning rate"), colour, from_zero: true, curves });
+        }
+    }
     plot::panels("Training loss (thin: each batch, thick: moving mean, dashed: validation)", "step", &panels)
-}
-
-/// The similarities of a test's first captions and pictures, [n, n].
-pub fn similarity(name: &str, colour: usize, test: &str, captions: &[String], values: &[f32]) -> Figure {
-    let heat = Heat {
-        title: &format!("Similarity of captions and pictures: {name}"),
-        note: &format!(
-            "the first {} of \u{201c}{test}\u{201d}; framed: the right picture; dot: the nearest of the row",
-            captions.len()
-        ),
-        names: captions,
-        values,
-        colour,
-    };
-    ("similarity".into(), plot::heat(&heat))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::numbers::tests::sample;
+    use crate::report::{language, retrieval};
 
-    #[test]
-    fn every_plot_is_drawn_and_becomes_a_png() {
+    fn check(numbers: &Numbers, rate: Vec<(f64, f64)>, expected: &[&str]) {
         let train = (0..100).map(|i| (f64::from(i), 5.0 / f64::from(i + 1))).collect();
-        let training = [Training { subject: 1, train, validation: vec![(50.0, 2.0), (99.0, 1.5)] }];
-        let figures = all(&sample(), &training);
+        let training = [Training { subject: 1, train, validation: vec![(50.0, 2.0), (99.0, 1.5)], rate }];
+        let figures = all(numbers, &training);
         let names: Vec<&str> = figures.iter().map(|f| f.0.as_str()).collect();
-        assert_eq!(names, ["recall", "difference", "size", "training"]);
+        assert_eq!(names, expected);
         for (name, svg) in &figures {
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{name}: {svg}");
             assert!(plot::png(svg).unwrap().starts_with(b"\x89PNG"), "{name}");
         }
+    }
+
+    #[test]
+    fn every_plot_is_drawn_and_becomes_a_png() {
+        check(&retrieval::tests::sample(), vec![], &["recall", "difference", "size", "training"]);
+        check(&language::tests::sample(), vec![(1.0, 1e-4), (2.0, 1e-4)], &["perplexity", "records", "training"]);
     }
 }

@@ -1,11 +1,14 @@
 //! Measurements to numbers with intervals, tables, pictures and pages; never measures.
 //!
-//! [`numbers`] is what a report holds; [`retrieval`] makes its estimates; [`words`], [`tables`], [`figures`] and
-//! [`page`] are four readings of it. Of builds, [`graph`] draws what there is, [`trace`] what took the time, and
+//! [`numbers`] is what a report holds, with intervals by [`estimate`]; [`words`], [`tables`], [`figures`] and [`page`] are
+//! four readings of it. What is of picture-text models alone is in [`retrieval`], what is of language models in
+//! [`language`], each with its part of the four. Of builds, [`graph`] draws what there is, [`trace`] what took the time, and
 //! [`why`] says what changed. [`mod@reference`] is what may stand in a recipe.
 
+pub mod estimate;
 pub mod figures;
 pub mod graph;
+pub mod language;
 pub mod numbers;
 pub mod page;
 pub mod plot;

@@ -6,71 +6,40 @@ use minijinja::{Environment, context};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::report::estimate::RESAMPLES;
 use crate::report::figures::Figure;
-use crate::report::numbers::{Numbers, Test, ZeroShot};
-use crate::report::plot;
-use crate::report::retrieval::{Difference, Estimate, RESAMPLES};
-use crate::report::tables::{best, mark};
-use crate::report::words::signed;
-
-/// What each model finds for the same few captions.
-#[derive(Debug, Default, Serialize)]
-pub struct Examples {
-    /// The test they are of.
-    pub test: String,
-    /// Its pictures.
-    pub n: usize,
-    /// Each picture that is shown somewhere, once.
-    pub pictures: Vec<Picture>,
-    /// By model, in order; for each the same captions.
-    pub models: Vec<Vec<Query>>,
-}
-
-/// A picture within the page.
-#[derive(Debug, Serialize)]
-pub struct Picture {
-    /// Its own caption.
-    pub caption: String,
-    /// Its media type.
-    pub mime: &'static str,
-    /// Its bytes in base 64.
-    pub data: String,
-}
-
-/// A caption, and what a model finds for it.
-#[derive(Debug, Serialize)]
-pub struct Query {
-    /// The caption.
-    pub caption: String,
-    /// Of the right picture, 1 the first.
-    pub rank: usize,
-    /// The first few: which of the pictures, and whether it is the right one.
-    pub found: Vec<(usize, bool)>,
-}
+use crate::report::numbers::{Numbers, Of};
+use crate::report::retrieval::page::Examples;
+use crate::report::tables::best;
+use crate::report::{language, plot, retrieval, words};
 
 /// A table of the page, a row a model.
 #[derive(Debug, Serialize)]
-struct Table {
+pub struct Table {
     /// Headings over several columns, with how many.
-    groups: Vec<(String, usize)>,
-    columns: Vec<String>,
+    pub groups: Vec<(String, usize)>,
+    /// Of each column.
+    pub columns: Vec<String>,
     /// By model, in order.
-    rows: Vec<Vec<Cell>>,
+    pub rows: Vec<Vec<Cell>>,
 }
 
+/// One place of it.
 #[derive(Debug, Default, Serialize)]
-struct Cell {
-    text: String,
+pub struct Cell {
+    /// The value.
+    pub text: String,
     /// Under it, small.
-    note: String,
-    best: bool,
+    pub note: String,
+    /// The best of its column.
+    pub best: bool,
     /// Above or below the first model beyond noise.
-    mark: &'static str,
+    pub mark: &'static str,
 }
 
 impl Table {
     /// A table from its columns.
-    fn of(columns: Vec<(String, Vec<Cell>)>, models: usize) -> Self {
+    pub fn of(columns: Vec<(String, Vec<Cell>)>, models: usize) -> Self {
         let mut rows: Vec<Vec<Cell>> = (0..models).map(|_| Vec::new()).collect();
         let mut names = Vec::new();
         for (name, cells) in columns {
@@ -80,120 +49,21 @@ impl Table {
         Self { groups: vec![], columns: names, rows }
     }
 
-    fn under(mut self, groups: &[(&str, usize)]) -> Self {
+    /// With headings over so many columns each.
+    #[must_use]
+    pub fn under(mut self, groups: &[(&str, usize)]) -> Self {
         self.groups = groups.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
         self
     }
 }
 
 /// A column of numbers, its best marked.
-fn plain(values: &[f64], decimals: usize, larger: bool) -> Vec<Cell> {
+pub fn plain(values: &[f64], decimals: usize, larger: bool) -> Vec<Cell> {
     // By what is shown: of two that look the same, none is better.
     let texts: Vec<String> = values.iter().map(|value| format!("{value:.decimals$}")).collect();
     let shown: Vec<f64> = texts.iter().map(|text| text.parse().unwrap_or(0.0)).collect();
     let cell = |(text, best)| Cell { text, best, ..Cell::default() };
     texts.into_iter().zip(best(&shown, larger)).map(cell).collect()
-}
-
-/// A column of estimates, its best marked, and which differ from the first model's.
-fn estimates(all: &[(Estimate, Option<Difference>)], interval: bool) -> Vec<Cell> {
-    let mut cells = plain(&all.iter().map(|(e, _)| e.value).collect::<Vec<_>>(), 3, true);
-    for (cell, (e, d)) in cells.iter_mut().zip(all) {
-        cell.mark = mark(*d);
-        if interval {
-            cell.note = format!("{:.3}\u{2013}{:.3}", e.low, e.high);
-        }
-    }
-    cells
-}
-
-/// A column of differences from the first model.
-fn differences(all: &[Option<Difference>]) -> Vec<Cell> {
-    let cell = |d: &Option<Difference>| match d {
-        None => Cell { text: "\u{b7}".into(), ..Cell::default() },
-        Some(d) => Cell {
-            text: signed(d.value),
-            note: format!("{} to {}", signed(d.low), signed(d.high)),
-            best: false,
-            mark: mark(Some(*d)),
-        },
-    };
-    all.iter().map(cell).collect()
-}
-
-fn summary(numbers: &Numbers) -> Table {
-    let mut columns = Vec::new();
-    for test in &numbers.tests {
-        let all: Vec<_> = test.rows.iter().map(|row| (row.t2i["recall@10"], row.difference("recall@10"))).collect();
-        columns.push((test.name.clone(), estimates(&all, false)));
-    }
-    for zero in &numbers.zero_shot {
-        let all: Vec<_> = zero.rows.iter().map(|row| (row.accuracy, row.difference)).collect();
-        columns.push((format!("by {}", zero.column), estimates(&all, false)));
-    }
-    let by = |pick: &dyn Fn(usize) -> f64| (0..numbers.subjects.len()).map(pick).collect::<Vec<_>>();
-    columns.push(("MB".into(), plain(&by(&|i| numbers.subjects[i].megabytes()), 1, false)));
-    columns.push(("pictures/s".into(), plain(&by(&|i| numbers.subjects[i].speed("pictures_per_s")), 0, true)));
-    Table::of(columns, numbers.subjects.len()).under(&[
-        ("R@10, text to picture", numbers.tests.len()),
-        ("zero-shot accuracy", numbers.zero_shot.len()),
-        ("size and speed", 2),
-    ])
-}
-
-fn retrieval(test: &Test, first: &str) -> Table {
-    let text = |metric: &str, interval| {
-        let all: Vec<_> = test.rows.iter().map(|row| (row.t2i[metric], row.difference(metric))).collect();
-        estimates(&all, interval)
-    };
-    let back = |metric: &str| estimates(&test.rows.iter().map(|row| (row.i2t[metric], None)).collect::<Vec<_>>(), true);
-    let apart = |metric: &str| differences(&test.rows.iter().map(|row| row.difference(metric)).collect::<Vec<_>>());
-    let ranks: Vec<f64> = test.rows.iter().map(|row| row.t2i["median-rank"].value).collect();
-    let mut columns: Vec<(String, Vec<Cell>)> = vec![
-        ("R@1".into(), text("recall@1", true)),
-        ("R@5".into(), text("recall@5", true)),
-        ("R@10".into(), text("recall@10", true)),
-        ("median rank".into(), plain(&ranks, 1, false)),
-    ];
-    let several = usize::from(test.rows.len() > 1) * 2;
-    if several > 0 {
-        columns.push(("R@1".into(), apart("recall@1")));
-        columns.push(("R@10".into(), apart("recall@10")));
-    }
-    columns.push(("R@1".into(), back("recall@1")));
-    columns.push(("R@10".into(), back("recall@10")));
-    let from = format!("difference from {first}");
-    Table::of(columns, test.rows.len()).under(&[("text to picture", 4), (&from, several), ("picture to text", 2)])
-}
-
-fn zero_shot(zero: &ZeroShot, first: &str) -> Table {
-    let accuracy: Vec<_> = zero.rows.iter().map(|row| (row.accuracy, row.difference)).collect();
-    let mut columns = vec![("accuracy".to_owned(), estimates(&accuracy, true))];
-    if zero.rows.len() > 1 {
-        let apart: Vec<_> = zero.rows.iter().map(|row| row.difference).collect();
-        columns.push((format!("difference from {first}"), differences(&apart)));
-    }
-    Table::of(columns, zero.rows.len())
-}
-
-fn speed(numbers: &Numbers) -> Table {
-    let column = |name: &str, decimals, larger, pick: &dyn Fn(usize) -> f64| {
-        let values: Vec<f64> = (0..numbers.subjects.len()).map(pick).collect();
-        (name.to_owned(), plain(&values, decimals, larger))
-    };
-    let of = |key: &'static str| move |i: usize| numbers.subjects[i].speed(key);
-    let columns = vec![
-        column("MB on disk", 1, false, &|i| numbers.subjects[i].megabytes()),
-        column("peak memory, MB", 0, false, &|i| numbers.subjects[i].speed("peak_bytes") / 1e6),
-        column("load, ms", 0, false, &of("load_ms")),
-        column("p50, ms", 1, false, &of("picture_p50_ms")),
-        column("p95, ms", 1, false, &of("picture_p95_ms")),
-        column("p50, ms", 1, false, &of("text_p50_ms")),
-        column("p95, ms", 1, false, &of("text_p95_ms")),
-        column("pictures/s", 0, true, &of("pictures_per_s")),
-    ];
-    let groups = [("", 3), ("one picture", 2), ("one text", 2), ("batches", 1)];
-    Table::of(columns, numbers.subjects.len()).under(&groups)
 }
 
 /// A plot within the page, which has the rules of its classes already.
@@ -202,28 +72,45 @@ fn inline(svg: &str) -> String {
     svg.replacen(&rules, "", 1).replacen(r#" xmlns="http://www.w3.org/2000/svg""#, "", 1)
 }
 
-/// Fills the page's template with the report's numbers, plots and examples.
+/// The page's frame, and what it has of each sort of models.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("report.html", include_str!("templates/report.html")),
+    ("retrieval.html", include_str!("templates/retrieval.html")),
+    ("examples.html", include_str!("templates/examples.html")),
+    ("language.html", include_str!("templates/language.html")),
+];
+
+/// Fills the page's templates with the report's numbers, plots and examples.
 pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<String, Failure> {
     let mut environment = Environment::new();
     let bad = |e: minijinja::Error| Failure::target(format!("the report's page cannot be made: {e}"));
-    environment.add_template("report.html", include_str!("templates/report.html")).map_err(bad)?;
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text).map_err(bad)?;
+    }
     let first = numbers.subjects.first().map_or("", |s| s.name.as_str());
     let plots: BTreeMap<&str, String> = plots.iter().map(|(name, svg)| (name.as_str(), inline(svg))).collect();
     let swatches: Vec<String> = (0..numbers.subjects.len()).map(plot::swatch).collect();
+    let is_language = numbers.of == Of::Language;
+    let summary = if is_language { language::page::summary(numbers) } else { retrieval::page::summary(numbers) };
+    let size = if is_language { language::page::sizes(numbers) } else { retrieval::page::speed(numbers) };
     let template = environment.get_template("report.html").map_err(bad)?;
     template
         .render(context! {
             report => numbers,
+            about => words::about(numbers),
             first,
             style => plot::style(),
             plots,
             swatches,
             examples,
             resamples => RESAMPLES,
-            summary => summary(numbers),
-            retrieval => numbers.tests.iter().map(|test| retrieval(test, first)).collect::<Vec<_>>(),
-            zero_shot => numbers.zero_shot.iter().map(|zero| zero_shot(zero, first)).collect::<Vec<_>>(),
-            speed => speed(numbers),
+            summary,
+            size,
+            is_language,
+            retrieval => numbers.tests.iter().map(|t| retrieval::page::retrieval(t, first)).collect::<Vec<_>>(),
+            zero_shot => numbers.zero_shot.iter().map(|z| retrieval::page::zero_shot(z, first)).collect::<Vec<_>>(),
+            tables => numbers.texts.iter().map(|t| language::page::texts(t, first)).collect::<Vec<_>>(),
+            names => numbers.texts.iter().map(language::words::texts_name).collect::<Vec<_>>(),
         })
         .map_err(bad)
 }
@@ -232,11 +119,11 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
 mod tests {
     use super::*;
     use crate::report::figures;
-    use crate::report::numbers::tests::sample;
+    use crate::report::retrieval::page::{Picture, Query};
     use crate::report::words::headline;
 
-    fn page() -> String {
-        let mut numbers = sample();
+    fn pictures() -> String {
+        let mut numbers = retrieval::tests::sample();
         numbers.headline = headline(&numbers);
         let query = |right| Query { caption: "a <cat>".into(), rank: 2, found: vec![(0, right)] };
         let picture = Picture { caption: "a \"cat\"".into(), mime: "image/png", data: "AAAA".into() };
@@ -249,37 +136,38 @@ mod tests {
         html(&numbers, &figures::all(&numbers, &[]), &examples).unwrap()
     }
 
+    fn language() -> String {
+        let mut numbers = language::tests::sample();
+        numbers.headline = headline(&numbers);
+        html(&numbers, &figures::all(&numbers, &[]), &Examples::default()).unwrap()
+    }
+
     #[test]
     fn the_page_names_no_network_address() {
-        let page = page();
-        assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
-        assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("<script"));
+        for page in [pictures(), language()] {
+            assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
+            assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("<script"));
+        }
     }
 
     #[test]
     fn every_anchor_leads_somewhere() {
-        let page = page();
-        for part in page.split("href=\"#").skip(1) {
-            let id = part.split('"').next().unwrap();
-            assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+        for page in [pictures(), language()] {
+            assert!(page.matches("href=\"#").count() > 3);
+            for part in page.split("href=\"#").skip(1) {
+                let id = part.split('"').next().unwrap();
+                assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+            }
         }
     }
 
     #[test]
     fn names_are_escaped_and_plots_are_not() {
-        let page = page();
+        let page = pictures();
         assert!(page.contains("a &lt;cat&gt;") && page.contains("&lt;animals&gt;") && page.contains("<polygon"));
         assert_eq!(page.matches("<style>").count(), 1, "the plots' rules are there once");
-    }
-
-    #[test]
-    fn a_table_marks_the_best_and_what_differs() {
-        let numbers = sample();
-        let table = retrieval(&numbers.tests[0], "a");
-        assert_eq!(table.columns.len(), 8);
-        assert_eq!(table.groups.iter().map(|g| g.1).sum::<usize>(), 8);
-        assert!(table.rows.iter().all(|row| row.len() == 8));
-        let r10: Vec<(bool, &str)> = table.rows.iter().map(|row| (row[2].best, row[2].mark)).collect();
-        assert_eq!(r10, [(true, ""), (false, ""), (false, "\u{25bc}")]);
+        let page = language();
+        assert!(page.contains("What is &lt;b&gt;?") && page.contains("<polygon") && !page.contains("R@10"));
+        assert!(page.contains("an empty answer") && page.contains("of HTML | and<span title="), "{page}");
     }
 }

@@ -8,7 +8,7 @@
 use std::fmt::Write;
 
 use crate::failure::Failure;
-use crate::report::retrieval::Estimate;
+use crate::report::estimate::Estimate;
 
 /// Okabe and Ito's colour-blind-safe colours but for yellow, which is lost on white.
 pub const COLOURS: [&str; 6] = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
@@ -235,6 +235,8 @@ pub struct Panel {
     pub name: String,
     /// Its place among the models.
     pub colour: usize,
+    /// The scale begins at 0.
+    pub from_zero: bool,
     /// Its curves.
     pub curves: Vec<Curve>,
 }
@@ -246,8 +248,19 @@ pub struct Curve {
     pub name: String,
     /// In order.
     pub points: Vec<(f64, f64)>,
-    /// Drawn thin with its moving mean over it; else as it is, dashed.
-    pub smooth: bool,
+    /// How it is drawn.
+    pub style: Style,
+}
+
+/// How a curve is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Thin, with its moving mean over it.
+    Smoothed,
+    /// As it is.
+    Plain,
+    /// As it is, dashed.
+    Dashed,
 }
 
 /// Draws panels of curves, two in a row, each with its own scales: losses of other batch sizes do not compare.
@@ -260,7 +273,7 @@ pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
         let (left, right, top, bottom) = (x0 + 50.0, x0 + panel_width - 76.0, y0 + 32.0, y0 + panel_height - 46.0);
         let all = || panel.curves.iter().flat_map(|k| &k.points);
         let (low, high) = all().fold((f64::INFINITY, 0f64), |(l, h), p| (l.min(p.1), h.max(p.1)));
-        let axis_y = Axis::around(if low.is_finite() { low } else { 0.0 }, high, 5.0);
+        let axis_y = Axis::around(if low.is_finite() && !panel.from_zero { low } else { 0.0 }, high, 5.0);
         let axis_x = Axis::around(0.0, all().map(|p| p.0).fold(1.0, f64::max), 6.0);
         let at = |p: &(f64, f64)| (axis_x.place(p.0, left, right), axis_y.place(p.1, bottom, top));
         c.marker(x0 + 14.0, y0 + 11.0, panel.colour, "");
@@ -280,12 +293,13 @@ pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
         let k = panel.colour % COLOURS.len();
         let mut ends = Vec::new();
         for curve in &panel.curves {
-            let smooth = if curve.smooth { moving_mean(&curve.points) } else { curve.points.clone() };
+            let is_smoothed = curve.style == Style::Smoothed;
+            let smooth = if is_smoothed { moving_mean(&curve.points) } else { curve.points.clone() };
             let path = |points: &[(f64, f64)]| points.iter().map(at).collect::<Vec<_>>();
-            if curve.smooth {
+            if is_smoothed {
                 c.path(&path(&curve.points), &format!("k{k} n r"));
             }
-            c.path(&path(&smooth), &format!("k{k} n w{}", if curve.smooth { "" } else { " v" }));
+            c.path(&path(&smooth), &format!("k{k} n w{}", if curve.style == Style::Dashed { " v" } else { "" }));
             ends.push(smooth.last().map_or((left, bottom), at));
         }
         let heights = spread(&ends.iter().map(|e| e.1).collect::<Vec<_>>(), 14.0);
@@ -316,6 +330,69 @@ fn spread(heights: &[f64], apart: f64) -> Vec<f64> {
         placed[pair[1]] = placed[pair[1]].max(placed[pair[0]] + apart);
     }
     placed
+}
+
+/// How values are spread: one model's.
+#[derive(Debug)]
+pub struct Histogram {
+    /// The model.
+    pub label: String,
+    /// Its place among the models.
+    pub colour: usize,
+    /// In any order.
+    pub values: Vec<f64>,
+}
+
+/// Draws histograms below each other over one scale, with the same bins and the same height for the same count.
+pub fn histograms(title: &str, x_name: &str, rows: &[Histogram]) -> String {
+    let (width, height, top) = (960.0, 112.0, 40.0);
+    let bottom = top + height * rows.len() as f64;
+    let (left, right) = (44.0, width - 24.0);
+    let all = || rows.iter().flat_map(|r| &r.values).copied();
+    let (low, high) = all().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
+    let axis = Axis::around(low, high, 9.0);
+    let x = |v: f64| axis.place(v, left, right);
+    // Bins end on the scale's lines, and are finer where there is more to fill them.
+    let most = rows.iter().map(|r| r.values.len()).max().unwrap_or(0) as f64;
+    let parts = [5, 4, 2].into_iter().find(|p| (axis.steps * p) as f64 <= 3.0 * most.sqrt()).unwrap_or(1);
+    let (bins, bin) = (axis.steps * parts, axis.step / parts as f64);
+    let counts = |values: &[f64]| {
+        let mut counts = vec![0usize; bins];
+        values.iter().for_each(|v| counts[(((v - axis.low) / bin) as usize).min(bins - 1)] += 1);
+        counts
+    };
+    let tallest = rows.iter().flat_map(|r| counts(&r.values)).max().unwrap_or(0).max(1);
+    let mut c = Canvas::new(title, width, bottom + 44.0);
+    for (value, name) in axis.ticks() {
+        c.line((x(value), top), (x(value), bottom), "g");
+        c.text(x(value), bottom + 16.0, "middle", "s", &name);
+    }
+    c.text((left + right) / 2.0, bottom + 34.0, "middle", "s", x_name);
+    for (i, row) in rows.iter().enumerate() {
+        let foot = top + height * (i + 1) as f64;
+        let room = height - 30.0;
+        let k = format!("k{} z", row.colour % COLOURS.len());
+        c.line((left, foot), (right, foot), "a");
+        for (b, count) in counts(&row.values).into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            let h = room * count as f64 / tallest as f64;
+            let from = x(axis.low + bin * b as f64);
+            c.rect(from + 0.5, foot - h, (x(axis.low + bin * (b + 1) as f64) - from - 1.0, h), &k, 0.6);
+        }
+        let largest = counts(&row.values).into_iter().max().unwrap_or(0);
+        let level = foot - room * largest as f64 / tallest as f64;
+        c.line((left - 4.0, level), (left, level), "a");
+        c.text(left - 8.0, level + 4.0, "end", "s", &largest.to_string());
+        let mut sorted = row.values.clone();
+        sorted.sort_by(f64::total_cmp);
+        if let Some(n) = sorted.len().checked_sub(1) {
+            let median = (sorted[n / 2] + sorted[n.div_ceil(2)]) / 2.0;
+            c.line((x(median), foot), (x(median), foot - room), &format!("k{} w", row.colour % COLOURS.len()));
+        }
+        c.marker(left + 10.0, foot - height + 17.0, row.colour, "");
+        c.text(left + 22.0, foot - height + 21.0, "start", "t", &row.label);
+    }
+    c.end()
 }
 
 /// A point by two measures, with an interval up and down.

@@ -1,6 +1,7 @@
 //! Language models, on one so small that a step takes a millisecond.
 
 mod backends;
+mod reports;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,11 @@ const TOKENS: usize = 257;
 
 /// A Llama of two layers whose tokens are bytes, in Hugging Face's layout, as the archive `tiny.zip`.
 fn tiny(project: &Project) {
+    tiny_with(project, &[]);
+}
+
+/// The same, with more files.
+fn tiny_with(project: &Project, more: &[(&str, &str)]) {
     let mut arrays = Arrays::new();
     let mut add = |name: &str, shape: &[usize]| {
         let mut rng = Rng::new(1, name);
@@ -40,16 +46,25 @@ fn tiny(project: &Project) {
     let path = dir.path().join("w");
     tensors::write(&path, &arrays, &[("format", "pt")]).expect("written");
     let tokenizer = tokenizer().to_string();
-    let config = json!({
+    let weights = std::fs::read(&path).expect("there");
+    let config = config(64);
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("config.json", config.as_bytes()),
+        ("tokenizer.json", tokenizer.as_bytes()),
+        ("model.safetensors", &weights),
+    ];
+    files.extend(more.iter().map(|(name, text)| (*name, text.as_bytes())));
+    project.archive("tiny.zip", &files);
+}
+
+/// Its shape, for texts of so many tokens.
+fn config(positions: usize) -> String {
+    json!({
         "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": TOKENS, "max_position_embeddings": 64,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": TOKENS, "max_position_embeddings": positions,
         "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "eos_token_id": 256, "hidden_act": "silu",
     })
-    .to_string();
-    let weights = std::fs::read(&path).expect("there");
-    let files: [(&str, &[u8]); 3] =
-        [("config.json", config.as_bytes()), ("tokenizer.json", tokenizer.as_bytes()), ("model.safetensors", &weights)];
-    project.archive("tiny.zip", &files);
+    .to_string()
 }
 
 /// Byte-level BPE without merges.

@@ -1,4 +1,4 @@
-//! Retrieval and zero-shot metrics with bootstrap intervals. Definitions: `docs/metrics.md`.
+//! Numbers with bootstrap intervals. Definitions: `docs/metrics.md`.
 
 use crate::backend::rng::Rng;
 
@@ -29,7 +29,21 @@ pub struct Difference {
     pub stands_out: bool,
 }
 
+impl Estimate {
+    /// e to it, interval and all: a percentile of what grows with the other is the other's.
+    #[must_use]
+    pub fn exp(self) -> Self {
+        Self { value: self.value.exp(), low: self.low.exp(), high: self.high.exp() }
+    }
+}
+
 impl Difference {
+    /// From the mean of paired differences.
+    pub fn of(mean: Estimate) -> Self {
+        let Estimate { value, low, high } = mean;
+        Self { value, low, high, stands_out: low > 0.0 || high < 0.0 }
+    }
+
     /// 1 where it is above 0 beyond noise, -1 where it is below, else 0.
     pub fn sign(&self) -> i8 {
         match self.stands_out {
@@ -40,47 +54,12 @@ impl Difference {
     }
 }
 
-/// The rank of the best right answer for each query, 1 the first. Ties count against the model.
-///
-/// `scores` [queries, gallery]; `right` says which gallery entries answer a query.
-pub fn ranks(scores: &[f32], gallery: usize, right: &dyn Fn(usize, usize) -> bool) -> Vec<usize> {
-    scores
-        .chunks(gallery)
-        .enumerate()
-        .map(|(query, row)| {
-            let best = (0..gallery).filter(|g| right(query, *g)).map(|g| row[g]).fold(f32::NEG_INFINITY, f32::max);
-            1 + (0..gallery).filter(|g| !right(query, *g) && row[*g] >= best).count()
-        })
-        .collect()
-}
-
-/// The share of queries whose right answer is among the first k.
-pub fn recall(ranks: &[usize], k: usize, seed: u64) -> Estimate {
-    mean(&hits(ranks, k), seed)
-}
-
-/// 1 for each query whose right answer is among the first k, else 0.
-pub fn hits(ranks: &[usize], k: usize) -> Vec<f64> {
-    ranks.iter().map(|r| f64::from(u8::from(*r <= k))).collect()
-}
-
 /// The mean difference of two models, query by query: how hard a query is counts for both and cancels, so the
 /// interval is narrower than the two models' own intervals suggest.
 pub fn paired(values: &[f64], reference: &[f64], seed: u64) -> Difference {
     assert_eq!(values.len(), reference.len(), "the same queries");
     let apart: Vec<f64> = values.iter().zip(reference).map(|(a, b)| a - b).collect();
-    let Estimate { value, low, high } = mean(&apart, seed);
-    Difference { value, low, high, stands_out: low > 0.0 || high < 0.0 }
-}
-
-/// The median rank.
-pub fn median_rank(ranks: &[usize], seed: u64) -> Estimate {
-    let values: Vec<f64> = ranks.iter().map(|r| *r as f64).collect();
-    bootstrap(&values, seed, &|v| {
-        v.sort_by(f64::total_cmp);
-        let n = v.len();
-        if n % 2 == 1 { v[n / 2] } else { (v[n / 2 - 1] + v[n / 2]) / 2.0 }
-    })
+    Difference::of(mean(&apart, seed))
 }
 
 /// The mean with its interval.
@@ -99,29 +78,9 @@ pub fn bootstrap<T: Copy>(values: &[T], seed: u64, statistic: &dyn Fn(&mut Vec<T
     Estimate { value, low: found[RESAMPLES * 25 / 1000], high: found[RESAMPLES * 975 / 1000 - 1] }
 }
 
-/// All inner products: queries [n, d] with gallery [m, d] -> [n, m].
-pub fn products(queries: &[&[f32]], gallery: &[&[f32]]) -> Vec<f32> {
-    queries.iter().flat_map(|q| gallery.iter().map(|g| q.iter().zip(*g).map(|(a, b)| a * b).sum())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranks_count_ties_against_the_model() {
-        let scores = [0.9, 0.1, 0.9, 0.2, 0.3, 0.1];
-        assert_eq!(ranks(&scores, 3, &|q, g| q == g), [2, 1]);
-        assert_eq!(ranks(&scores, 3, &|q, g| q == g || g == 2), [1, 1]);
-    }
-
-    #[test]
-    fn an_interval_holds_its_value() {
-        let ranks: Vec<usize> = (0..200).map(|i| if i % 4 == 0 { 1 } else { 9 }).collect();
-        let r = recall(&ranks, 1, 7);
-        assert!((r.value - 0.25).abs() < 1e-12 && r.low < 0.25 && r.high > 0.25 && r.high - r.low < 0.13, "{r:?}");
-        assert_eq!(median_rank(&ranks, 7).value, 9.0);
-    }
 
     #[test]
     fn a_small_steady_gain_stands_out_only_when_paired() {

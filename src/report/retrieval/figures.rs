@@ -1,0 +1,118 @@
+//! The plots of retrieval.
+
+use crate::report::estimate::{Difference, Estimate};
+use crate::report::figures::Figure;
+use crate::report::numbers::Numbers;
+use crate::report::plot::{self, Dots, Group, Heat, Mark, Spot};
+use crate::report::retrieval::Test;
+
+/// All but the similarities, which are not among the numbers.
+pub fn all(numbers: &Numbers) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    if !numbers.tests.is_empty() {
+        figures.push(("recall".to_owned(), recall(numbers)));
+        if numbers.subjects.len() > 1 {
+            figures.push(("difference".to_owned(), difference(numbers)));
+        }
+        figures.push(("size".to_owned(), size(numbers, &numbers.tests[0])));
+    }
+    figures
+}
+
+fn recall(numbers: &Numbers) -> String {
+    let mark = |i: usize, estimate: Estimate, d: Option<Difference>| Mark {
+        label: numbers.subjects[i].name.clone(),
+        colour: i,
+        estimate,
+        text: format!("{:.3}", estimate.value),
+        sign: d.map_or(0, |d| d.sign()),
+        hollow: false,
+    };
+    let groups: Vec<Group> = numbers
+        .tests
+        .iter()
+        .map(|test| Group {
+            name: test.name.clone(),
+            line: test.chance,
+            marks: test
+                .rows
+                .iter()
+                .enumerate()
+                .map(|(i, row)| mark(i, row.t2i["recall@10"], row.difference("recall@10")))
+                .collect(),
+        })
+        .collect();
+    let share = "share of captions whose picture is among the first ten";
+    let x_name = match &numbers.subjects[..] {
+        [first, _, ..] => format!("{share}; a triangle at the right: differs from {} beyond noise", first.name),
+        _ => share.to_owned(),
+    };
+    plot::dots(&Dots {
+        title: "R@10, text to picture, with 95 % intervals",
+        x_name: &x_name,
+        line_name: "chance",
+        groups: &groups,
+    })
+}
+
+fn difference(numbers: &Numbers) -> String {
+    let groups: Vec<Group> = numbers
+        .tests
+        .iter()
+        .map(|test| Group {
+            name: test.name.clone(),
+            line: 0.0,
+            marks: test
+                .rows
+                .iter()
+                .enumerate()
+                .filter_map(|(i, row)| Some((i, row.difference("recall@10")?)))
+                .map(|(i, d)| Mark {
+                    label: numbers.subjects[i].name.clone(),
+                    colour: i,
+                    estimate: Estimate { value: d.value, low: d.low, high: d.high },
+                    text: crate::report::words::signed(d.value),
+                    sign: d.sign(),
+                    hollow: !d.stands_out,
+                })
+                .collect(),
+        })
+        .collect();
+    let first = &numbers.subjects[0].name;
+    plot::dots(&Dots {
+        title: &format!("R@10 minus that of {first}, query by query"),
+        x_name: "paired difference with 95 % interval; hollow: within noise",
+        line_name: first,
+        groups: &groups,
+    })
+}
+
+fn size(numbers: &Numbers, test: &Test) -> String {
+    let spots: Vec<Spot> = test
+        .rows
+        .iter()
+        .enumerate()
+        .map(|(i, row)| Spot {
+            label: numbers.subjects[i].name.clone(),
+            colour: i,
+            x: numbers.subjects[i].megabytes(),
+            y: row.t2i["recall@10"],
+        })
+        .collect();
+    plot::scatter(&format!("Size against R@10: {}", test.name), "MB on disk", "R@10", &spots)
+}
+
+/// The similarities of a test's first captions and pictures, [n, n].
+pub fn similarity(name: &str, colour: usize, test: &str, captions: &[String], values: &[f32]) -> Figure {
+    let heat = Heat {
+        title: &format!("Similarity of captions and pictures: {name}"),
+        note: &format!(
+            "the first {} of \u{201c}{test}\u{201d}; framed: the right picture; dot: the nearest of the row",
+            captions.len()
+        ),
+        names: captions,
+        values,
+        colour,
+    };
+    ("similarity".into(), plot::heat(&heat))
+}
