@@ -1,4 +1,4 @@
-//! `adapter`: low-rank updates (LoRA, Hu et al., 2021) of a picture-text model's towers, or of a language model.
+//! `adapter`: low-rank updates (LoRA, Hu et al., 2021; DoRA, Liu et al., 2024) of a picture-text model's towers, or of a language model.
 //!
 //! Of a language model the steps are done by [`training`], and this only writes what they ended with.
 
@@ -18,7 +18,7 @@ use crate::format::dataset::Dataset;
 use crate::format::image;
 use crate::format::tensors::{Array, Arrays};
 use crate::model::efficientnet_lite::Midway;
-use crate::model::weights::Lora;
+use crate::model::weights::{Lora, MAGNITUDE, lengths};
 use crate::model::{Checkpoint, Config, Model, bert, head};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
@@ -177,7 +177,7 @@ impl TrainFields {
 /// How a model is adapted.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Method {
-    /// `lora` or `rslora`.
+    /// `lora`, `rslora` or `dora`.
     pub name: String,
     /// Of the updates.
     pub rank: usize,
@@ -193,6 +193,16 @@ impl Method {
         let rank = self.rank as f64;
         self.alpha / if self.name == "rslora" { rank.sqrt() } else { rank }
     }
+
+    /// Whether the rows of a matrix get magnitudes of their own.
+    pub fn decomposes(&self) -> bool {
+        self.name == "dora"
+    }
+
+    /// What a model card calls it.
+    fn title(&self) -> &'static str {
+        if self.decomposes() { "DoRA" } else { "LoRA" }
+    }
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -207,9 +217,10 @@ impl Kind for Adapter {
     }
 
     /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: texts of two tags at most, pooled
-    /// blocks, AdamW's steps in 32 bits. 4: attention in one kernel; `use_rslora` is written.
+    /// blocks, AdamW's steps in 32 bits. 4: attention in one kernel; `use_rslora` is written. 5: for mlx-lm, layers that
+    /// are not the last by whole names.
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -297,7 +308,7 @@ impl Run for Adapter {
         }
         let seen = Prefixes::new(cx, &model, "train", &rows, split, train.views, train.seed)?;
         let seen_held = Prefixes::new(cx, &model, "validation", &held, split, 1, train.seed)?;
-        let mut params = begin(&modules, &checkpoint.arrays, fields.method.rank, train.seed)?;
+        let mut params = begin(&modules, &checkpoint.arrays, &fields.method, train.seed)?;
         let whole: Vec<String> = checkpoint
             .arrays
             .keys()
@@ -371,13 +382,18 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
         rank: fields.method.rank,
         alpha: fields.method.alpha,
         rank_stabilised: fields.method.name == "rslora",
+        decomposed: fields.method.decomposes(),
         dropout: fields.method.dropout,
         targets: &modules,
         convolutions: &[],
         whole: &[],
     };
     peft::write(cx.out(), &settings, &arrays)?;
-    mlx_lm::write(&cx.out().join("mlx"), &settings, fields.method.scale(), &arrays)?;
+    let depth = match Config::read(cx.input(&fields.base))? {
+        Config::Llama(config) => config.num_hidden_layers,
+        _ => 0,
+    };
+    mlx_lm::write(&cx.out().join("mlx"), &settings, depth, fields.method.scale(), &arrays)?;
     let curve = |points: &mut dyn Iterator<Item = (u64, f64)>| points.collect::<Vec<_>>();
     let curves = json!({
         "version": 1,
@@ -393,9 +409,10 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
         |(loss, step)| format!("step {step} of {}, whose validation loss {loss:.4} is the least", progress.step),
     );
     let card = format!(
-        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\nLoRA of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
+        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
         base = fields.base,
         label = cx.decl.label,
+        method = fields.method.title(),
         rank = fields.method.rank,
         n = modules.len(),
         data = fields.train.data,
@@ -483,12 +500,13 @@ fn first_block(modules: &[String]) -> Option<usize> {
     modules.iter().filter_map(|m| m.strip_prefix("vision._blocks.")?.split('.').next()?.parse().ok()).min()
 }
 
-/// A as PEFT begins it (Kaiming-uniform with a = sqrt(5): +-1/sqrt(in)), B zero.
-pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, rank: usize, seed: u64) -> Result<Params<T>, Failure> {
+/// A as PEFT begins it (Kaiming-uniform with a = sqrt(5): +-1/sqrt(in)), B zero; in DoRA the rows' own lengths.
+pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, method: &Method, seed: u64) -> Result<Params<T>, Failure> {
+    let rank = method.rank;
     let mut params = Params::new();
     for module in modules {
-        let shape = &arrays[&format!("{module}.weight")].shape;
-        let (out, inner) = (shape[0], shape[1]);
+        let weight = &arrays[&format!("{module}.weight")];
+        let (out, inner) = (weight.shape[0], weight.shape[1]);
         if rank > out.min(inner) {
             return Err(Failure::user(format!(
                 "the rank {rank} is larger than `{module}`, a matrix of {out} x {inner}"
@@ -500,6 +518,9 @@ pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, rank: usize, seed: 
         let a: Vec<f32> = (0..rank * inner).map(|_| rng.between(-bound, bound)).collect();
         params.insert(format!("{module}.lora_A.weight"), T::from_f32(&a, &[rank, inner])?);
         params.insert(format!("{module}.lora_B.weight"), T::from_f32(&vec![0.0; out * rank], &[out, rank])?);
+        if method.decomposes() {
+            params.insert(format!("{module}.{MAGNITUDE}"), T::from_f32(&lengths(weight.floats(), inner), &[out])?);
+        }
     }
     Ok(params)
 }
@@ -590,6 +611,7 @@ fn write(
         rank: fields.method.rank,
         alpha: fields.method.alpha,
         rank_stabilised: fields.method.name == "rslora",
+        decomposed: fields.method.decomposes(),
         dropout: fields.method.dropout,
         targets: modules,
         convolutions: &convolutions,
@@ -597,9 +619,10 @@ fn write(
     };
     peft::write(cx.out(), &settings, &arrays)?;
     let card = format!(
-        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\nLoRA of rank {rank} on {n} matrices of `{base}`, trained on `{data}`.\n",
+        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`.\n",
         base = fields.base,
         label = cx.decl.label,
+        method = fields.method.title(),
         rank = fields.method.rank,
         n = modules.len(),
         data = fields.train.data

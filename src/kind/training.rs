@@ -79,7 +79,7 @@ static SCHEMA: Schema =
     ]);
 
 /// Ways to adapt.
-pub const METHODS: &[&str] = &["lora", "rslora"];
+pub const METHODS: &[&str] = &["lora", "rslora", "dora"];
 /// Ways the learning rate goes.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine"];
 /// What a method is told.
@@ -357,7 +357,7 @@ fn begun<T: Tensor>(
 ) -> Result<State<T>, Failure> {
     let mut adam = AdamW::new(0.9, 0.999, fields.hyper.weight_decay);
     let Some(step) = before(fields) else {
-        let params = begin(modules, arrays, fields.method.rank, fields.hyper.seed)?;
+        let params = begin(modules, arrays, &fields.method, fields.hyper.seed)?;
         let progress = Progress { version: 1, ..Progress::default() };
         return Ok(State { params, adam, best: None, progress });
     };
