@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Storage, Var};
 
 use super::attention::{self, Scope};
-use super::cross_entropy::cross_entropy;
+use super::cross_entropy::{cross_entropy, cross_entropy_grads};
 use super::gemm::{self, Then, View};
 use super::kernels::{self, Window};
 use super::{BackendError, Params, Result, Tensor};
@@ -268,12 +268,25 @@ impl Tensor for CandleTensor {
 
     fn cross_entropy(&self, matrix: &Self, targets: &[u32]) -> Result<Self> {
         let ((rows, width), (entries, inner)) = (self.0.dims2()?, matrix.0.dims2()?);
-        if matrix.0.track_op() {
-            return Err(BackendError::Library("a vocabulary's matrix gets no gradient here".into()));
-        }
         if inner != width || targets.len() != rows || targets.iter().any(|t| *t as usize >= entries) {
             let (x, w, n) = (self.0.dims(), matrix.0.dims(), targets.len());
             return Err(BackendError::Library(format!("cross-entropy of rows {x:?}, matrix {w:?}, {n} targets")));
+        }
+        if matrix.0.track_op() {
+            let (again, targets) = (targets.to_vec(), targets.to_vec());
+            let op = Fused::new(
+                "cross-entropy",
+                move |a| cross_entropy(a[0].0, a[1].0, width, &targets, false).losses,
+                move |args, _, grad| {
+                    let (by_rows, by_matrix) = with_values(&[&args[0], &args[1], grad], |a| {
+                        cross_entropy_grads(a[0], a[1], width, &again, a[2])
+                    })?;
+                    let tensor = |v, t: &candle_core::Tensor| candle_core::Tensor::from_vec(v, t.dims(), &Device::Cpu);
+                    Ok([Some(tensor(by_rows, &args[0])?), Some(tensor(by_matrix, &args[1])?), None])
+                },
+            );
+            let op = Shaped { shape: vec![rows], op };
+            return wrap(self.0.contiguous()?.apply_op2(&matrix.0.contiguous()?, op));
         }
         let wants_grads = self.0.track_op();
         // The gradient is at hand while the logits are: it is kept for when it is asked for.

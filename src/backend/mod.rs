@@ -113,8 +113,7 @@ pub trait Tensor: Clone + Sized + 'static {
     fn swiglu(&self, up: &Self) -> Result<Self>;
     /// Attention: q [n, heads, queries, d], k and v [n, kv heads, keys, d] -> as q; groups of heads share a head of keys.
     fn attention(q: &Self, k: &Self, v: &Self, scope: &Scope, scale: f32) -> Result<Self>;
-    /// The negative log-probability of each row's target: rows `[n, d]`, matrix `[vocabulary, d]`, targets `[n]` -> `[n]`. No
-    /// gradient by the matrix: one that is trained is an error.
+    /// The negative log-probability of each row's target: rows `[n, d]`, matrix `[vocabulary, d]`, targets `[n]` -> `[n]`.
     fn cross_entropy(&self, matrix: &Self, targets: &[u32]) -> Result<Self>;
 
     /// Depth-wise convolution: x [n, h, w, c], weight [k, k, c] -> [n, out_h, out_w, c].

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::features::decode_all;
-use super::model::{Train, Trainer};
+use super::model::{Train, Trainer, write_model};
 use super::{ActionCx, How, Kind, Needs, Part, Pool, Run, training};
 use crate::backend::rng::Rng;
 use crate::backend::{CandleTensor, Params, Tensor};
@@ -18,12 +18,11 @@ use crate::format::dataset::Dataset;
 use crate::format::image;
 use crate::format::tensors::{Array, Arrays};
 use crate::model::efficientnet_lite::Midway;
-use crate::model::weights::{Lora, MAGNITUDE, lengths};
 use crate::model::{Checkpoint, Config, Model, bert, head};
 use crate::recipe::decl::{Decl, Problems};
-use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, concepts, info_nce};
+use crate::train::method::{Method, begin, targets};
 use crate::train::{mlx_lm, peft};
 use crate::util::fs;
 
@@ -39,9 +38,7 @@ static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in 
             .required()
             .flat()
             .props(training::METHOD_PROPS),
-        Schema::new("target-modules", "Names of the base's matrices, or globs over them.")
-            .many_args("globs", Type::Text)
-            .required(),
+        Schema::new("target-modules", training::TARGETS).many_args("globs", Type::Text),
         Schema::new("heads", "Picture-text: whether the projection heads go on training, and their dropout.").props(&[
             Prop::new("train", Type::Bool, "they do").default(Default::Bool(true)),
             Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
@@ -95,7 +92,7 @@ const TRAIN_FIELDS: &[Schema] = &[
 struct Fields {
     base: String,
     method: Method,
-    target_modules: Vec<String>,
+    target_modules: Option<Vec<String>>,
     heads: Option<Heads>,
     train: TrainFields,
 }
@@ -174,37 +171,6 @@ impl TrainFields {
     }
 }
 
-/// How a model is adapted.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Method {
-    /// `lora`, `rslora` or `dora`.
-    pub name: String,
-    /// Of the updates.
-    pub rank: usize,
-    /// What the updates count by.
-    pub alpha: f64,
-    /// On the updates' input.
-    pub dropout: f64,
-}
-
-impl Method {
-    /// What the updates are multiplied by: alpha / rank; rank-stabilised (Kalajdzievski, 2023), alpha / sqrt(rank).
-    pub fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.name == "rslora" { rank.sqrt() } else { rank }
-    }
-
-    /// Whether the rows of a matrix get magnitudes of their own.
-    pub fn decomposes(&self) -> bool {
-        self.name == "dora"
-    }
-
-    /// What a model card calls it.
-    fn title(&self) -> &'static str {
-        if self.decomposes() { "DoRA" } else { "LoRA" }
-    }
-}
-
 #[derive(Clone, Copy, Deserialize)]
 struct Heads {
     train: bool,
@@ -225,10 +191,10 @@ impl Kind for Adapter {
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
-        for (i, pattern) in fields.target_modules.iter().enumerate() {
-            if let Err(error) = glob::compile(pattern) {
-                problems.at(&format!("target-modules.{i}"), error.to_string(), "this glob", "");
-            }
+        training::check_method(decl, &fields.method, fields.target_modules.as_deref(), problems);
+        if fields.method.is_full() && !fields.train.is_language() {
+            let help = "train the loss `next-token`, or adapt by `lora`";
+            problems.at("method", "the method `full` is for language models", "this method", help);
         }
         let train = &fields.train;
         let (pictures, language) = (
@@ -269,7 +235,9 @@ impl Kind for Adapter {
     }
 
     fn alongside(&self, decl: &Decl) -> Vec<String> {
-        vec![decl.read::<Fields>().base]
+        let fields: Fields = decl.read();
+        // A model that was trained whole stands alone.
+        if fields.method.is_full() { Vec::new() } else { vec![fields.base] }
     }
 
     fn needs(&self, decl: &Decl) -> Needs {
@@ -296,7 +264,7 @@ impl Run for Adapter {
                 .help("adapt a model with two towers"));
         };
         let mut model = Model::<CandleTensor>::new(&checkpoint)?;
-        let modules = targets(&checkpoint.arrays, &fields.target_modules)?;
+        let modules = targets(&checkpoint.arrays, fields.target_modules.as_deref().unwrap_or_default())?;
         let split = first_block(&modules).unwrap_or_else(|| model.network().map_or(0, |n| n.depth()));
         let data = Dataset::open(cx.input(&train.data))?;
         let (rows, held) = (data.rows("train")?, data.rows("validation")?);
@@ -346,7 +314,7 @@ impl Run for Adapter {
                 let mut lora_noise = Some(lora_noise);
                 let pass = &mut model;
                 trainer.step(cx, &mut params, &mut |p| {
-                    put(pass, p, scale, lora_noise.take());
+                    pass.weights.put(p, scale, lora_noise.take());
                     let network = pass.network().expect("two towers");
                     let v = head::vision(
                         &pass.weights,
@@ -358,7 +326,7 @@ impl Run for Adapter {
                     info_nce(&v, &t, &picture_of, &text_of, pass.weights.get("logit_scale")?)
                 })?;
             }
-            put(&mut model, &params, scale, None);
+            model.weights.put(&params, scale, None);
             let loss = if validate.is_empty() { None } else { Some(validation(&model, &validate, &seen_held, split)?) };
             trainer.end_epoch(cx, &params, loss)?;
         }
@@ -374,26 +342,6 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     let prefix = if progress.best.is_some() { "best." } else { "param." };
     let kept = arrays.into_iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array)));
     let arrays: Arrays = kept.collect();
-    let modules: Vec<String> =
-        arrays.keys().filter_map(|name| name.strip_suffix(".lora_A.weight")).map(str::to_owned).collect();
-    let settings = peft::Settings {
-        base: &fields.base,
-        task: Some("CAUSAL_LM"),
-        rank: fields.method.rank,
-        alpha: fields.method.alpha,
-        rank_stabilised: fields.method.name == "rslora",
-        decomposed: fields.method.decomposes(),
-        dropout: fields.method.dropout,
-        targets: &modules,
-        convolutions: &[],
-        whole: &[],
-    };
-    peft::write(cx.out(), &settings, &arrays)?;
-    let depth = match Config::read(cx.input(&fields.base))? {
-        Config::Llama(config) => config.num_hidden_layers,
-        _ => 0,
-    };
-    mlx_lm::write(&cx.out().join("mlx"), &settings, depth, fields.method.scale(), &arrays)?;
     let curve = |points: &mut dyn Iterator<Item = (u64, f64)>| points.collect::<Vec<_>>();
     let curves = json!({
         "version": 1,
@@ -408,16 +356,60 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
         || format!("the last of {} steps", progress.step),
         |(loss, step)| format!("step {step} of {}, whose validation loss {loss:.4} is the least", progress.step),
     );
-    let card = format!(
-        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
-        base = fields.base,
-        label = cx.decl.label,
-        method = fields.method.title(),
-        rank = fields.method.rank,
-        n = modules.len(),
-        data = fields.train.data,
-    );
+    let (label, base, data) = (&cx.decl.label, &fields.base, &fields.train.data);
+    let card = if fields.method.is_full() {
+        let n = write_whole(cx, fields, arrays)?;
+        format!(
+            "---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n# {label}\n\n`{base}`, {n} of its tensors trained on `{data}`; {best}.\n",
+        )
+    } else {
+        let n = write_updates(cx, fields, &arrays)?;
+        let (method, rank) = (fields.method.title(), fields.method.rank);
+        format!(
+            "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
+        )
+    };
     Ok(fs::write(&cx.out().join("README.md"), card.as_bytes())?)
+}
+
+/// A language model's updates, for PEFT and for mlx-lm; how many matrices they are of.
+fn write_updates(cx: &ActionCx<'_>, fields: &Fields, arrays: &Arrays) -> Result<usize, Failure> {
+    let modules: Vec<String> =
+        arrays.keys().filter_map(|name| name.strip_suffix(".lora_A.weight")).map(str::to_owned).collect();
+    let settings = peft::Settings {
+        base: &fields.base,
+        task: Some("CAUSAL_LM"),
+        rank: fields.method.rank,
+        alpha: fields.method.alpha,
+        rank_stabilised: fields.method.name == "rslora",
+        decomposed: fields.method.decomposes(),
+        dropout: fields.method.dropout,
+        targets: &modules,
+        convolutions: &[],
+        whole: &[],
+    };
+    peft::write(cx.out(), &settings, arrays)?;
+    let depth = match Config::read(cx.input(&fields.base))? {
+        Config::Llama(config) => config.num_hidden_layers,
+        _ => 0,
+    };
+    mlx_lm::write(&cx.out().join("mlx"), &settings, depth, fields.method.scale(), arrays)?;
+    Ok(modules.len())
+}
+
+/// The base with its trained weights, a model that needs nothing else; how many tensors were trained.
+fn write_whole(cx: &ActionCx<'_>, fields: &Fields, trained: Arrays) -> Result<usize, Failure> {
+    let (out, base) = (cx.out(), cx.input(&fields.base));
+    let mut checkpoint = Checkpoint::open(base, None)?;
+    let count = trained.len();
+    checkpoint.arrays.extend(trained);
+    write_model(out, &checkpoint.config, &checkpoint.arrays)?;
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        if base.join(name).exists() {
+            fs::copy(&base.join(name), &out.join(name))?;
+        }
+    }
+    Ok(count)
 }
 
 /// The label, any of its names, or the label with two of its tags. Never with all: the texts of a batch are padded
@@ -433,19 +425,6 @@ fn a_text(concept: &Concept, rng: &mut Rng) -> String {
             format!("{label}: {a}, {b}")
         }
     }
-}
-
-/// Puts the trained values into the model.
-fn put(
-    model: &mut Model<CandleTensor>,
-    params: &Params<CandleTensor>,
-    scale: f64,
-    dropout: Option<(f32, RefCell<Rng>)>,
-) {
-    let (lora, whole): (Params<_>, Params<_>) =
-        params.iter().map(|(n, t)| (n.clone(), t.clone())).partition(|(n, _)| n.contains(".lora_"));
-    whole.into_iter().for_each(|(name, tensor)| model.weights.set(&name, tensor));
-    model.weights.set_lora(Some(Lora { params: lora, scale, dropout }));
 }
 
 /// The loss on the held-out concepts, by their labels.
@@ -465,64 +444,9 @@ fn validation(
     Ok(info_nce(&v, &t, &of, &of, model.weights.get("logit_scale")?)?.scalar()?)
 }
 
-/// The matrices that the globs mean; a name without dots means all that end with it, as in PEFT.
-pub fn targets(arrays: &Arrays, globs: &[String]) -> Result<Vec<String>, Failure> {
-    const NOT_ADAPTED: &[&str] = &["embed", "lm_head", "_projection.", "_fc", "pooler"];
-    let matrices: Vec<&str> = arrays
-        .iter()
-        .filter(|(_, a)| matches!(a.shape[..], [_, _] | [_, _, 1, 1]))
-        .filter_map(|(n, _)| n.strip_suffix(".weight"))
-        .filter(|n| !NOT_ADAPTED.iter().any(|part| n.contains(part)))
-        .collect();
-    let mut found = BTreeSet::new();
-    for pattern in globs {
-        let before = found.len();
-        if glob::is_glob(pattern) || pattern.contains('.') || pattern.contains('/') {
-            let matcher = glob::compile(pattern).map_err(|e| Failure::user(e.to_string()))?;
-            found.extend(matrices.iter().filter(|n| matcher.is_match(n)).map(|n| (*n).to_owned()));
-        } else {
-            let ends = |name: &str| name.rsplit('.').next() == Some(pattern);
-            found.extend(matrices.iter().filter(|n| ends(n)).map(|n| (*n).to_owned()));
-        }
-        if found.len() == before {
-            let lasts: BTreeSet<&str> = matrices.iter().filter_map(|n| n.rsplit('.').next()).collect();
-            let some: Vec<&str> = matrices.iter().step_by((matrices.len() / 4).max(1)).copied().collect();
-            let names = if lasts.len() <= 16 { lasts.into_iter().collect() } else { some.clone() };
-            return Err(Failure::user(format!("`target-modules` \"{pattern}\" matches no matrix of the base"))
-                .help(format!("there are: {}; whole names such as {}", names.join(", "), some.join(", "))));
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
 /// The first block of the picture tower that is adapted.
 fn first_block(modules: &[String]) -> Option<usize> {
     modules.iter().filter_map(|m| m.strip_prefix("vision._blocks.")?.split('.').next()?.parse().ok()).min()
-}
-
-/// A as PEFT begins it (Kaiming-uniform with a = sqrt(5): +-1/sqrt(in)), B zero; in DoRA the rows' own lengths.
-pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, method: &Method, seed: u64) -> Result<Params<T>, Failure> {
-    let rank = method.rank;
-    let mut params = Params::new();
-    for module in modules {
-        let weight = &arrays[&format!("{module}.weight")];
-        let (out, inner) = (weight.shape[0], weight.shape[1]);
-        if rank > out.min(inner) {
-            return Err(Failure::user(format!(
-                "the rank {rank} is larger than `{module}`, a matrix of {out} x {inner}"
-            ))
-            .help(format!("a rank of {} changes it in every way there is; 4 to 64 are usual", out.min(inner))));
-        }
-        let mut rng = Rng::new(seed, module);
-        let bound = 1.0 / (inner as f32).sqrt();
-        let a: Vec<f32> = (0..rank * inner).map(|_| rng.between(-bound, bound)).collect();
-        params.insert(format!("{module}.lora_A.weight"), T::from_f32(&a, &[rank, inner])?);
-        params.insert(format!("{module}.lora_B.weight"), T::from_f32(&vec![0.0; out * rank], &[out, rank])?);
-        if method.decomposes() {
-            params.insert(format!("{module}.{MAGNITUDE}"), T::from_f32(&lengths(weight.floats(), inner), &[out])?);
-        }
-    }
-    Ok(params)
 }
 
 /// What the network makes of the pictures before the first adapted block: it is the same at every step, so it is

@@ -9,7 +9,6 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::adapter::{Method, begin, targets};
 use super::{ActionCx, How, Kind, Needs, Part, Pool, Run};
 use crate::backend::rng::Rng;
 use crate::backend::{CandleTensor, Params, Tensor};
@@ -17,11 +16,12 @@ use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::tensors::{self, Array, Arrays};
 use crate::model::chat::Chat;
-use crate::model::weights::Lora;
 use crate::model::{Checkpoint, Config, Model, llama};
-use crate::recipe::decl::Decl;
+use crate::recipe::decl::{Decl, Problems};
+use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::language::{Order, token_losses};
+use crate::train::method::{Method, begin, begin_whole, targets, whole};
 use crate::train::optim::{AdamW, Schedule, check_loss, clip};
 use crate::train::text::{self, Example, Examples, Reader};
 use crate::util::fs;
@@ -39,9 +39,7 @@ static SCHEMA: Schema =
     Schema::new("training", "Some steps of fine-tuning a language model; an `adapter` stands on it.").children(&[
         Schema::new("base", "The model that is adapted.").arg("model", Type::Label).required(),
         Schema::new("method", "How.").arg("name", Type::Choice(METHODS)).required().flat().props(METHOD_PROPS),
-        Schema::new("target-modules", "Names of the base's matrices, or globs over them.")
-            .many_args("globs", Type::Text)
-            .required(),
+        Schema::new("target-modules", TARGETS).many_args("globs", Type::Text),
         Schema::new("data", "The dataset.").arg("data", Type::Label).required(),
         Schema::new("hyper", "How to train.").children(&[
             Schema::new("batch", "Records a step.").arg("count", Type::Int(1, 65_536)).default(Default::Int(8)),
@@ -79,7 +77,10 @@ static SCHEMA: Schema =
     ]);
 
 /// Ways to adapt.
-pub const METHODS: &[&str] = &["lora", "rslora", "dora"];
+pub const METHODS: &[&str] = &["lora", "rslora", "dora", "full"];
+/// What target modules are.
+pub const TARGETS: &str =
+    "Names of the base's matrices, or globs over them; `full` trains all weights where it is not said.";
 /// Ways the learning rate goes.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine"];
 /// What a method is told.
@@ -95,7 +96,7 @@ pub const METHOD_PROPS: &[Prop] = &[
 struct Fields {
     base: String,
     method: Method,
-    target_modules: Vec<String>,
+    target_modules: Option<Vec<String>>,
     data: String,
     hyper: Hyper,
     until: u64,
@@ -159,6 +160,11 @@ impl Kind for Training {
         1
     }
 
+    fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        let fields: Fields = decl.read();
+        check_method(decl, &fields.method, fields.target_modules.as_deref(), problems);
+    }
+
     fn alongside(&self, decl: &Decl) -> Vec<String> {
         vec![decl.read::<Fields>().base]
     }
@@ -184,6 +190,27 @@ impl Run for Training {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         train::<CandleTensor>(cx, &fields)
+    }
+}
+
+/// What a method is told and what it trains belong together.
+pub fn check_method(decl: &Decl, method: &Method, globs: Option<&[String]>, problems: &mut Problems<'_>) {
+    for (i, pattern) in globs.into_iter().flatten().enumerate() {
+        if let Err(error) = glob::compile(pattern) {
+            problems.at(&format!("target-modules.{i}"), error.to_string(), "this glob", "");
+        }
+    }
+    if method.is_full() {
+        for name in METHOD_PROPS.iter().map(|prop| prop.name) {
+            let path = format!("method.{name}");
+            if decl.spans.contains_key(&path) {
+                let message = format!("`{name}` means nothing to the method `full`");
+                problems.at(&path, message, "given here", "leave it out: the weights themselves are trained");
+            }
+        }
+    } else if globs.is_none() {
+        let message = format!("the method `{}` needs `target-modules`", method.name);
+        problems.at("method", message, "this method", "add target-modules \"q_proj\" \"v_proj\"");
     }
 }
 
@@ -265,8 +292,7 @@ struct State<T: Tensor> {
 fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     let hyper = &fields.hyper;
     let (mut language, arrays) = Language::<T>::open(cx.input(&fields.base), None, &fields.base)?;
-    let modules = targets(&arrays, &fields.target_modules)?;
-    let mut state = begun(cx, fields, &modules, &arrays)?;
+    let mut state = begun(cx, fields, &language.config, &arrays)?;
     drop(arrays);
     let data = Dataset::open(cx.input(&fields.data))?;
     let learn = language.examples(&data, "train", hyper.max_length)?;
@@ -295,7 +321,7 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
             let mut noise = Some((fields.method.dropout as f32, RefCell::new(noise)));
             let (weights, config) = (&mut language.model.weights, &language.config);
             let (own, more) = T::value_and_grad(&state.params, &mut |p| {
-                weights.set_lora(Some(Lora { params: p.clone(), scale, dropout: noise.take() }));
+                weights.put(p, scale, noise.take());
                 // Each token counts alike, however the batch is cut.
                 token_losses(weights, config, micro)?.sum_all()?.affine(1.0 / count as f64, 0.0)
             })?;
@@ -314,6 +340,8 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
         let norm = clip(&mut grads, hyper.gradient_clip)?;
         check_loss(loss, step, rate, norm)?;
         state.adam.step(&mut state.params, &grads, rate)?;
+        // The step's own copies are let go of.
+        language.model.weights.put(&state.params, scale, None);
         let progress = &mut state.progress;
         progress.step += 1;
         progress.tokens += count as u64;
@@ -326,8 +354,6 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
         let step = progress.step;
         cx.progress(&format!("loss {loss:.3}"), step, fields.until, "steps");
         if !held.is_empty() && step.is_multiple_of(hyper.evaluate_every) {
-            let params = state.params.clone();
-            language.model.weights.set_lora(Some(Lora { params, scale, dropout: None }));
             let found = language.losses(&held, &mut |_| {})?;
             evaluated(cx, &mut state, mean_loss(&found), hyper);
         }
@@ -352,12 +378,16 @@ fn evaluated<T: Tensor>(cx: &mut ActionCx<'_>, state: &mut State<T>, loss: f64, 
 fn begun<T: Tensor>(
     cx: &ActionCx<'_>,
     fields: &Fields,
-    modules: &[String],
+    config: &llama::Config,
     arrays: &Arrays,
 ) -> Result<State<T>, Failure> {
     let mut adam = AdamW::new(0.9, 0.999, fields.hyper.weight_decay);
     let Some(step) = before(fields) else {
-        let params = begin(modules, arrays, &fields.method, fields.hyper.seed)?;
+        let globs = fields.target_modules.as_deref();
+        let params = match fields.method.is_full() {
+            true => begin_whole(&whole(arrays, config, globs)?, arrays)?,
+            false => begin(&targets(arrays, globs.unwrap_or_default())?, arrays, &fields.method, fields.hyper.seed)?,
+        };
         let progress = Progress { version: 1, ..Progress::default() };
         return Ok(State { params, adam, best: None, progress });
     };

@@ -18,14 +18,14 @@ pub struct Weights<T: Tensor> {
 }
 
 /// Low-rank updates in training: `y += scale * B(A(dropout(x)))`. Hu et al., 2021.
-pub struct Lora<T: Tensor> {
+struct Lora<T: Tensor> {
     /// `MODULE.lora_A.weight` [rank, in] and `MODULE.lora_B.weight` [out, rank]; `MODULE.lora_magnitude_vector` [out] in
     /// DoRA.
-    pub params: Params<T>,
+    params: Params<T>,
     /// alpha / rank.
-    pub scale: f64,
+    scale: f64,
     /// Dropout on the adapter's input, and its random numbers; none in evaluation.
-    pub dropout: Option<(f32, RefCell<Rng>)>,
+    dropout: Option<(f32, RefCell<Rng>)>,
 }
 
 impl<T: Tensor> Weights<T> {
@@ -40,9 +40,12 @@ impl<T: Tensor> Weights<T> {
         Ok(Self { tensors, lora: None })
     }
 
-    /// Puts adapters on, for training.
-    pub fn set_lora(&mut self, lora: Option<Lora<T>>) {
-        self.lora = lora;
+    /// Puts values in training into their places: low-rank updates on their modules, whole weights instead of the old.
+    pub fn put(&mut self, params: &Params<T>, scale: f64, dropout: Option<(f32, RefCell<Rng>)>) {
+        let own = params.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
+        let (lora, whole): (Params<T>, Params<T>) = own.partition(|(name, _)| name.contains(".lora_"));
+        self.tensors.extend(whole);
+        self.lora = (!lora.is_empty()).then_some(Lora { params: lora, scale, dropout });
     }
 
     /// A weight by name.
@@ -208,7 +211,7 @@ mod tests {
         for (adapter, gained) in [(lora, 2), (dora, 3)] {
             let mut weights = Weights::<CandleTensor>::new(&base).expect("uploads");
             let (_, grads) = CandleTensor::value_and_grad(&tensors(&adapter), &mut |p| {
-                weights.set_lora(Some(Lora { params: p.clone(), scale: 0.5, dropout: None }));
+                weights.put(p, 0.5, None);
                 weights.linear("p", &x)?.sum_all()
             })
             .expect("computes");

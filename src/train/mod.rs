@@ -2,6 +2,7 @@
 
 pub mod contrastive;
 pub mod language;
+pub mod method;
 pub mod mlx_lm;
 pub mod optim;
 pub mod peft;

@@ -4,6 +4,7 @@ use effai::format::tensors;
 use serde_json::Value;
 
 use super::{project, weights};
+use crate::support::Project;
 
 /// Kills a training of six steps, kept by twos, here and there: what it ends in is what the one that was not killed gave.
 fn killed_it_goes_on(method: &str, train: &str, stride: usize) {
@@ -29,6 +30,7 @@ fn killed_it_goes_on(method: &str, train: &str, stride: usize) {
 fn a_killed_training_goes_on_and_ends_in_the_same_bytes() {
     killed_it_goes_on(r#""lora" rank=2"#, "", 61);
     killed_it_goes_on(r#""dora" rank=2"#, "", 151);
+    killed_it_goes_on(r#""full""#, "", 151);
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn dora_is_written_for_peft_and_mlx_lm() {
 
 #[test]
 fn one_thread_and_three_give_the_same_bytes() {
-    for method in [r#""lora" rank=2"#, r#""dora" rank=2"#] {
+    for method in [r#""lora" rank=2"#, r#""dora" rank=2"#, r#""full""#] {
         let bytes = |jobs: &str| {
             let project = project(method, "steps 3");
             assert_eq!(project.effai(&["build", "a", "--jobs", jobs]).code, 0);
@@ -57,4 +59,65 @@ fn one_thread_and_three_give_the_same_bytes() {
         };
         assert_eq!(bytes("1"), bytes("3"), "{method}");
     }
+}
+
+/// The losses of a training by step.
+fn curve(project: &Project) -> Vec<f64> {
+    let curves: Value = serde_json::from_str(&project.read("out/a/training.json")).expect("JSON");
+    curves["train"].as_array().expect("steps").iter().map(|p| p[1].as_f64().expect("a loss")).collect()
+}
+
+#[test]
+fn full_makes_a_model_that_stands_alone() {
+    let project = project(r#""full""#, "steps 12");
+    let all = "    target-modules \"q_proj\" \"v_proj\"\n";
+    let asked = "perplexity \"p\" { of \"a\"; on \"d\"; split \"train\"; }\n";
+    project.write("effai.kdl", &format!("{}{asked}", project.read("effai.kdl").replace(all, "")));
+    project.builds(&["a", "p"]);
+    let losses = curve(&project);
+    assert!(losses[11] < 0.8 * losses[0], "{losses:?}");
+    let found: Value = serde_json::from_str(&project.read("out/p/losses.json")).expect("JSON");
+    assert!(found["loss"].as_f64().expect("a loss") < 0.8 * losses[0], "{found}");
+    let config: Value = serde_json::from_str(&project.read("out/a/config.json")).expect("JSON");
+    assert_eq!(config["model_type"], "llama");
+    assert!(project.path("out/a/tokenizer.json").exists() && !project.path("out/a/adapter_config.json").exists());
+    let run = project.effai(&["run", "a", "3 and 3 are ", "--max-tokens", "3"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // Every weight has moved: also the tied matrix of the vocabulary, and the norms.
+    let (own, base) = (whole(&project, "a"), whole(&project, "m"));
+    assert_eq!(own.len(), base.len());
+    assert!(own.iter().all(|(name, array)| array.floats() != base[name].floats()));
+}
+
+fn whole(project: &Project, label: &str) -> tensors::Arrays {
+    project.builds(&[label]);
+    tensors::read(&project.path(&format!("out/{label}/model.safetensors"))).expect("read")
+}
+
+#[test]
+fn full_trains_the_modules_that_are_named() {
+    let project = project(r#""full""#, "steps 2");
+    let (own, base) = (whole(&project, "a"), whole(&project, "m"));
+    for (name, array) in &own {
+        let named = name.contains("q_proj") || name.contains("v_proj");
+        assert_eq!(array.floats() != base[name].floats(), named, "{name}");
+    }
+}
+
+#[test]
+fn what_means_nothing_to_a_method_is_said() {
+    let fails = |method: &str, from: &str, to: &str| -> String {
+        let project = project(method, "steps 2");
+        project.edit("effai.kdl", from, to);
+        let run = project.effai(&["build", "a"]);
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        run.stderr
+    };
+    let said = fails(r#""full" rank=4 dropout=0.0"#, "", "");
+    assert!(said.contains("`rank` means nothing to the method `full`"), "{said}");
+    assert!(said.contains("`dropout` means nothing to the method `full`"), "{said}");
+    let said = fails(r#""full""#, "next-token", "info-nce");
+    assert!(said.contains("the method `full` is for language models"), "{said}");
+    let said = fails(r#""dora""#, "target-modules \"q_proj\" \"v_proj\"", "");
+    assert!(said.contains("the method `dora` needs `target-modules`"), "{said}");
 }
