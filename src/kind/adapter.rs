@@ -22,6 +22,7 @@ use crate::model::{Checkpoint, Config, Model, bert, head};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, concepts, info_nce};
+use crate::train::divergence::OnDivergence;
 use crate::train::method::{Method, begin, targets};
 use crate::train::{mlx_lm, peft};
 use crate::util::fs;
@@ -65,6 +66,9 @@ const TRAIN_FIELDS: &[Schema] = &[
     )
     .arg("name", Type::Choice(training::SCHEDULES)),
     Schema::new("warmup", "Steps until the peak.").arg("steps", Type::Int(0, 1_000_000)).default(Default::Int(10)),
+    Schema::new("optimizer", "next-token: what makes steps of gradients; `adamw` where it is not said.")
+        .arg("name", Type::Choice(training::OPTIMIZERS))
+        .props(training::OPTIMIZER_PROPS),
     Schema::new("weight-decay", "Of matrices.").arg("decay", Type::Float(0.0, 10.0)).default(Default::Float(0.01)),
     Schema::new("gradient-clip", "Largest norm of the gradient.")
         .arg("norm", Type::FloatAbove(0.0, f64::INFINITY))
@@ -76,6 +80,11 @@ const TRAIN_FIELDS: &[Schema] = &[
     .arg("steps", Type::Int(0, i64::MAX)),
     Schema::new("checkpoint-every", "next-token: steps that are kept together; 250 where it is not said.")
         .arg("steps", Type::Int(1, i64::MAX)),
+    Schema::new(
+        "on-divergence",
+        "next-token: it goes on from the last state kept, with a smaller rate, where the loss is lost.",
+    )
+    .props(training::ON_DIVERGENCE_PROPS),
     Schema::new("patience", "Epochs or evaluations without a better validation loss before it stops; 0 never.")
         .arg("count", Type::Int(0, 10_000))
         .default(Default::Int(0)),
@@ -110,6 +119,8 @@ struct TrainFields {
     max_length: Option<usize>,
     learning_rate: f64,
     schedule: Option<String>,
+    optimizer: Option<training::OptimizerFields>,
+    on_divergence: Option<OnDivergence>,
     warmup: u64,
     weight_decay: f64,
     gradient_clip: f64,
@@ -161,6 +172,8 @@ impl TrainFields {
             ("seed", json!(self.seed)),
         ]);
         hyper.extend(self.micro_batch.map(|count| ("micro-batch", json!(count))));
+        hyper.extend(self.optimizer.as_ref().map(|own| ("optimizer", json!(own))));
+        hyper.extend(self.on_divergence.map(|rule| ("on-divergence", json!(rule))));
         // A schedule that does not depend on the end: a longer training begins with the shorter one.
         if schedule != "constant" {
             hyper.insert("total", json!(self.steps()));
@@ -204,6 +217,8 @@ impl Kind for Adapter {
                 ("micro-batch", train.micro_batch.is_some()),
                 ("max-length", train.max_length.is_some()),
                 ("schedule", train.schedule.is_some()),
+                ("optimizer", train.optimizer.is_some()),
+                ("on-divergence", train.on_divergence.is_some()),
                 ("evaluate-every", train.evaluate_every.is_some()),
                 ("checkpoint-every", train.checkpoint_every.is_some()),
             ],
@@ -212,6 +227,9 @@ impl Kind for Adapter {
         for (name, _) in others.iter().filter(|(_, given)| *given) {
             let message = format!("`{name}` means nothing to the loss `{}`", train.loss);
             problems.at(&format!("train.{name}"), message, "given here", "leave it out, or name the other `loss`");
+        }
+        if let Some(optimizer) = &train.optimizer {
+            optimizer.check("train.optimizer", problems);
         }
         if train.is_language() && train.steps.is_none() {
             problems.at(
@@ -343,7 +361,7 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     let kept = arrays.into_iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array)));
     let arrays: Arrays = kept.collect();
     let curve = |points: &mut dyn Iterator<Item = (u64, f64)>| points.collect::<Vec<_>>();
-    let curves = json!({
+    let mut curves = json!({
         "version": 1,
         "train": curve(&mut progress.steps.iter().map(|(step, loss, ..)| (*step, *loss))),
         "validation": progress.validation,
@@ -351,6 +369,9 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
         "gradient_norm": curve(&mut progress.steps.iter().map(|(step, .., norm)| (*step, *norm))),
         "tokens": progress.tokens, "steps": progress.step, "best": progress.best,
     });
+    if !progress.retries.is_empty() {
+        curves["retries"] = json!(progress.retries);
+    }
     fs::write(&cx.out().join("training.json"), curves.to_string().as_bytes())?;
     let best = progress.best.map_or_else(
         || format!("the last of {} steps", progress.step),

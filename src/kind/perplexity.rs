@@ -4,7 +4,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::features::base_of;
-use super::training::{Language, mean_loss};
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::CandleTensor;
 use crate::failure::Failure;
@@ -14,6 +13,7 @@ use crate::model::generate::{Options, generate};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Schema, Type};
 use crate::report::retrieval::bootstrap;
+use crate::train::language::{Language, mean_loss};
 use crate::util::fs;
 
 /// The kind.

@@ -8,7 +8,13 @@ use crate::support::Project;
 
 /// Kills a training of six steps, kept by twos, here and there: what it ends in is what the one that was not killed gave.
 fn killed_it_goes_on(method: &str, train: &str, stride: usize) {
-    let begun = || project(method, &format!("steps 6; checkpoint-every 2{train}"));
+    let begun = || {
+        let project = project(method, &format!("steps 6; checkpoint-every 2{train}"));
+        if train.contains("learning-rate") {
+            project.edit("effai.kdl", "learning-rate 1e-2; ", "");
+        }
+        project
+    };
     let clean = begun();
     let all = clean.builds(&["a"]);
     let mut kept = 0;
@@ -29,8 +35,10 @@ fn killed_it_goes_on(method: &str, train: &str, stride: usize) {
 #[test]
 fn a_killed_training_goes_on_and_ends_in_the_same_bytes() {
     killed_it_goes_on(r#""lora" rank=2"#, "", 61);
-    killed_it_goes_on(r#""dora" rank=2"#, "", 151);
-    killed_it_goes_on(r#""full""#, "", 151);
+    killed_it_goes_on(r#""dora" rank=2"#, "", 211);
+    killed_it_goes_on(r#""full""#, "", 211);
+    killed_it_goes_on(r#""lora" rank=2"#, "; optimizer \"sgd\" momentum=0.8", 211);
+    killed_it_goes_on(r#""lora" rank=2"#, WILD, 211);
 }
 
 #[test]
@@ -65,6 +73,42 @@ fn one_thread_and_three_give_the_same_bytes() {
 fn curve(project: &Project) -> Vec<f64> {
     let curves: Value = serde_json::from_str(&project.read("out/a/training.json")).expect("JSON");
     curves["train"].as_array().expect("steps").iter().map(|p| p[1].as_f64().expect("a loss")).collect()
+}
+
+/// Steps so long that the first tries end in nothing.
+const WILD: &str = "; optimizer \"sgd\"; learning-rate 1e5; on-divergence retries=8 factor=0.1";
+
+#[test]
+fn a_training_that_diverges_goes_on_with_a_smaller_rate() {
+    let begun = |train: &str| {
+        let project = project(r#""lora" rank=2"#, &format!("steps 30; checkpoint-every 15{train}"));
+        project.edit("effai.kdl", "learning-rate 1e-2; ", "");
+        (project.effai(&["build", "a"]), project)
+    };
+    let (run, project) = begun(WILD);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("the training diverges at step "), "{}", run.stderr);
+    assert!(run.stderr.contains(": again from step 0, with 0.1 of the learning rate"), "{}", run.stderr);
+    let curves: Value = serde_json::from_str(&project.read("out/a/training.json")).expect("JSON");
+    let retries = curves["retries"].as_array().expect("on record");
+    assert!(retries.len() > 1 && retries[0]["factor"] == 0.1 && retries[0]["from"] == 0, "{retries:?}");
+    let losses = curve(&project);
+    assert!(losses.len() == 30 && losses[29] < losses[0], "{losses:?}");
+
+    let (run, project) = begun(&WILD.replace("retries=8", "retries=1"));
+    assert_ne!(run.code, 0);
+    assert!(run.stderr.contains(", also after a retry (learning rate 1.000e4)"), "{}", run.stderr);
+    assert!(run.stderr.contains("try a lower `learning-rate`"), "{}", run.stderr);
+    assert!(!project.path("out/a").exists());
+}
+
+#[test]
+fn a_loss_that_stands_still_is_told() {
+    let project = project(r#""lora" rank=2 dropout=0.0"#, "steps 200");
+    project.edit("effai.kdl", "learning-rate 1e-2", "learning-rate 1e-12");
+    let run = project.effai(&["build", "a"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.stderr.matches("the loss stands still: ").count(), 1, "{}", run.stderr);
 }
 
 #[test]
@@ -118,6 +162,10 @@ fn what_means_nothing_to_a_method_is_said() {
     assert!(said.contains("`dropout` means nothing to the method `full`"), "{said}");
     let said = fails(r#""full""#, "next-token", "info-nce");
     assert!(said.contains("the method `full` is for language models"), "{said}");
+    let said = fails(r#""lora" rank=2"#, "steps 2", "steps 2; optimizer \"adamw\" momentum=0.5");
+    assert!(said.contains("`momentum` means nothing to the optimizer `adamw`"), "{said}");
+    let said = fails(r#""lora" rank=2"#, "steps 2", "on-divergence factor=1.5; steps 2");
+    assert!(said.contains("`factor` is a number above 0, up to 0.99, not the number 1.5"), "{said}");
     let said = fails(r#""dora""#, "target-modules \"q_proj\" \"v_proj\"", "");
     assert!(said.contains("the method `dora` needs `target-modules`"), "{said}");
 }
