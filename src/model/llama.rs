@@ -2,6 +2,7 @@
 //! Names and configuration are Hugging Face's `LlamaForCausalLM`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::weights::Weights;
 use crate::backend::{BackendError, Result, Scope, Tensor};
@@ -35,7 +36,7 @@ pub struct Config {
     pub rope_theta: f32,
     /// How positions beyond those of the training are scaled; only none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rope_scaling: Option<serde_json::Value>,
+    pub rope_scaling: Option<Value>,
     /// The unit between the feed-forward matrices; only `silu` is known.
     #[serde(default = "silu")]
     pub hidden_act: String,
@@ -73,6 +74,20 @@ fn silu() -> String {
 
 fn architectures() -> Vec<String> {
     vec!["LlamaForCausalLM".into()]
+}
+
+/// A configuration as transformers wrote it before version 5, which moved what it says of positions into `rope_parameters`.
+pub fn settle(config: &mut Value) {
+    let Some(rope) = config.as_object_mut().and_then(|all| all.remove("rope_parameters")).filter(Value::is_object)
+    else {
+        return;
+    };
+    if !rope["rope_theta"].is_null() {
+        config["rope_theta"] = rope["rope_theta"].clone();
+    }
+    if rope["rope_type"].as_str().is_some_and(|kind| kind != "default") {
+        config["rope_scaling"] = rope;
+    }
 }
 
 impl Config {
@@ -186,4 +201,30 @@ pub fn encode<T: Tensor>(
 /// The last matrix [vocabulary, width].
 pub fn head<'a, T: Tensor>(weights: &'a Weights<T>, config: &Config) -> Result<&'a T> {
     weights.get(if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn positions_are_read_from_where_either_version_wrote_them() {
+        let read = |more: Value| -> Config {
+            let mut config = json!({
+                "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "vocab_size": 9, "max_position_embeddings": 16, "rms_norm_eps": 1e-5,
+            });
+            config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            settle(&mut config);
+            serde_json::from_value(config).expect("fits")
+        };
+        assert_eq!(read(json!({})).rope_theta, 10_000.0);
+        assert_eq!(read(json!({"rope_theta": 500.0})).rope_theta, 500.0);
+        let newer = read(json!({"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}));
+        assert!(newer.rope_theta == 500.0 && newer.check().is_ok());
+        let scaled = read(json!({"rope_parameters": {"rope_theta": 500.0, "rope_type": "llama3", "factor": 8.0}}));
+        assert!(scaled.check().is_err());
+    }
 }

@@ -122,7 +122,12 @@ impl Config {
 fn read_config(dir: &Path) -> Result<(Config, String), Failure> {
     let path = dir.join("config.json");
     let text = fs::read_text(&path)?;
-    let config = serde_json::from_str(&text).map_err(|e| {
+    let read = |text: &str| -> serde_json::Result<Config> {
+        let mut config = serde_json::from_str(text)?;
+        llama::settle(&mut config);
+        serde_json::from_value(config)
+    };
+    let config = read(&text).map_err(|e| {
         Failure::target(format!("{} is not of an architecture effai knows: {e}", path.display()))
             .help("it knows bert, llama, efficientnet-lite and dual-encoder")
     })?;
