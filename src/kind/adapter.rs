@@ -2,6 +2,8 @@
 //!
 //! Of a language model the steps are done by [`training`], and this only writes what they ended with.
 
+mod import;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,17 +36,14 @@ pub struct Adapter;
 static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in PEFT's layout and in mlx-lm's.")
     .children(&[
         Schema::new("base", "The model that is adapted.").arg("model", Type::NamedLabel).required(),
-        Schema::new("method", "How.")
-            .arg("name", Type::Choice(training::METHODS))
-            .required()
-            .flat()
-            .props(training::METHOD_PROPS),
+        import::SOURCE,
+        Schema::new("method", "How.").arg("name", Type::Choice(training::METHODS)).flat().props(training::METHOD_PROPS),
         Schema::new("target-modules", training::TARGETS).many_args("globs", Type::Text),
         Schema::new("heads", "Picture-text: whether the projection heads go on training, and their dropout.").props(&[
             Prop::new("train", Type::Bool, "they do").default(Default::Bool(true)),
             Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
         ]),
-        Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS).required(),
+        Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS),
     ]);
 
 const TRAIN_FIELDS: &[Schema] = &[
@@ -203,6 +202,9 @@ impl Kind for Adapter {
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        if import::check(decl, problems) {
+            return;
+        }
         let fields: Fields = decl.read();
         training::check_method(decl, &fields.method, fields.target_modules.as_deref(), problems);
         if fields.method.is_full() && !fields.train.is_language() {
@@ -248,19 +250,24 @@ impl Kind for Adapter {
     }
 
     fn parts(&self, decl: &Decl) -> Vec<Part> {
+        if import::is_import(decl) {
+            return vec![import::part(decl)];
+        }
         let fields: Fields = decl.read();
         if fields.train.is_language() { vec![fields.train.part(decl, &fields.base)] } else { Vec::new() }
     }
 
     fn alongside(&self, decl: &Decl) -> Vec<String> {
-        let fields: Fields = decl.read();
         // A model that was trained whole stands alone.
-        if fields.method.is_full() { Vec::new() } else { vec![fields.base] }
+        if decl.fields["method"]["name"] == "full" {
+            return Vec::new();
+        }
+        decl.fields["base"].as_str().map(str::to_owned).into_iter().collect()
     }
 
     fn needs(&self, decl: &Decl) -> Needs {
-        let is_language = decl.read::<Fields>().train.is_language();
-        Needs { pool: if is_language { Pool::Cpu } else { Pool::Machine }, ..Needs::default() }
+        let computes = !import::is_import(decl) && !decl.read::<Fields>().train.is_language();
+        Needs { pool: if computes { Pool::Machine } else { Pool::Cpu }, ..Needs::default() }
     }
 
     fn how(&self) -> How<'_> {
@@ -270,6 +277,9 @@ impl Kind for Adapter {
 
 impl Run for Adapter {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        if import::is_import(cx.decl) {
+            return import::run(cx);
+        }
         let fields: Fields = cx.decl.read();
         if fields.train.is_language() {
             return conclude(cx, &fields);

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::peft::Settings;
+use super::peft::{Adapter, Settings};
 use crate::failure::Failure;
 use crate::format::tensors::{self, Array, Arrays};
 use crate::model::weights::MAGNITUDE;
@@ -35,6 +35,30 @@ pub fn write(dir: &Path, settings: &Settings<'_>, depth: usize, scale: f64, arra
     let text = serde_json::to_string_pretty(&config).expect("plain data");
     fs::write(&dir.join("adapter_config.json"), text.as_bytes())?;
     tensors::write(&dir.join("adapters.safetensors"), &out, &[("format", "mlx")])
+}
+
+/// An adapter of this configuration and these tensors, named as PEFT names it.
+pub fn adapter(config: &Value, tensors: Arrays) -> Result<Adapter, Failure> {
+    let kind = config["fine_tune_type"].as_str().unwrap_or("lora");
+    let Some(scale) = config["lora_parameters"]["scale"].as_f64().filter(|_| ["lora", "dora"].contains(&kind)) else {
+        return Err(Failure::target(format!("a `fine_tune_type` of `{kind}`, or no `scale`"))
+            .help("LoRA and DoRA adapters are read"));
+    };
+    let mut arrays = Arrays::new();
+    for (name, array) in tensors {
+        let renamed = match name.rsplit_once('.') {
+            Some((module, "lora_a")) => Some((format!("{module}.lora_A.weight"), 2)),
+            Some((module, "lora_b")) => Some((format!("{module}.lora_B.weight"), 2)),
+            Some((module, "m")) => Some((format!("{module}.{MAGNITUDE}"), 1)),
+            _ => None,
+        };
+        let Some((renamed, _)) = renamed.filter(|(_, axes)| array.shape.len() == *axes) else {
+            return Err(Failure::target(format!("it holds `{name}`, which is not supported")));
+        };
+        let array = if array.shape.len() == 2 { turned(&array) } else { array };
+        arrays.insert(renamed, array);
+    }
+    Ok(Adapter { arrays, scale: scale as f32 })
 }
 
 /// `num_layers` and `keys`: mlx-lm adapts the last layers, each by the same names (`self_attn.q_proj`). What is not so is told

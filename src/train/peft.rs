@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::format::tensors::{self, Arrays};
@@ -55,18 +55,38 @@ pub struct Settings<'a> {
 /// Reads an adapter directory.
 pub fn read(dir: &Path) -> Result<Adapter, Failure> {
     let path = dir.join("adapter_config.json");
-    let config: serde_json::Value = serde_json::from_str(&fs::read_text(&path)?)
+    let config: Value = serde_json::from_str(&fs::read_text(&path)?)
         .map_err(|e| Failure::target(format!("{} is not JSON: {e}", path.display())))?;
+    adapter(&config, tensors::read(&dir.join(WEIGHTS))?).map_err(|f| f.within(path.display()))
+}
+
+/// An adapter of this configuration and these tensors. What would be computed otherwise is refused.
+pub fn adapter(config: &Value, tensors: Arrays) -> Result<Adapter, Failure> {
     let (Some(rank), Some(alpha)) = (config["r"].as_f64(), config["lora_alpha"].as_f64()) else {
-        return Err(Failure::target(format!("{} has no `r` and `lora_alpha`", path.display())));
+        return Err(Failure::target("it has no `r` and `lora_alpha`").help("LoRA and DoRA adapters are read"));
     };
+    let some = |name: &str| match &config[name] {
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Bool(is) => *is,
+        Value::String(text) => text != "none",
+        _ => false,
+    };
+    let others = ["rank_pattern", "alpha_pattern", "fan_in_fan_out", "bias", "lora_bias", "layer_replication"];
+    if let Some(name) = others.into_iter().find(|name| some(name)) {
+        return Err(Failure::target(format!("`{name}` is set, which is not supported")));
+    }
     let mut arrays = Arrays::new();
-    for (name, mut array) in tensors::read(&dir.join(WEIGHTS))? {
+    for (name, mut array) in tensors {
         let name = name.strip_prefix(PREFIX).unwrap_or(&name).to_owned();
-        if let [a, b, 1, 1] = array.shape[..]
-            && name.contains(".lora_")
-        {
-            array.shape = if name.ends_with(MAGNITUDE) { vec![b] } else { vec![a, b] };
+        if name.contains(".lora_") {
+            let part = name.rsplit_once(".lora_").map_or("", |(_, part)| part);
+            if !["A.weight", "B.weight", "magnitude_vector"].contains(&part) {
+                return Err(Failure::target(format!("it holds `{name}`, which is not supported")));
+            }
+            if let [a, b, 1, 1] = array.shape[..] {
+                array.shape = if name.ends_with(MAGNITUDE) { vec![b] } else { vec![a, b] };
+            }
         }
         arrays.insert(name, array);
     }

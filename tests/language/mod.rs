@@ -1,5 +1,6 @@
 //! Language models, on one so small that a step takes a millisecond.
 
+mod imported;
 mod methods;
 
 use std::collections::BTreeMap;

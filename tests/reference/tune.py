@@ -17,7 +17,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-OUT = Path(__file__).parent / "out/tune"
+HERE = Path(__file__).parent
+OUT, DRAWN = HERE / "out/tune", HERE / "drawn"
 SHAPES = ("tied", "untied")
 END = 256
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -51,11 +52,50 @@ def draw(directory):
                     weight.add_(0.2 * torch.randn_like(weight))
         model.save_pretrained(made)
         tokenizer.save(str(made / "tokenizer.json"))
-        with zipfile.ZipFile(directory / f"{shape}.zip", "w") as archive:
-            for name in ("config.json", "model.safetensors", "tokenizer.json"):
-                archive.writestr(zipfile.ZipInfo(name), (made / name).read_bytes())
+        pack(made, "config.json", "model.safetensors", "tokenizer.json")
+        for method in ("lora", "dora"):
+            draw_peft(made, method)
+            draw_mlx(made, method)
     words = [{"prompt": f"{n} and {n} are", "completion": f" {2 * n}{'!' * (n % 7)}"} for n in range(40)]
     (directory / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in words))
+
+
+def pack(made, *names):
+    with zipfile.ZipFile(made.with_suffix(".zip"), "w") as archive:
+        for name in names:
+            archive.writestr(zipfile.ZipInfo(name), (made / name).read_bytes())
+
+
+def draw_peft(base, method):
+    """An adapter of PEFT's, whose B is not zero."""
+    config = LoraConfig(
+        r=3, lora_alpha=5, target_modules=["q_proj", "up_proj"], use_dora=method == "dora", use_rslora=method == "lora",
+        init_lora_weights=False, task_type="CAUSAL_LM",
+    )
+    made = base.with_name(f"{base.name}-peft-{method}")
+    get_peft_model(plain(base), config).save_pretrained(made)
+    pack(made, "adapter_config.json", "adapter_model.safetensors")
+
+
+def draw_mlx(base, method):
+    """An adapter of mlx-lm's, on the last layer."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(base)
+    model.freeze()
+    parameters = {"rank": 3, "scale": 1.7, "dropout": 0.0, "keys": ["self_attn.q_proj", "mlp.up_proj"]}
+    linear_to_lora_layers(model, 1, parameters, use_dora=method == "dora")
+    mx.random.seed(1)
+    weights = {name: value + 0.3 * mx.random.normal(value.shape) for name, value in tree_flatten(model.trainable_parameters())}
+    made = base.with_name(f"{base.name}-mlx-{method}")
+    made.mkdir(exist_ok=True)
+    mx.save_safetensors(str(made / "adapters.safetensors"), weights)
+    config = {"fine_tune_type": method, "num_layers": 1, "lora_parameters": parameters}
+    (made / "adapter_config.json").write_text(json.dumps(config))
+    pack(made, "adapter_config.json", "adapters.safetensors")
 
 
 def rows(split):
@@ -204,6 +244,13 @@ def hold():
             assert max(abs(a - b) for a, b in zip(base, found)) > 0.1, "the training moves losses"
             close_losses(f"{shape}, {method}: losses in PyTorch", f"{shape}-{method}-losses", found)
             close_losses(f"{shape}, {method}: losses in mlx-lm", f"{shape}-{method}-losses", mlx)
+        for method in ("lora", "dora"):
+            drawn = DRAWN / f"{shape}-peft-{method}"
+            found = losses(of_torch(PeftModel.from_pretrained(plain(OUT / shape), drawn).eval()))
+            close_losses(f"{shape}, {method} of PEFT's: losses", f"{shape}-peft-{method}-losses", found)
+            found = losses(of_mlx(OUT / shape, DRAWN / f"{shape}-mlx-{method}"))
+            close_losses(f"{shape}, {method} of mlx-lm's: losses", f"{shape}-mlx-{method}-losses", found)
+            assert max(abs(a - b) for a, b in zip(base, found)) > 0.1, "the adapter moves losses"
 
 
 if __name__ == "__main__":
