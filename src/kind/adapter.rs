@@ -56,6 +56,8 @@ const TRAIN_FIELDS: &[Schema] = &[
     Schema::new("batch", "Concepts or records a step.").arg("count", Type::Int(1, 65_536)).default(Default::Int(8)),
     Schema::new("micro-batch", "next-token: records computed at once; the gradient is the batch's all the same.")
         .arg("count", Type::Int(1, 65_536)),
+    Schema::new("pack", "next-token: records lie one after the other instead of being padded; none sees another.")
+        .arg("yes", Type::Bool),
     Schema::new("max-length", "next-token: tokens of a record at most; 512 where it is not said.")
         .arg("tokens", Type::Int(2, 1 << 20)),
     Schema::new("learning-rate", "Its peak.").arg("rate", Type::FloatAbove(0.0, 1e30)).default(Default::Float(1e-4)),
@@ -115,6 +117,7 @@ struct TrainFields {
     steps: Option<u64>,
     batch: usize,
     micro_batch: Option<usize>,
+    pack: Option<bool>,
     max_length: Option<usize>,
     learning_rate: f64,
     schedule: Option<String>,
@@ -171,6 +174,7 @@ impl TrainFields {
             ("seed", json!(self.seed)),
         ]);
         hyper.extend(self.micro_batch.map(|count| ("micro-batch", json!(count))));
+        hyper.extend(self.pack.filter(|pack| *pack).map(|pack| ("pack", json!(pack))));
         hyper.extend(self.optimizer.as_ref().map(|own| ("optimizer", json!(own))));
         hyper.extend(self.on_divergence.map(|rule| ("on-divergence", json!(rule))));
         // A schedule that does not depend on the end: a longer training begins with the shorter one.
@@ -217,6 +221,7 @@ impl Kind for Adapter {
             [
                 ("steps", train.steps.is_some()),
                 ("micro-batch", train.micro_batch.is_some()),
+                ("pack", train.pack.is_some()),
                 ("max-length", train.max_length.is_some()),
                 ("schedule", train.schedule.is_some()),
                 ("optimizer", train.optimizer.is_some()),

@@ -45,6 +45,8 @@ static SCHEMA: Schema =
             Schema::new("batch", "Records a step.").arg("count", Type::Int(1, 65_536)).default(Default::Int(8)),
             Schema::new("micro-batch", "Records computed at once; the gradient is the batch's all the same.")
                 .arg("count", Type::Int(1, 65_536)),
+            Schema::new("pack", "Records lie one after the other instead of being padded; none sees another.")
+                .arg("yes", Type::Bool),
             Schema::new("max-length", "Tokens of a record at most.")
                 .arg("tokens", Type::Int(2, 1 << 20))
                 .default(Default::Int(512)),
@@ -130,6 +132,7 @@ struct Fields {
 struct Hyper {
     batch: usize,
     micro_batch: Option<usize>,
+    pack: Option<bool>,
     max_length: usize,
     learning_rate: f64,
     schedule: Schedule,
@@ -318,7 +321,9 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
             let (own, more) = T::value_and_grad(&state.params, &mut |p| {
                 weights.put(p, scale, noise.take());
                 // Each token counts alike, however the batch is cut.
-                token_losses(weights, config, micro)?.sum_all()?.affine(1.0 / count as f64, 0.0)
+                token_losses(weights, config, micro, hyper.pack.unwrap_or(false))?
+                    .sum_all()?
+                    .affine(1.0 / count as f64, 0.0)
             })?;
             loss += own;
             if grads.is_empty() {

@@ -115,6 +115,11 @@ impl Config {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
+    /// What scores are multiplied by.
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_width() as f32).sqrt()
+    }
+
     /// Tokens that end a text.
     pub fn ends(&self) -> Vec<u32> {
         match &self.eos_token_id {
@@ -155,24 +160,14 @@ pub fn encode<T: Tensor>(
             config.max_position_embeddings
         )));
     }
-    let (width, head) = (config.hidden_size, config.head_width());
     let mut flat = vec![0u32; rows * length];
     for (row, ids) in ids.iter().enumerate() {
         flat[row * length..][..ids.len()].copy_from_slice(ids);
     }
     let scope = Scope { lengths: ids.iter().map(|ids| before + ids.len()).collect(), causal: true };
-    let mut x = weights.get("model.embed_tokens.weight")?.take_rows(&flat)?.reshape(&[rows, length, width])?;
-    let norm = |x: &T, module: &str| x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps);
-    for layer in 0..config.num_hidden_layers {
-        let module = |part: &str| format!("model.layers.{layer}.{part}");
-        let y = norm(&x, &module("input_layernorm"))?;
-        let split = |part: &str, heads: usize| {
-            let y = weights.linear(&module(&format!("self_attn.{part}_proj")), &y)?;
-            y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
-        };
-        let q = split("q", config.num_attention_heads)?.rope(before, config.rope_theta)?;
-        let mut k = split("k", config.kv_heads())?.rope(before, config.rope_theta)?;
-        let mut v = split("v", config.kv_heads())?;
+    let x = layers(weights, config, &flat, rows, &mut |layer, q, k, mut v| {
+        let q = q.rope(before, config.rope_theta)?;
+        let mut k = k.rope(before, config.rope_theta)?;
         if let Some(cache) = cache.as_deref_mut() {
             if let Some((keys, values)) = cache.layers.get(layer) {
                 k = T::concat(&[keys.clone(), k], 2)?;
@@ -184,16 +179,55 @@ pub fn encode<T: Tensor>(
                 None => cache.layers.push(kept),
             }
         }
-        let mixed = T::attention(&q, &k, &v, &scope, 1.0 / (head as f32).sqrt())?;
+        T::attention(&q, &k, &v, &scope, config.scale())
+    })?;
+    if let Some(cache) = cache {
+        cache.tokens += length;
+    }
+    Ok(x)
+}
+
+/// As [`encode`], of texts that lie one after the other without padding: -> [tokens, width]. None sees another.
+pub fn encode_packed<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[Vec<u32>]) -> Result<T> {
+    let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+    let flat = ids.concat();
+    let x = layers(weights, config, &flat, 1, &mut |_, q, k, v| {
+        let (q, k) = (q.rope_packed(&lengths, config.rope_theta)?, k.rope_packed(&lengths, config.rope_theta)?);
+        T::attention_packed(&q, &k, &v, &lengths, config.scale())
+    })?;
+    x.reshape(&[flat.len(), config.hidden_size])
+}
+
+/// What a layer makes of its queries, keys and values, [rows, heads, length, head width] each: positions and attention.
+type Mix<'a, T> = dyn FnMut(usize, T, T, T) -> Result<T> + 'a;
+
+/// All layers and the last norm: tokens [rows * length] -> [rows, length, width].
+fn layers<T: Tensor>(
+    weights: &Weights<T>,
+    config: &Config,
+    ids: &[u32],
+    rows: usize,
+    mix: &mut Mix<'_, T>,
+) -> Result<T> {
+    let (width, head, length) = (config.hidden_size, config.head_width(), ids.len() / rows.max(1));
+    let mut x = weights.get("model.embed_tokens.weight")?.take_rows(ids)?.reshape(&[rows, length, width])?;
+    let norm = |x: &T, module: &str| x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps);
+    for layer in 0..config.num_hidden_layers {
+        let module = |part: &str| format!("model.layers.{layer}.{part}");
+        let y = norm(&x, &module("input_layernorm"))?;
+        let split = |part: &str, heads: usize| {
+            let y = weights.linear(&module(&format!("self_attn.{part}_proj")), &y)?;
+            y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
+        };
+        let q = split("q", config.num_attention_heads)?;
+        let (k, v) = (split("k", config.kv_heads())?, split("v", config.kv_heads())?);
+        let mixed = mix(layer, q, k, v)?;
         let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, config.num_attention_heads * head])?;
         x = x.add(&weights.linear(&module("self_attn.o_proj"), &mixed)?)?;
         let y = norm(&x, &module("post_attention_layernorm"))?;
         let gate = weights.linear(&module("mlp.gate_proj"), &y)?;
         let inner = gate.swiglu(&weights.linear(&module("mlp.up_proj"), &y)?)?;
         x = x.add(&weights.linear(&module("mlp.down_proj"), &inner)?)?;
-    }
-    if let Some(cache) = cache {
-        cache.tokens += length;
     }
     norm(&x, "model.norm")
 }

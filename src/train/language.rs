@@ -60,7 +60,7 @@ impl<T: Tensor> Language<T> {
         let mut done = 0;
         for chunk in order.chunks(EVALUATED) {
             let batch: Vec<&Example> = chunk.iter().map(|i| &examples[*i]).collect();
-            let losses = token_losses(&self.model.weights, &self.config, &batch)?.to_f32()?;
+            let losses = token_losses(&self.model.weights, &self.config, &batch, false)?.to_f32()?;
             let mut rest = losses.as_slice();
             for i in chunk {
                 let (own, after) = rest.split_at(examples[*i].targets());
@@ -83,16 +83,28 @@ pub fn mean_loss(losses: &[(f64, usize)]) -> f64 {
     losses.iter().map(|(loss, n)| loss * *n as f64).sum::<f64>() / tokens.max(1) as f64
 }
 
-/// The loss of each token that counts, in nats: `[targets]`, the examples' one after the other.
-pub fn token_losses<T: Tensor>(weights: &Weights<T>, config: &llama::Config, batch: &[&Example]) -> backend::Result<T> {
+/// The loss of each token that counts, in nats: `[targets]`, the examples' one after the other. Packed, nothing is padded.
+pub fn token_losses<T: Tensor>(
+    weights: &Weights<T>,
+    config: &llama::Config,
+    batch: &[&Example],
+    packed: bool,
+) -> backend::Result<T> {
     // Nothing is predicted from the last token.
     let ids: Vec<Vec<u32>> = batch.iter().map(|e| e.ids[..e.ids.len() - 1].to_vec()).collect();
     let length = ids.iter().map(Vec::len).max().unwrap_or(0);
-    let x = llama::encode(weights, config, &ids, None)?.reshape(&[ids.len() * length, config.hidden_size])?;
+    let (x, begins): (T, Vec<usize>) = if packed {
+        let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+        let begins = backend::segments(&lengths).map(|(start, _)| start).collect();
+        (llama::encode_packed(weights, config, &ids)?, begins)
+    } else {
+        let x = llama::encode(weights, config, &ids, None)?.reshape(&[ids.len() * length, config.hidden_size])?;
+        (x, (0..ids.len()).map(|row| row * length).collect())
+    };
     let (mut places, mut targets) = (Vec::new(), Vec::new());
-    for (row, example) in batch.iter().enumerate() {
+    for (begin, example) in begins.iter().zip(batch) {
         for (i, id) in example.ids.iter().enumerate().skip(1).filter(|(i, _)| example.counts[*i]) {
-            places.push((row * length + i - 1) as u32);
+            places.push((begin + i - 1) as u32);
             targets.push(*id);
         }
     }

@@ -38,6 +38,7 @@ fn a_killed_training_goes_on_and_ends_in_the_same_bytes() {
     killed_it_goes_on(r#""dora" rank=2"#, "", 211);
     killed_it_goes_on(r#""full""#, "", 211);
     killed_it_goes_on(r#""lora" rank=2"#, "; optimizer \"sgd\" momentum=0.8", 211);
+    killed_it_goes_on(r#""lora" rank=2"#, "; pack #true", 211);
     killed_it_goes_on(r#""lora" rank=2"#, WILD, 211);
 }
 
@@ -100,6 +101,20 @@ fn a_training_that_diverges_goes_on_with_a_smaller_rate() {
     assert!(run.stderr.contains(", also after a retry (learning rate 1.000e4)"), "{}", run.stderr);
     assert!(run.stderr.contains("try a lower `learning-rate`"), "{}", run.stderr);
     assert!(!project.path("out/a").exists());
+}
+
+#[test]
+fn packed_records_have_the_losses_of_padded_ones() {
+    let of = |train: &str| {
+        let project = project(r#""lora" rank=2 dropout=0.0"#, train);
+        project.builds(&["a"]);
+        curve(&project)
+    };
+    let padded = of("steps 6");
+    for train in ["steps 6; pack #true", "steps 6; pack #true; micro-batch 3"] {
+        let packed = of(train);
+        assert!(padded.iter().zip(&packed).all(|(a, b)| (a - b).abs() < 1e-5), "{padded:?} {packed:?}");
+    }
 }
 
 #[test]
