@@ -6,9 +6,10 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Shape, Storage, Var};
 
 use super::attention::{self, Scope};
-use super::cross_entropy::cross_entropy;
+use super::cross_entropy::{cross_entropy, cross_entropy_grads};
 use super::gemm::{self, Then, View};
 use super::kernels::{self, Window};
+use super::packed::Packed;
 use super::qmatrix::QMatrix;
 use super::{BackendError, Params, Result, Tensor};
 
@@ -284,14 +285,66 @@ impl Tensor for CandleTensor {
         wrap(q.0.contiguous()?.apply_op3(&k.0.contiguous()?, &v.0.contiguous()?, op))
     }
 
+    fn rope_packed(&self, lengths: &[usize], base: f32) -> Result<Self> {
+        let (tokens, width) = self.0.dims().split_last_chunk::<2>().map_or((0, 0), |(_, last)| (last[0], last[1]));
+        check_packed(lengths, tokens)?;
+        let packed = Packed { lengths: lengths.to_vec(), width };
+        let again = packed.clone();
+        let op = Fused::new(
+            "rope-packed",
+            move |a| packed.rope(a[0].0, base, false),
+            move |_, _, grad| one(like(grad, &[grad], |a| again.rope(a[0], base, true))),
+        );
+        wrap(self.0.contiguous()?.apply_op1(op))
+    }
+
+    fn attention_packed(q: &Self, k: &Self, v: &Self, lengths: &[usize], scale: f32) -> Result<Self> {
+        let (rows, heads, tokens, width) = q.0.dims4()?;
+        let kv_heads = k.0.dim(1)?;
+        check_packed(lengths, tokens)?;
+        if rows != 1 || k.0.dims() != [1, kv_heads, tokens, width] || k.0.dims() != v.0.dims() {
+            let (q, k, v) = (q.0.dims(), k.0.dims(), v.0.dims());
+            return Err(BackendError::Library(format!("attention of queries {q:?}, keys {k:?}, values {v:?}")));
+        }
+        let packed = Packed { lengths: lengths.to_vec(), width };
+        let again = packed.clone();
+        let heads = [heads, kv_heads];
+        let op = Fused::new(
+            "attention-packed",
+            move |a| packed.attention([a[0].0, a[1].0, a[2].0], heads, scale),
+            move |args, _, grad| {
+                let [q, k, v] = args else { return Err(arity("attention-packed")) };
+                let grads =
+                    with_values(&[q, k, v, grad], |a| again.attention_grad([a[0], a[1], a[2], a[3]], heads, scale))?;
+                let [by_q, by_k, by_v] = grads;
+                let tensor = |v, t: &candle_core::Tensor| candle_core::Tensor::from_vec(v, t.dims(), &Device::Cpu);
+                Ok([Some(tensor(by_q, q)?), Some(tensor(by_k, k)?), Some(tensor(by_v, v)?)])
+            },
+        );
+        wrap(q.0.contiguous()?.apply_op3(&k.0.contiguous()?, &v.0.contiguous()?, op))
+    }
+
     fn cross_entropy(&self, matrix: &Self, targets: &[u32]) -> Result<Self> {
         let ((rows, width), (entries, inner)) = (self.0.dims2()?, matrix.0.dims2()?);
-        if matrix.0.track_op() {
-            return Err(BackendError::Library("a vocabulary's matrix gets no gradient here".into()));
-        }
         if inner != width || targets.len() != rows || targets.iter().any(|t| *t as usize >= entries) {
             let (x, w, n) = (self.0.dims(), matrix.0.dims(), targets.len());
             return Err(BackendError::Library(format!("cross-entropy of rows {x:?}, matrix {w:?}, {n} targets")));
+        }
+        if matrix.0.track_op() {
+            let (again, targets) = (targets.to_vec(), targets.to_vec());
+            let op = Fused::new(
+                "cross-entropy",
+                move |a| cross_entropy(a[0].0, a[1].0, width, &targets, false).losses,
+                move |args, _, grad| {
+                    let (by_rows, by_matrix) = with_values(&[&args[0], &args[1], grad], |a| {
+                        cross_entropy_grads(a[0], a[1], width, &again, a[2])
+                    })?;
+                    let tensor = |v, t: &candle_core::Tensor| candle_core::Tensor::from_vec(v, t.dims(), &Device::Cpu);
+                    Ok([Some(tensor(by_rows, &args[0])?), Some(tensor(by_matrix, &args[1])?), None])
+                },
+            );
+            let op = Shaped { shape: vec![rows], op };
+            return wrap(self.0.contiguous()?.apply_op2(&matrix.0.contiguous()?, op));
         }
         let wants_grads = self.0.track_op();
         // The gradient is at hand while the logits are: it is kept for when it is asked for.
@@ -462,6 +515,13 @@ fn linear_op() -> Fused {
         }
         Ok(grads)
     })
+}
+
+fn check_packed(lengths: &[usize], tokens: usize) -> Result<()> {
+    if lengths.iter().sum::<usize>() == tokens && !lengths.contains(&0) {
+        return Ok(());
+    }
+    Err(BackendError::Library(format!("texts of {lengths:?} in {tokens} tokens")))
 }
 
 fn check_taps(weight: &CandleTensor, window: Window, channels: usize) -> Result<()> {
@@ -714,6 +774,34 @@ mod tests {
             .expect("works");
         assert!(value.is_finite());
         assert!(grads["x"].to_f32().expect("values").iter().any(|g| g.abs() > 1e-9));
+    }
+
+    #[test]
+    fn packed_texts_are_computed_as_if_each_stood_alone() {
+        let lengths = [3, 1, 4];
+        let all =
+            Params::from_iter([("q", 4), ("k", 2), ("v", 2)].map(|(n, h)| (n.to_owned(), random(&[1, h, 8, 6], n))));
+        let counts = random(&[1, 4, 8, 6], "g");
+        let together = CandleTensor::value_and_grad(&all, &mut |p| {
+            let (q, k) = (p["q"].rope_packed(&lengths, 100.0)?, p["k"].rope_packed(&lengths, 100.0)?);
+            CandleTensor::attention_packed(&q, &k, &p["v"], &lengths, 0.4)?.mul(&counts)?.sum_all()
+        });
+        let alone = CandleTensor::value_and_grad(&all, &mut |p| {
+            let mut outs = Vec::new();
+            for (start, len) in crate::backend::segments(&lengths) {
+                let part = |name: &str| p[name].narrow(2, start, len);
+                let scope = Scope { lengths: vec![len], causal: true };
+                let (q, k) = (part("q")?.rope(0, 100.0)?, part("k")?.rope(0, 100.0)?);
+                outs.push(CandleTensor::attention(&q, &k, &part("v")?, &scope, 0.4)?);
+            }
+            CandleTensor::concat(&outs, 2)?.mul(&counts)?.sum_all()
+        });
+        let (together, alone) = (together.expect("computes"), alone.expect("computes"));
+        assert_eq!(together.0, alone.0);
+        for (name, grad) in &together.1 {
+            let (own, other) = (grad.to_f32().expect("values"), alone.1[name].to_f32().expect("values"));
+            assert!(own.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-6), "{name}");
+        }
     }
 
     #[test]

@@ -183,6 +183,18 @@ pub fn adamw(values: &mut [f32], grad: &[f32], m: &mut [f32], v: &mut [f32], ste
     pieces.for_each(|(((values, grad), m), v)| simd::adamw(values, grad, m, v, step));
 }
 
+/// One step of gradient descent with momentum on the values of a parameter, in place: `m = momentum m + g + decay x`,
+/// `x -= rate m`. Sutskever, Martens, Dahl and Hinton, 2013, as PyTorch has it.
+pub fn sgd(values: &mut [f32], grad: &[f32], m: &mut [f32], rate: f32, momentum: f32, decay: f32) {
+    let pieces = values.par_chunks_mut(PIECE).zip(grad.par_chunks(PIECE)).zip(m.par_chunks_mut(PIECE));
+    pieces.for_each(|((values, grad), m)| {
+        for ((x, g), m) in values.iter_mut().zip(grad).zip(m) {
+            *m = momentum * *m + (g + decay * *x);
+            *x -= rate * *m;
+        }
+    });
+}
+
 /// Elements of a piece of element-wise work: 64 KiB, so that a piece stays near and pays for its dispatch.
 const PIECE: usize = 16_384;
 

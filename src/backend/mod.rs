@@ -14,6 +14,7 @@ pub mod gguf;
 pub mod kernels;
 #[cfg(feature = "mlx")]
 mod mlx;
+pub mod packed;
 pub mod qmatrix;
 pub mod rng;
 mod simd;
@@ -159,6 +160,15 @@ impl From<BackendError> for Failure {
 /// What an operation gives.
 pub type Result<T> = std::result::Result<T, BackendError>;
 
+/// Where each of some texts begins that lie one after the other, and its length.
+pub fn segments(lengths: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    let mut next = 0;
+    lengths.iter().map(move |len| {
+        next += len;
+        (next - len, *len)
+    })
+}
+
 /// A tensor of some backend.
 pub trait Tensor: Clone + Sized + 'static {
     /// From values in row-major order.
@@ -223,8 +233,22 @@ pub trait Tensor: Clone + Sized + 'static {
     fn swiglu(&self, up: &Self) -> Result<Self>;
     /// Attention: q [n, heads, queries, d], k and v [n, kv heads, keys, d] -> as q; groups of heads share a head of keys.
     fn attention(q: &Self, k: &Self, v: &Self, scope: &Scope, scale: f32) -> Result<Self>;
-    /// The negative log-probability of each row's target: rows `[n, d]`, matrix `[vocabulary, d]`, targets `[n]` -> `[n]`. No
-    /// gradient by the matrix: one that is trained is an error.
+    /// [`Self::rope`] of texts that lie one after the other along [.., tokens, width], each from position 0.
+    fn rope_packed(&self, lengths: &[usize], base: f32) -> Result<Self> {
+        let axis = self.shape().len() - 2;
+        let parts = segments(lengths).map(|(start, len)| self.narrow(axis, start, len)?.rope(0, base));
+        Self::concat(&parts.collect::<Result<Vec<_>>>()?, axis)
+    }
+    /// Causal [`Self::attention`] of texts that lie one after the other: q [1, heads, tokens, d], k and v [1, kv heads,
+    /// tokens, d] -> as q. None sees another.
+    fn attention_packed(q: &Self, k: &Self, v: &Self, lengths: &[usize], scale: f32) -> Result<Self> {
+        let part = |(start, len)| {
+            let [q, k, v] = [q, k, v].map(|t| t.narrow(2, start, len));
+            Self::attention(&q?, &k?, &v?, &Scope { lengths: vec![len], causal: true }, scale)
+        };
+        Self::concat(&segments(lengths).map(part).collect::<Result<Vec<_>>>()?, 2)
+    }
+    /// The negative log-probability of each row's target: rows `[n, d]`, matrix `[vocabulary, d]`, targets `[n]` -> `[n]`.
     fn cross_entropy(&self, matrix: &Self, targets: &[u32]) -> Result<Self>;
 
     /// Depth-wise convolution: x [n, h, w, c], weight [k, k, c] -> [n, out_h, out_w, c].

@@ -6,9 +6,9 @@ use super::{Global, Output, build, open};
 use crate::backend::{Tensor, on_backend};
 use crate::engine::EngineError;
 use crate::failure::Failure;
-use crate::kind::training::Language;
 use crate::model::chat::Message;
 use crate::model::generate::{Options, generate};
+use crate::train::language::Language;
 
 /// Ask a language model, or an adapter's, that was built
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,8 @@
-//! `adapter`: low-rank updates (LoRA, Hu et al., 2021) of a picture-text model's towers, or of a language model.
+//! `adapter`: low-rank updates (LoRA, Hu et al., 2021; DoRA, Liu et al., 2024) of a picture-text model's towers, or of a language model.
 //!
 //! Of a language model the steps are done by [`training`], and this only writes what they ended with.
+
+mod import;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::features::decode_all;
-use super::model::{Train, Trainer};
+use super::model::{Train, Trainer, write_model};
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run, training};
 use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor, on_backend};
@@ -18,12 +20,12 @@ use crate::format::dataset::Dataset;
 use crate::format::image;
 use crate::format::tensors::{Array, Arrays};
 use crate::model::efficientnet_lite::Midway;
-use crate::model::weights::Lora;
 use crate::model::{Checkpoint, Config, Model, bert, head};
 use crate::recipe::decl::{Decl, Problems};
-use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, concepts, info_nce};
+use crate::train::divergence::OnDivergence;
+use crate::train::method::{Method, begin, targets};
 use crate::train::{mlx_lm, peft};
 use crate::util::fs;
 
@@ -34,19 +36,14 @@ pub struct Adapter;
 static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in PEFT's layout and in mlx-lm's.")
     .children(&[
         Schema::new("base", "The model that is adapted.").arg("model", Type::NamedLabel).required(),
-        Schema::new("method", "How.")
-            .arg("name", Type::Choice(training::METHODS))
-            .required()
-            .flat()
-            .props(training::METHOD_PROPS),
-        Schema::new("target-modules", "Names of the base's matrices, or globs over them.")
-            .many_args("globs", Type::Text)
-            .required(),
+        import::SOURCE,
+        Schema::new("method", "How.").arg("name", Type::Choice(training::METHODS)).flat().props(training::METHOD_PROPS),
+        Schema::new("target-modules", training::TARGETS).many_args("globs", Type::Text),
         Schema::new("heads", "Picture-text: whether the projection heads go on training, and their dropout.").props(&[
             Prop::new("train", Type::Bool, "they do").default(Default::Bool(true)),
             Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
         ]),
-        Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS).required(),
+        Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS),
         BACKEND,
     ]);
 
@@ -60,6 +57,8 @@ const TRAIN_FIELDS: &[Schema] = &[
     Schema::new("batch", "Concepts or records a step.").arg("count", Type::Int(1, 65_536)).default(Default::Int(8)),
     Schema::new("micro-batch", "next-token: records computed at once; the gradient is the batch's all the same.")
         .arg("count", Type::Int(1, 65_536)),
+    Schema::new("pack", "next-token: records lie one after the other instead of being padded; none sees another.")
+        .arg("yes", Type::Bool),
     Schema::new("max-length", "next-token: tokens of a record at most; 512 where it is not said.")
         .arg("tokens", Type::Int(2, 1 << 20)),
     Schema::new("learning-rate", "Its peak.").arg("rate", Type::FloatAbove(0.0, 1e30)).default(Default::Float(1e-4)),
@@ -69,6 +68,9 @@ const TRAIN_FIELDS: &[Schema] = &[
     )
     .arg("name", Type::Choice(training::SCHEDULES)),
     Schema::new("warmup", "Steps until the peak.").arg("steps", Type::Int(0, 1_000_000)).default(Default::Int(10)),
+    Schema::new("optimizer", "next-token: what makes steps of gradients; `adamw` where it is not said.")
+        .arg("name", Type::Choice(training::OPTIMIZERS))
+        .props(training::OPTIMIZER_PROPS),
     Schema::new("weight-decay", "Of matrices.").arg("decay", Type::Float(0.0, 10.0)).default(Default::Float(0.01)),
     Schema::new("gradient-clip", "Largest norm of the gradient.")
         .arg("norm", Type::FloatAbove(0.0, f64::INFINITY))
@@ -80,6 +82,11 @@ const TRAIN_FIELDS: &[Schema] = &[
     .arg("steps", Type::Int(0, i64::MAX)),
     Schema::new("checkpoint-every", "next-token: steps that are kept together; 250 where it is not said.")
         .arg("steps", Type::Int(1, i64::MAX)),
+    Schema::new(
+        "on-divergence",
+        "next-token: it goes on from the last state kept, with a smaller rate, where the loss is lost.",
+    )
+    .props(training::ON_DIVERGENCE_PROPS),
     Schema::new("patience", "Epochs or evaluations without a better validation loss before it stops; 0 never.")
         .arg("count", Type::Int(0, 10_000))
         .default(Default::Int(0)),
@@ -96,7 +103,7 @@ const TRAIN_FIELDS: &[Schema] = &[
 struct Fields {
     base: String,
     method: Method,
-    target_modules: Vec<String>,
+    target_modules: Option<Vec<String>>,
     heads: Option<Heads>,
     train: TrainFields,
 }
@@ -111,9 +118,12 @@ struct TrainFields {
     steps: Option<u64>,
     batch: usize,
     micro_batch: Option<usize>,
+    pack: Option<bool>,
     max_length: Option<usize>,
     learning_rate: f64,
     schedule: Option<String>,
+    optimizer: Option<training::OptimizerFields>,
+    on_divergence: Option<OnDivergence>,
     warmup: u64,
     weight_decay: f64,
     gradient_clip: f64,
@@ -165,6 +175,9 @@ impl TrainFields {
             ("seed", json!(self.seed)),
         ]);
         hyper.extend(self.micro_batch.map(|count| ("micro-batch", json!(count))));
+        hyper.extend(self.pack.filter(|pack| *pack).map(|pack| ("pack", json!(pack))));
+        hyper.extend(self.optimizer.as_ref().map(|own| ("optimizer", json!(own))));
+        hyper.extend(self.on_divergence.map(|rule| ("on-divergence", json!(rule))));
         // A schedule that does not depend on the end: a longer training begins with the shorter one.
         if schedule != "constant" {
             hyper.insert("total", json!(self.steps()));
@@ -172,27 +185,6 @@ impl TrainFields {
         let every = self.checkpoint_every.unwrap_or(250);
         let fields = training::fields(decl, base, &self.data, self.steps(), every, hyper);
         Part { name: training::part_name(self.steps()), kind: "training", fields }
-    }
-}
-
-/// How a model is adapted.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Method {
-    /// `lora` or `rslora`.
-    pub name: String,
-    /// Of the updates.
-    pub rank: usize,
-    /// What the updates count by.
-    pub alpha: f64,
-    /// On the updates' input.
-    pub dropout: f64,
-}
-
-impl Method {
-    /// What the updates are multiplied by: alpha / rank; rank-stabilised (Kalajdzievski, 2023), alpha / sqrt(rank).
-    pub fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if self.name == "rslora" { rank.sqrt() } else { rank }
     }
 }
 
@@ -208,17 +200,21 @@ impl Kind for Adapter {
     }
 
     /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: texts of two tags at most, pooled
-    /// blocks, AdamW's steps in 32 bits. 4: attention in one kernel; `use_rslora` is written.
+    /// blocks, AdamW's steps in 32 bits. 4: attention in one kernel; `use_rslora` is written. 5: for mlx-lm, layers that
+    /// are not the last by whole names.
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        if import::check(decl, problems) {
+            return;
+        }
         let fields: Fields = decl.read();
-        for (i, pattern) in fields.target_modules.iter().enumerate() {
-            if let Err(error) = glob::compile(pattern) {
-                problems.at(&format!("target-modules.{i}"), error.to_string(), "this glob", "");
-            }
+        training::check_method(decl, &fields.method, fields.target_modules.as_deref(), problems);
+        if fields.method.is_full() && !fields.train.is_language() {
+            let help = "train the loss `next-token`, or adapt by `lora`";
+            problems.at("method", "the method `full` is for language models", "this method", help);
         }
         let train = &fields.train;
         let (pictures, language) = (
@@ -226,8 +222,11 @@ impl Kind for Adapter {
             [
                 ("steps", train.steps.is_some()),
                 ("micro-batch", train.micro_batch.is_some()),
+                ("pack", train.pack.is_some()),
                 ("max-length", train.max_length.is_some()),
                 ("schedule", train.schedule.is_some()),
+                ("optimizer", train.optimizer.is_some()),
+                ("on-divergence", train.on_divergence.is_some()),
                 ("evaluate-every", train.evaluate_every.is_some()),
                 ("checkpoint-every", train.checkpoint_every.is_some()),
             ],
@@ -236,6 +235,9 @@ impl Kind for Adapter {
         for (name, _) in others.iter().filter(|(_, given)| *given) {
             let message = format!("`{name}` means nothing to the loss `{}`", train.loss);
             problems.at(&format!("train.{name}"), message, "given here", "leave it out, or name the other `loss`");
+        }
+        if let Some(optimizer) = &train.optimizer {
+            optimizer.check("train.optimizer", problems);
         }
         if train.is_language() && train.steps.is_none() {
             problems.at(
@@ -254,17 +256,24 @@ impl Kind for Adapter {
     }
 
     fn parts(&self, decl: &Decl) -> Vec<Part> {
+        if import::is_import(decl) {
+            return vec![import::part(decl)];
+        }
         let fields: Fields = decl.read();
         if fields.train.is_language() { vec![fields.train.part(decl, &fields.base)] } else { Vec::new() }
     }
 
     fn alongside(&self, decl: &Decl) -> Vec<String> {
-        vec![decl.read::<Fields>().base]
+        // A model that was trained whole stands alone.
+        if decl.fields["method"]["name"] == "full" {
+            return Vec::new();
+        }
+        decl.fields["base"].as_str().map(str::to_owned).into_iter().collect()
     }
 
     fn needs(&self, decl: &Decl) -> Needs {
-        let is_language = decl.read::<Fields>().train.is_language();
-        Needs { pool: if is_language { Pool::Cpu } else { Pool::Machine }, ..Needs::default() }
+        let computes = !import::is_import(decl) && !decl.read::<Fields>().train.is_language();
+        Needs { pool: if computes { Pool::Machine } else { Pool::Cpu }, ..Needs::default() }
     }
 
     fn how(&self) -> How<'_> {
@@ -274,6 +283,9 @@ impl Kind for Adapter {
 
 impl Run for Adapter {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        if import::is_import(cx.decl) {
+            return import::run(cx);
+        }
         let fields: Fields = cx.decl.read();
         if fields.train.is_language() {
             return conclude(cx, &fields);
@@ -293,7 +305,7 @@ fn contrast<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Fai
         );
     };
     let mut model = Model::<T>::new(&checkpoint)?;
-    let modules = targets(&checkpoint.arrays, &fields.target_modules)?;
+    let modules = targets(&checkpoint.arrays, fields.target_modules.as_deref().unwrap_or_default())?;
     let split = first_block(&modules).unwrap_or_else(|| model.network().map_or(0, |n| n.depth()));
     let data = Dataset::open(cx.input(&train.data))?;
     let (rows, held) = (data.rows("train")?, data.rows("validation")?);
@@ -305,7 +317,7 @@ fn contrast<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Fai
     }
     let seen = Prefixes::new(cx, &model, "train", &rows, split, train.views, train.seed)?;
     let seen_held = Prefixes::new(cx, &model, "validation", &held, split, 1, train.seed)?;
-    let mut params = begin(&modules, &checkpoint.arrays, fields.method.rank, train.seed)?;
+    let mut params = begin(&modules, &checkpoint.arrays, &fields.method, train.seed)?;
     let whole: Vec<String> = checkpoint
         .arrays
         .keys()
@@ -343,7 +355,7 @@ fn contrast<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Fai
             let mut lora_noise = Some(lora_noise);
             let pass = &mut model;
             trainer.step(cx, &mut params, &mut |p| {
-                put(pass, p, scale, lora_noise.take());
+                pass.weights.put(p, scale, lora_noise.take());
                 let network = pass.network().expect("two towers");
                 let v =
                     head::vision(&pass.weights, &network.tail(&pass.weights, x.clone(), split)?, Some(&head_noise))?;
@@ -352,7 +364,7 @@ fn contrast<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Fai
                 info_nce(&v, &t, &picture_of, &text_of, pass.weights.get("logit_scale")?)
             })?;
         }
-        put(&mut model, &params, scale, None);
+        model.weights.put(&params, scale, None);
         let loss = if validate.is_empty() { None } else { Some(validation(&model, &validate, &seen_held, split)?) };
         trainer.end_epoch(cx, &params, loss)?;
     }
@@ -367,6 +379,41 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     let prefix = if progress.best.is_some() { "best." } else { "param." };
     let kept = arrays.into_iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?.to_owned(), array)));
     let arrays: Arrays = kept.collect();
+    let curve = |points: &mut dyn Iterator<Item = (u64, f64)>| points.collect::<Vec<_>>();
+    let mut curves = json!({
+        "version": 1,
+        "train": curve(&mut progress.steps.iter().map(|(step, loss, ..)| (*step, *loss))),
+        "validation": progress.validation,
+        "learning_rate": curve(&mut progress.steps.iter().map(|(step, _, rate, _)| (*step, *rate))),
+        "gradient_norm": curve(&mut progress.steps.iter().map(|(step, .., norm)| (*step, *norm))),
+        "tokens": progress.tokens, "steps": progress.step, "best": progress.best,
+    });
+    if !progress.retries.is_empty() {
+        curves["retries"] = json!(progress.retries);
+    }
+    fs::write(&cx.out().join("training.json"), curves.to_string().as_bytes())?;
+    let best = progress.best.map_or_else(
+        || format!("the last of {} steps", progress.step),
+        |(loss, step)| format!("step {step} of {}, whose validation loss {loss:.4} is the least", progress.step),
+    );
+    let (label, base, data) = (&cx.decl.label, &fields.base, &fields.train.data);
+    let card = if fields.method.is_full() {
+        let n = write_whole(cx, fields, arrays)?;
+        format!(
+            "---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n# {label}\n\n`{base}`, {n} of its tensors trained on `{data}`; {best}.\n",
+        )
+    } else {
+        let n = write_updates(cx, fields, &arrays)?;
+        let (method, rank) = (fields.method.title(), fields.method.rank);
+        format!(
+            "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
+        )
+    };
+    Ok(fs::write(&cx.out().join("README.md"), card.as_bytes())?)
+}
+
+/// A language model's updates, for PEFT and for mlx-lm; how many matrices they are of.
+fn write_updates(cx: &ActionCx<'_>, fields: &Fields, arrays: &Arrays) -> Result<usize, Failure> {
     let modules: Vec<String> =
         arrays.keys().filter_map(|name| name.strip_suffix(".lora_A.weight")).map(str::to_owned).collect();
     let settings = peft::Settings {
@@ -375,36 +422,34 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
         rank: fields.method.rank,
         alpha: fields.method.alpha,
         rank_stabilised: fields.method.name == "rslora",
+        decomposed: fields.method.decomposes(),
         dropout: fields.method.dropout,
         targets: &modules,
         convolutions: &[],
         whole: &[],
     };
-    peft::write(cx.out(), &settings, &arrays)?;
-    mlx_lm::write(&cx.out().join("mlx"), &settings, fields.method.scale(), &arrays)?;
-    let curve = |points: &mut dyn Iterator<Item = (u64, f64)>| points.collect::<Vec<_>>();
-    let curves = json!({
-        "version": 1,
-        "train": curve(&mut progress.steps.iter().map(|(step, loss, ..)| (*step, *loss))),
-        "validation": progress.validation,
-        "learning_rate": curve(&mut progress.steps.iter().map(|(step, _, rate, _)| (*step, *rate))),
-        "gradient_norm": curve(&mut progress.steps.iter().map(|(step, .., norm)| (*step, *norm))),
-        "tokens": progress.tokens, "steps": progress.step, "best": progress.best,
-    });
-    fs::write(&cx.out().join("training.json"), curves.to_string().as_bytes())?;
-    let best = progress.best.map_or_else(
-        || format!("the last of {} steps", progress.step),
-        |(loss, step)| format!("step {step} of {}, whose validation loss {loss:.4} is the least", progress.step),
-    );
-    let card = format!(
-        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\nLoRA of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
-        base = fields.base,
-        label = cx.decl.label,
-        rank = fields.method.rank,
-        n = modules.len(),
-        data = fields.train.data,
-    );
-    Ok(fs::write(&cx.out().join("README.md"), card.as_bytes())?)
+    peft::write(cx.out(), &settings, arrays)?;
+    let depth = match Config::read(cx.input(&fields.base))? {
+        Config::Llama(config) => config.num_hidden_layers,
+        _ => 0,
+    };
+    mlx_lm::write(&cx.out().join("mlx"), &settings, depth, fields.method.scale(), arrays)?;
+    Ok(modules.len())
+}
+
+/// The base with its trained weights, a model that needs nothing else; how many tensors were trained.
+fn write_whole(cx: &ActionCx<'_>, fields: &Fields, trained: Arrays) -> Result<usize, Failure> {
+    let (out, base) = (cx.out(), cx.input(&fields.base));
+    let mut checkpoint = Checkpoint::open(base, None)?;
+    let count = trained.len();
+    checkpoint.arrays.extend(trained);
+    write_model(out, &checkpoint.config, &checkpoint.arrays)?;
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        if base.join(name).exists() {
+            fs::copy(&base.join(name), &out.join(name))?;
+        }
+    }
+    Ok(count)
 }
 
 /// The label, any of its names, or the label with two of its tags. Never with all: the texts of a batch are padded
@@ -420,14 +465,6 @@ fn a_text(concept: &Concept, rng: &mut Rng) -> String {
             format!("{label}: {a}, {b}")
         }
     }
-}
-
-/// Puts the trained values into the model.
-fn put<T: Tensor>(model: &mut Model<T>, params: &Params<T>, scale: f64, dropout: Option<(f32, RefCell<Rng>)>) {
-    let (lora, whole): (Params<_>, Params<_>) =
-        params.iter().map(|(n, t)| (n.clone(), t.clone())).partition(|(n, _)| n.contains(".lora_"));
-    whole.into_iter().for_each(|(name, tensor)| model.weights.set(&name, tensor));
-    model.weights.set_lora(Some(Lora { params: lora, scale, dropout }));
 }
 
 /// The loss on the held-out concepts, by their labels.
@@ -447,60 +484,9 @@ fn validation<T: Tensor>(
     Ok(info_nce(&v, &t, &of, &of, model.weights.get("logit_scale")?)?.scalar()?)
 }
 
-/// The matrices that the globs mean; a name without dots means all that end with it, as in PEFT.
-pub fn targets(arrays: &Arrays, globs: &[String]) -> Result<Vec<String>, Failure> {
-    const NOT_ADAPTED: &[&str] = &["embed", "lm_head", "_projection.", "_fc", "pooler"];
-    let matrices: Vec<&str> = arrays
-        .iter()
-        .filter(|(_, a)| matches!(a.shape[..], [_, _] | [_, _, 1, 1]))
-        .filter_map(|(n, _)| n.strip_suffix(".weight"))
-        .filter(|n| !NOT_ADAPTED.iter().any(|part| n.contains(part)))
-        .collect();
-    let mut found = BTreeSet::new();
-    for pattern in globs {
-        let before = found.len();
-        if glob::is_glob(pattern) || pattern.contains('.') || pattern.contains('/') {
-            let matcher = glob::compile(pattern).map_err(|e| Failure::user(e.to_string()))?;
-            found.extend(matrices.iter().filter(|n| matcher.is_match(n)).map(|n| (*n).to_owned()));
-        } else {
-            let ends = |name: &str| name.rsplit('.').next() == Some(pattern);
-            found.extend(matrices.iter().filter(|n| ends(n)).map(|n| (*n).to_owned()));
-        }
-        if found.len() == before {
-            let lasts: BTreeSet<&str> = matrices.iter().filter_map(|n| n.rsplit('.').next()).collect();
-            let some: Vec<&str> = matrices.iter().step_by((matrices.len() / 4).max(1)).copied().collect();
-            let names = if lasts.len() <= 16 { lasts.into_iter().collect() } else { some.clone() };
-            return Err(Failure::user(format!("`target-modules` \"{pattern}\" matches no matrix of the base"))
-                .help(format!("there are: {}; whole names such as {}", names.join(", "), some.join(", "))));
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
 /// The first block of the picture tower that is adapted.
 fn first_block(modules: &[String]) -> Option<usize> {
     modules.iter().filter_map(|m| m.strip_prefix("vision._blocks.")?.split('.').next()?.parse().ok()).min()
-}
-
-/// A as PEFT begins it (Kaiming-uniform with a = sqrt(5): +-1/sqrt(in)), B zero.
-pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, rank: usize, seed: u64) -> Result<Params<T>, Failure> {
-    let mut params = Params::new();
-    for module in modules {
-        let shape = &arrays[&format!("{module}.weight")].shape;
-        let (out, inner) = (shape[0], shape[1]);
-        if rank > out.min(inner) {
-            return Err(Failure::user(format!(
-                "the rank {rank} is larger than `{module}`, a matrix of {out} x {inner}"
-            ))
-            .help(format!("a rank of {} changes it in every way there is; 4 to 64 are usual", out.min(inner))));
-        }
-        let mut rng = Rng::new(seed, module);
-        let bound = 1.0 / (inner as f32).sqrt();
-        let a: Vec<f32> = (0..rank * inner).map(|_| rng.between(-bound, bound)).collect();
-        params.insert(format!("{module}.lora_A.weight"), T::from_f32(&a, &[rank, inner])?);
-        params.insert(format!("{module}.lora_B.weight"), T::from_f32(&vec![0.0; out * rank], &[out, rank])?);
-    }
-    Ok(params)
 }
 
 /// What the network makes of the pictures before the first adapted block: it is the same at every step, so it is
@@ -589,6 +575,7 @@ fn write<T: Tensor>(
         rank: fields.method.rank,
         alpha: fields.method.alpha,
         rank_stabilised: fields.method.name == "rslora",
+        decomposed: fields.method.decomposes(),
         dropout: fields.method.dropout,
         targets: modules,
         convolutions: &convolutions,
@@ -596,9 +583,10 @@ fn write<T: Tensor>(
     };
     peft::write(cx.out(), &settings, &arrays)?;
     let card = format!(
-        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\nLoRA of rank {rank} on {n} matrices of `{base}`, trained on `{data}`.\n",
+        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`.\n",
         base = fields.base,
         label = cx.decl.label,
+        method = fields.method.title(),
         rank = fields.method.rank,
         n = modules.len(),
         data = fields.train.data

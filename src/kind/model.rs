@@ -20,7 +20,7 @@ use crate::format::image::Preprocessing;
 use crate::format::pickle;
 use crate::format::tensors::{self, Array, Arrays};
 use crate::model::weights::Weights;
-use crate::model::{self, Checkpoint, Config, efficientnet_lite, gguf, head};
+use crate::model::{self, Checkpoint, Config, efficientnet_lite, gguf, head, llama};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, LOGIT_SCALE_MAX, TEMPERATURE, concepts, info_nce};
@@ -159,9 +159,9 @@ impl Kind for Model {
     }
 
     /// 1: first. 2: matrix products by our own kernels, whose last bits differ. 3: AdamW's steps in 32 bits.
-    /// 4: a text tower's attention is one kernel.
+    /// 4: a text tower's attention is one kernel. 5: positions of a Llama as transformers 5 says them.
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -298,7 +298,8 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
                     .as_deref()
                     .ok_or_else(|| Failure::user(format!("a {architecture} model needs `config` in its source")))?;
                 let bad = |e: serde_json::Error| Failure::target(format!("{path}: {e}"));
-                let config: Value = serde_json::from_slice(member(path)?).map_err(bad)?;
+                let mut config: Value = serde_json::from_slice(member(path)?).map_err(bad)?;
+                llama::settle(&mut config);
                 match architecture {
                     "bert" => Config::Bert(serde_json::from_value(config).map_err(bad)?),
                     _ => Config::Llama(serde_json::from_value(config).map_err(bad)?),

@@ -4,7 +4,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::features::base_of;
-use super::training::Language;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::{Tensor, on_backend};
 use crate::failure::Failure;
@@ -15,6 +14,7 @@ use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Schema, Type};
 use crate::report::estimate::bootstrap;
 use crate::report::language::mean_loss;
+use crate::train::language::Language;
 use crate::util::fs;
 
 /// The kind.

@@ -9,22 +9,22 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::adapter::{Method, begin, targets};
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run};
 use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::tensors::{self, Array, Arrays};
-use crate::model::chat::Chat;
-use crate::model::weights::Lora;
-use crate::model::{Checkpoint, Config, Model, llama};
-use crate::recipe::decl::Decl;
+use crate::model::llama;
+use crate::recipe::decl::{Decl, Problems};
+use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::report::language::mean_loss;
-use crate::train::language::{Order, token_losses};
-use crate::train::optim::{AdamW, Schedule, check_loss, clip};
-use crate::train::text::{self, Example, Examples, Reader};
+use crate::train::divergence::{OnDivergence, Retry, STILL, Watch, stands_still};
+use crate::train::language::{Language, Order, token_losses};
+use crate::train::method::{Method, begin, begin_whole, targets, whole};
+use crate::train::optim::{AdamW, CALMER, Optimizer, Schedule, Sgd, check_loss, clip};
+use crate::train::text::Example;
 use crate::util::fs;
 
 /// The kind.
@@ -40,14 +40,14 @@ static SCHEMA: Schema =
     Schema::new("training", "Some steps of fine-tuning a language model; an `adapter` stands on it.").children(&[
         Schema::new("base", "The model that is adapted.").arg("model", Type::Label).required(),
         Schema::new("method", "How.").arg("name", Type::Choice(METHODS)).required().flat().props(METHOD_PROPS),
-        Schema::new("target-modules", "Names of the base's matrices, or globs over them.")
-            .many_args("globs", Type::Text)
-            .required(),
+        Schema::new("target-modules", TARGETS).many_args("globs", Type::Text),
         Schema::new("data", "The dataset.").arg("data", Type::Label).required(),
         Schema::new("hyper", "How to train.").children(&[
             Schema::new("batch", "Records a step.").arg("count", Type::Int(1, 65_536)).default(Default::Int(8)),
             Schema::new("micro-batch", "Records computed at once; the gradient is the batch's all the same.")
                 .arg("count", Type::Int(1, 65_536)),
+            Schema::new("pack", "Records lie one after the other instead of being padded; none sees another.")
+                .arg("yes", Type::Bool),
             Schema::new("max-length", "Tokens of a record at most.")
                 .arg("tokens", Type::Int(2, 1 << 20))
                 .default(Default::Int(512)),
@@ -73,6 +73,14 @@ static SCHEMA: Schema =
             Schema::new("patience", "Evaluations without a better loss before it stops; 0 never.")
                 .arg("count", Type::Int(0, 10_000))
                 .default(Default::Int(0)),
+            Schema::new("optimizer", "What makes steps of gradients; `adamw` where it is not said.")
+                .arg("name", Type::Choice(OPTIMIZERS))
+                .props(OPTIMIZER_PROPS),
+            Schema::new(
+                "on-divergence",
+                "It goes on from the last state kept, with a smaller rate, where the loss is lost.",
+            )
+            .props(ON_DIVERGENCE_PROPS),
             Schema::new("seed", "Of everything random.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
         ]),
         Schema::new("until", "The step it ends at.").arg("step", Type::Int(1, i64::MAX)).required(),
@@ -81,9 +89,25 @@ static SCHEMA: Schema =
     ]);
 
 /// Ways to adapt.
-pub const METHODS: &[&str] = &["lora", "rslora"];
+pub const METHODS: &[&str] = &["lora", "rslora", "dora", "full"];
+/// What target modules are.
+pub const TARGETS: &str =
+    "Names of the base's matrices, or globs over them; `full` trains all weights where it is not said.";
 /// Ways the learning rate goes.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine"];
+/// What makes steps of gradients.
+pub const OPTIMIZERS: &[&str] = &["adamw", "sgd"];
+/// What an optimizer is told.
+pub const OPTIMIZER_PROPS: &[Prop] =
+    &[Prop::new("momentum", Type::Float(0.0, 0.9999), "sgd: of the steps before; 0.9 where it is not said")];
+/// What is done where a training diverges.
+pub const ON_DIVERGENCE_PROPS: &[Prop] = &[
+    Prop::new("retries", Type::Int(1, 100), "how often, in all").default(Default::Int(2)),
+    Prop::new("factor", Type::FloatAbove(0.0, 0.99), "what learning rates are multiplied by each time")
+        .default(Default::Float(0.5)),
+    Prop::new("above", Type::FloatAbove(1.0, 1e6), "times the least mean of ten losses that are too much")
+        .default(Default::Float(3.0)),
+];
 /// What a method is told.
 pub const METHOD_PROPS: &[Prop] = &[
     Prop::new("rank", Type::Int(1, 1024), "of the updates").default(Default::Int(8)),
@@ -97,7 +121,7 @@ pub const METHOD_PROPS: &[Prop] = &[
 struct Fields {
     base: String,
     method: Method,
-    target_modules: Vec<String>,
+    target_modules: Option<Vec<String>>,
     data: String,
     hyper: Hyper,
     until: u64,
@@ -110,6 +134,7 @@ struct Fields {
 struct Hyper {
     batch: usize,
     micro_batch: Option<usize>,
+    pack: Option<bool>,
     max_length: usize,
     learning_rate: f64,
     schedule: Schedule,
@@ -120,6 +145,34 @@ struct Hyper {
     evaluate_every: u64,
     patience: u64,
     seed: u64,
+    optimizer: Option<OptimizerFields>,
+    on_divergence: Option<OnDivergence>,
+}
+
+impl Hyper {
+    fn optimizer(&self) -> Optimizer {
+        match &self.optimizer {
+            Some(own) if own.name == "sgd" => Optimizer::Sgd(Sgd::new(own.momentum.unwrap_or(0.9), self.weight_decay)),
+            _ => Optimizer::AdamW(AdamW::new(0.9, 0.999, self.weight_decay)),
+        }
+    }
+}
+
+/// What makes steps of gradients.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OptimizerFields {
+    name: String,
+    momentum: Option<f64>,
+}
+
+impl OptimizerFields {
+    /// Refuses a momentum where it means nothing; `path` is the optimizer's.
+    pub fn check(&self, path: &str, problems: &mut Problems<'_>) {
+        if self.name != "sgd" && self.momentum.is_some() {
+            let message = format!("`momentum` means nothing to the optimizer `{}`", self.name);
+            problems.at(&format!("{path}.momentum"), message, "given here", "leave it out, or name \"sgd\"");
+        }
+    }
 }
 
 /// How far a training is.
@@ -139,6 +192,9 @@ pub struct Progress {
     pub steps: Vec<(u64, f64, f64, f64)>,
     /// Loss on the validation split, by step.
     pub validation: Vec<(u64, f64)>,
+    /// How often it went on from a kept state, because it diverged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retries: Vec<Retry>,
 }
 
 /// Where the training before this one ended; none for the first.
@@ -159,6 +215,14 @@ impl Kind for Training {
     /// 1: first.
     fn version(&self) -> u32 {
         1
+    }
+
+    fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        let fields: Fields = decl.read();
+        check_method(decl, &fields.method, fields.target_modules.as_deref(), problems);
+        if let Some(optimizer) = &fields.hyper.optimizer {
+            optimizer.check("hyper.optimizer", problems);
+        }
     }
 
     fn alongside(&self, decl: &Decl) -> Vec<String> {
@@ -189,71 +253,32 @@ impl Run for Training {
     }
 }
 
-/// A language model with its tokenizer and chat template.
-pub struct Language<T: Tensor> {
-    /// The model.
-    pub model: Model<T>,
-    /// Its shape.
-    pub config: llama::Config,
-    /// Its chat template, where it has one.
-    pub chat: Option<Chat>,
-}
-
-impl<T: Tensor> Language<T> {
-    /// Opens a directory; `label` is for the error where it is something else.
-    pub fn open(dir: &std::path::Path, base: Option<&std::path::Path>, label: &str) -> Result<(Self, Arrays), Failure> {
-        let checkpoint = Checkpoint::open(dir, base)?;
-        let Config::Llama(config) = checkpoint.config.clone() else {
-            return Err(Failure::user(format!("{label} is not a language model"))
-                .help("name a model of architecture \"llama\""));
-        };
-        let model = Model::new(&checkpoint)?;
-        let chat = Chat::open(base.unwrap_or(dir))?;
-        Ok((Self { model, config, chat }, checkpoint.arrays))
-    }
-
-    /// The tokens of a text, as it is.
-    pub fn ids(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        text::ids(self.model.tokenizer()?, text)
-    }
-
-    /// The records of a split as examples.
-    pub fn examples(&self, data: &Dataset, split: &str, length_max: usize) -> Result<Examples, Failure> {
-        let length_max = length_max.min(self.config.max_position_embeddings);
-        let reader =
-            Reader { tokenizer: self.model.tokenizer()?, chat: self.chat.as_ref(), config: &self.config, length_max };
-        reader.examples(&data.rows(split)?, split)
-    }
-
-    /// The mean loss of each example's tokens that count, in nats, and how many those are.
-    pub fn losses(&self, examples: &[Example], told: &mut dyn FnMut(usize)) -> Result<Vec<(f64, usize)>, Failure> {
-        let mut order: Vec<usize> = (0..examples.len()).collect();
-        order.sort_by_key(|i| (examples[*i].ids.len(), *i));
-        let mut all = vec![(0.0, 0); examples.len()];
-        let mut done = 0;
-        for chunk in order.chunks(EVALUATED) {
-            let batch: Vec<&Example> = chunk.iter().map(|i| &examples[*i]).collect();
-            let losses = token_losses(&self.model.weights, &self.config, &batch)?.to_f32()?;
-            let mut rest = losses.as_slice();
-            for i in chunk {
-                let (own, after) = rest.split_at(examples[*i].targets());
-                all[*i] = (own.iter().map(|l| f64::from(*l)).sum::<f64>() / own.len() as f64, own.len());
-                rest = after;
-            }
-            done += chunk.len();
-            told(done);
+/// What a method is told and what it trains belong together.
+pub fn check_method(decl: &Decl, method: &Method, globs: Option<&[String]>, problems: &mut Problems<'_>) {
+    for (i, pattern) in globs.into_iter().flatten().enumerate() {
+        if let Err(error) = glob::compile(pattern) {
+            problems.at(&format!("target-modules.{i}"), error.to_string(), "this glob", "");
         }
-        Ok(all)
+    }
+    if method.is_full() {
+        for name in METHOD_PROPS.iter().map(|prop| prop.name) {
+            let path = format!("method.{name}");
+            if decl.spans.contains_key(&path) {
+                let message = format!("`{name}` means nothing to the method `full`");
+                problems.at(&path, message, "given here", "leave it out: the weights themselves are trained");
+            }
+        }
+    } else if globs.is_none() {
+        let message = format!("the method `{}` needs `target-modules`", method.name);
+        problems.at("method", message, "this method", "add target-modules \"q_proj\" \"v_proj\"");
     }
 }
-
-/// Examples whose losses are computed at once.
-const EVALUATED: usize = 8;
 
 /// What a training carries from step to step.
+#[derive(Clone)]
 struct State<T: Tensor> {
     params: Params<T>,
-    adam: AdamW,
+    optimizer: Optimizer,
     best: Option<Params<T>>,
     progress: Progress,
 }
@@ -261,8 +286,7 @@ struct State<T: Tensor> {
 fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     let hyper = &fields.hyper;
     let (mut language, arrays) = Language::<T>::open(cx.input(&fields.base), None, &fields.base)?;
-    let modules = targets(&arrays, &fields.target_modules)?;
-    let mut state = begun(cx, fields, &modules, &arrays)?;
+    let mut state = begun(cx, fields, &language.config, &arrays)?;
     drop(arrays);
     let data = Dataset::open(cx.input(&fields.data))?;
     let learn = language.examples(&data, "train", hyper.max_length)?;
@@ -280,6 +304,12 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
     let learn = learn.examples;
     let mut order = Order::new(learn.iter().map(|e| e.ids.len()).collect(), hyper.batch, hyper.seed);
     let scale = fields.method.scale();
+    // What is gone back to; only where it may be.
+    let kept = hyper.on_divergence.is_some().then(|| state.clone());
+    let rule = hyper.on_divergence.unwrap_or_default();
+    let begin_watch = |progress: &Progress| Watch::new(rule.above, progress.steps.iter().map(|(_, loss, ..)| *loss));
+    let mut watch = begin_watch(&state.progress);
+    let mut told = false;
     while state.progress.step < fields.until && !state.progress.stopped {
         let step = state.progress.step;
         let begun = Instant::now();
@@ -291,9 +321,11 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
             let mut noise = Some((fields.method.dropout as f32, RefCell::new(noise)));
             let (weights, config) = (&mut language.model.weights, &language.config);
             let (own, more) = T::value_and_grad(&state.params, &mut |p| {
-                weights.set_lora(Some(Lora { params: p.clone(), scale, dropout: noise.take() }));
+                weights.put(p, scale, noise.take());
                 // Each token counts alike, however the batch is cut.
-                token_losses(weights, config, micro)?.sum_all()?.affine(1.0 / count as f64, 0.0)
+                token_losses(weights, config, micro, hyper.pack.unwrap_or(false))?
+                    .sum_all()?
+                    .affine(1.0 / count as f64, 0.0)
             })?;
             loss += own;
             if grads.is_empty() {
@@ -306,10 +338,29 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
             }
         }
         let total = hyper.total.unwrap_or(fields.until);
-        let rate = hyper.schedule.rate(hyper.learning_rate, step, hyper.warmup, total);
+        let calmed = state.progress.retries.iter().map(|retry| retry.factor).next_back().unwrap_or(1.0);
+        let rate = hyper.schedule.rate(hyper.learning_rate * calmed, step, hyper.warmup, total);
         let norm = clip(&mut grads, hyper.gradient_clip)?;
-        check_loss(loss, step, rate, norm)?;
-        state.adam.step(&mut state.params, &grads, rate)?;
+        if watch.diverges(f64::from(loss)) || !norm.is_finite() {
+            match &kept {
+                Some(kept) => {
+                    state = again(cx, kept, &state.progress, &rule, (step, loss, norm), rate)?;
+                    watch = begin_watch(&state.progress);
+                    continue;
+                }
+                None => check_loss(loss, step, rate, norm)?,
+            }
+            if !told {
+                cx.warning(
+                    lost((step, loss, norm), &rule),
+                    Some(format!("{CALMER}; `on-divergence` goes back by itself")),
+                );
+            }
+            told = true;
+        }
+        state.optimizer.step(&mut state.params, &grads, rate)?;
+        // The step's own copies are let go of.
+        language.model.weights.put(&state.params, scale, None);
         let progress = &mut state.progress;
         progress.step += 1;
         progress.tokens += count as u64;
@@ -317,18 +368,64 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
         cx.metric_at("train.loss", progress.step, f64::from(loss));
         cx.metric_at("train.rate", progress.step, rate);
         cx.metric_at("train.norm", progress.step, norm);
+        if progress.steps.len().is_multiple_of(STILL) {
+            let losses: Vec<f64> = progress.steps.iter().map(|(_, loss, ..)| *loss).collect();
+            still(cx, &losses);
+        }
         let read: usize = batch.iter().map(|e| e.ids.len()).sum();
         cx.metric_at("train.tokens-per-s", progress.step, read as f64 / begun.elapsed().as_secs_f64());
         let step = progress.step;
         cx.progress(&format!("loss {loss:.3}"), step, fields.until, "steps");
         if !held.is_empty() && step.is_multiple_of(hyper.evaluate_every) {
-            let params = state.params.clone();
-            language.model.weights.set_lora(Some(Lora { params, scale, dropout: None }));
             let found = language.losses(&held, &mut |_| {})?;
             evaluated(cx, &mut state, mean_loss(&found), hyper);
         }
     }
     write(cx, &state)
+}
+
+/// Says so where a training stands still.
+fn still(cx: &mut ActionCx<'_>, losses: &[f64]) {
+    if let Some((last, before)) = stands_still(losses) {
+        let means = format!("{last:.4} over the last {STILL} steps, {before:.4} over as many before");
+        let help = "try a higher `learning-rate`, or fewer steps";
+        cx.warning(format!("the loss stands still: {means}"), Some(help.into()));
+    }
+}
+
+/// The kept state, to go on from with a smaller rate, unless that was tried often enough.
+fn again<T: Tensor>(
+    cx: &mut ActionCx<'_>,
+    kept: &State<T>,
+    now: &Progress,
+    rule: &OnDivergence,
+    at: (u64, f32, f64),
+    rate: f64,
+) -> Result<State<T>, Failure> {
+    let (mut state, (step, loss, _)) = (kept.clone(), at);
+    let tried = now.retries.len();
+    if tried >= rule.retries {
+        let tries = if tried == 1 { "a retry".to_owned() } else { format!("{tried} retries") };
+        let message = format!("{}, also after {tries} (learning rate {rate:.3e})", lost(at, rule));
+        return Err(Failure::target(message).help(CALMER));
+    }
+    let from = state.progress.step;
+    let factor = rule.factor.powi(tried as i32 + 1);
+    let given = Some(f64::from(loss)).filter(|loss| loss.is_finite());
+    state.progress.retries.clone_from(&now.retries);
+    state.progress.retries.push(Retry { step, loss: given, from, factor });
+    cx.metric_at("train.retry", step, factor);
+    let text = format!("{}: again from step {from}, with {factor} of the learning rate", lost(at, rule));
+    cx.warning(text, None);
+    Ok(state)
+}
+
+fn lost((step, loss, norm): (u64, f32, f64), rule: &OnDivergence) -> String {
+    if loss.is_finite() && norm.is_finite() {
+        format!("the training diverges at step {step}: the last losses are over {} times the least", rule.above)
+    } else {
+        format!("the training diverges at step {step}: its loss is {loss}, its gradient's norm {norm:.3e}")
+    }
 }
 
 /// Takes down a loss on the validation split.
@@ -348,23 +445,27 @@ fn evaluated<T: Tensor>(cx: &mut ActionCx<'_>, state: &mut State<T>, loss: f64, 
 fn begun<T: Tensor>(
     cx: &ActionCx<'_>,
     fields: &Fields,
-    modules: &[String],
+    config: &llama::Config,
     arrays: &Arrays,
 ) -> Result<State<T>, Failure> {
-    let mut adam = AdamW::new(0.9, 0.999, fields.hyper.weight_decay);
+    let mut optimizer = fields.hyper.optimizer();
     let Some(step) = before(fields) else {
-        let params = begin(modules, arrays, fields.method.rank, fields.hyper.seed)?;
+        let globs = fields.target_modules.as_deref();
+        let params = match fields.method.is_full() {
+            true => begin_whole(&whole(arrays, config, globs)?, arrays)?,
+            false => begin(&targets(arrays, globs.unwrap_or_default())?, arrays, &fields.method, fields.hyper.seed)?,
+        };
         let progress = Progress { version: 1, ..Progress::default() };
-        return Ok(State { params, adam, best: None, progress });
+        return Ok(State { params, optimizer, best: None, progress });
     };
     let (progress, arrays) = read(cx.part(&part_name(step)))?;
-    adam.load(&arrays, progress.step);
+    optimizer.load(&arrays, progress.step);
     let named = |prefix: &str| -> Result<Params<T>, Failure> {
         let own = arrays.iter().filter_map(|(name, array)| Some((name.strip_prefix(prefix)?, array)));
         own.map(|(name, array)| Ok((name.to_owned(), T::from_f32(array.floats(), &array.shape)?))).collect()
     };
     let best = named("best.")?;
-    Ok(State { params: named("param.")?, adam, best: (!best.is_empty()).then_some(best), progress })
+    Ok(State { params: named("param.")?, optimizer, best: (!best.is_empty()).then_some(best), progress })
 }
 
 /// What a training left.
@@ -382,7 +483,7 @@ fn write<T: Tensor>(cx: &mut ActionCx<'_>, state: &State<T>) -> Result<(), Failu
             arrays.insert(format!("{prefix}{name}"), Array::f32(&tensor.shape(), tensor.to_f32()?));
         }
     }
-    state.adam.save(&mut arrays);
+    state.optimizer.save(&mut arrays);
     tensors::write(&cx.out().join(STATE), &arrays, &[])?;
     let text = serde_json::to_string(&state.progress).expect("plain data");
     Ok(fs::write(&cx.out().join(PROGRESS), text.as_bytes())?)

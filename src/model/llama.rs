@@ -2,6 +2,7 @@
 //! Names and configuration are Hugging Face's `LlamaForCausalLM`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::weights::Weights;
 use crate::backend::{BackendError, Result, Scope, Tensor};
@@ -35,7 +36,7 @@ pub struct Config {
     pub rope_theta: f32,
     /// How positions beyond those of the training are scaled; only none is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rope_scaling: Option<serde_json::Value>,
+    pub rope_scaling: Option<Value>,
     /// The unit between the feed-forward matrices; only `silu` is known.
     #[serde(default = "silu")]
     pub hidden_act: String,
@@ -75,6 +76,20 @@ fn architectures() -> Vec<String> {
     vec!["LlamaForCausalLM".into()]
 }
 
+/// A configuration as transformers wrote it before version 5, which moved what it says of positions into `rope_parameters`.
+pub fn settle(config: &mut Value) {
+    let Some(rope) = config.as_object_mut().and_then(|all| all.remove("rope_parameters")).filter(Value::is_object)
+    else {
+        return;
+    };
+    if !rope["rope_theta"].is_null() {
+        config["rope_theta"] = rope["rope_theta"].clone();
+    }
+    if rope["rope_type"].as_str().is_some_and(|kind| kind != "default") {
+        config["rope_scaling"] = rope;
+    }
+}
+
 impl Config {
     /// Refuses what the forward pass would compute otherwise.
     pub fn check(&self) -> std::result::Result<(), Failure> {
@@ -98,6 +113,11 @@ impl Config {
 
     fn head_width(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
+    }
+
+    /// What scores are multiplied by.
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_width() as f32).sqrt()
     }
 
     /// Tokens that end a text.
@@ -140,24 +160,14 @@ pub fn encode<T: Tensor>(
             config.max_position_embeddings
         )));
     }
-    let (width, head) = (config.hidden_size, config.head_width());
     let mut flat = vec![0u32; rows * length];
     for (row, ids) in ids.iter().enumerate() {
         flat[row * length..][..ids.len()].copy_from_slice(ids);
     }
     let scope = Scope { lengths: ids.iter().map(|ids| before + ids.len()).collect(), causal: true };
-    let mut x = weights.get("model.embed_tokens.weight")?.take_rows(&flat)?.reshape(&[rows, length, width])?;
-    let norm = |x: &T, module: &str| x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps);
-    for layer in 0..config.num_hidden_layers {
-        let module = |part: &str| format!("model.layers.{layer}.{part}");
-        let y = norm(&x, &module("input_layernorm"))?;
-        let split = |part: &str, heads: usize| {
-            let y = weights.linear(&module(&format!("self_attn.{part}_proj")), &y)?;
-            y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
-        };
-        let q = split("q", config.num_attention_heads)?.rope(before, config.rope_theta)?;
-        let mut k = split("k", config.kv_heads())?.rope(before, config.rope_theta)?;
-        let mut v = split("v", config.kv_heads())?;
+    let x = layers(weights, config, &flat, rows, &mut |layer, q, k, mut v| {
+        let q = q.rope(before, config.rope_theta)?;
+        let mut k = k.rope(before, config.rope_theta)?;
         if let Some(cache) = cache.as_deref_mut() {
             if let Some((keys, values)) = cache.layers.get(layer) {
                 k = T::concat(&[keys.clone(), k], 2)?;
@@ -169,7 +179,49 @@ pub fn encode<T: Tensor>(
                 None => cache.layers.push(kept),
             }
         }
-        let mixed = T::attention(&q, &k, &v, &scope, 1.0 / (head as f32).sqrt())?;
+        T::attention(&q, &k, &v, &scope, config.scale())
+    })?;
+    if let Some(cache) = cache {
+        cache.tokens += length;
+    }
+    Ok(x)
+}
+
+/// As [`encode`], of texts that lie one after the other without padding: -> [tokens, width]. None sees another.
+pub fn encode_packed<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[Vec<u32>]) -> Result<T> {
+    let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+    let flat = ids.concat();
+    let x = layers(weights, config, &flat, 1, &mut |_, q, k, v| {
+        let (q, k) = (q.rope_packed(&lengths, config.rope_theta)?, k.rope_packed(&lengths, config.rope_theta)?);
+        T::attention_packed(&q, &k, &v, &lengths, config.scale())
+    })?;
+    x.reshape(&[flat.len(), config.hidden_size])
+}
+
+/// What a layer makes of its queries, keys and values, [rows, heads, length, head width] each: positions and attention.
+type Mix<'a, T> = dyn FnMut(usize, T, T, T) -> Result<T> + 'a;
+
+/// All layers and the last norm: tokens [rows * length] -> [rows, length, width].
+fn layers<T: Tensor>(
+    weights: &Weights<T>,
+    config: &Config,
+    ids: &[u32],
+    rows: usize,
+    mix: &mut Mix<'_, T>,
+) -> Result<T> {
+    let (width, head, length) = (config.hidden_size, config.head_width(), ids.len() / rows.max(1));
+    let mut x = weights.get("model.embed_tokens.weight")?.take_rows(ids)?.reshape(&[rows, length, width])?;
+    let norm = |x: &T, module: &str| x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps);
+    for layer in 0..config.num_hidden_layers {
+        let module = |part: &str| format!("model.layers.{layer}.{part}");
+        let y = norm(&x, &module("input_layernorm"))?;
+        let split = |part: &str, heads: usize| {
+            let y = weights.linear(&module(&format!("self_attn.{part}_proj")), &y)?;
+            y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
+        };
+        let q = split("q", config.num_attention_heads)?;
+        let (k, v) = (split("k", config.kv_heads())?, split("v", config.kv_heads())?);
+        let mixed = mix(layer, q, k, v)?;
         let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, config.num_attention_heads * head])?;
         x = x.add(&weights.linear(&module("self_attn.o_proj"), &mixed)?)?;
         let y = norm(&x, &module("post_attention_layernorm"))?;
@@ -177,13 +229,36 @@ pub fn encode<T: Tensor>(
         let inner = gate.swiglu(&weights.linear(&module("mlp.up_proj"), &y)?)?;
         x = x.add(&weights.linear(&module("mlp.down_proj"), &inner)?)?;
     }
-    if let Some(cache) = cache {
-        cache.tokens += length;
-    }
     norm(&x, "model.norm")
 }
 
 /// The last matrix [vocabulary, width].
 pub fn head<'a, T: Tensor>(weights: &'a Weights<T>, config: &Config) -> Result<&'a T> {
     weights.get(if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn positions_are_read_from_where_either_version_wrote_them() {
+        let read = |more: Value| -> Config {
+            let mut config = json!({
+                "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "vocab_size": 9, "max_position_embeddings": 16, "rms_norm_eps": 1e-5,
+            });
+            config.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            settle(&mut config);
+            serde_json::from_value(config).expect("fits")
+        };
+        assert_eq!(read(json!({})).rope_theta, 10_000.0);
+        assert_eq!(read(json!({"rope_theta": 500.0})).rope_theta, 500.0);
+        let newer = read(json!({"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}));
+        assert!(newer.rope_theta == 500.0 && newer.check().is_ok());
+        let scaled = read(json!({"rope_parameters": {"rope_theta": 500.0, "rope_type": "llama3", "factor": 8.0}}));
+        assert!(scaled.check().is_err());
+    }
 }

@@ -92,12 +92,7 @@ impl Checkpoint {
             checkpoint.weight_bytes += size_of(&dir.join(crate::train::peft::WEIGHTS));
             return Ok(checkpoint);
         }
-        let path = dir.join("config.json");
-        let text = fs::read_text(&path)?;
-        let config: Config = serde_json::from_str(&text).map_err(|e| {
-            Failure::target(format!("{} is not of an architecture effai knows: {e}", path.display()))
-                .help("it knows bert, llama, efficientnet-lite and dual-encoder")
-        })?;
+        let (config, text) = read_config(dir)?;
         let (arrays, weight_bytes) = match &config {
             Config::Llama(config) => {
                 config.check()?;
@@ -115,6 +110,28 @@ impl Checkpoint {
         let tokenizer = if tokenizer.exists() { Some(read_tokenizer(&tokenizer, cut)?) } else { None };
         Ok(Self { config, arrays, tokenizer, weight_bytes })
     }
+}
+
+impl Config {
+    /// Of a model's directory.
+    pub fn read(dir: &Path) -> Result<Self, Failure> {
+        Ok(read_config(dir)?.0)
+    }
+}
+
+fn read_config(dir: &Path) -> Result<(Config, String), Failure> {
+    let path = dir.join("config.json");
+    let text = fs::read_text(&path)?;
+    let read = |text: &str| -> serde_json::Result<Config> {
+        let mut config = serde_json::from_str(text)?;
+        llama::settle(&mut config);
+        serde_json::from_value(config)
+    };
+    let config = read(&text).map_err(|e| {
+        Failure::target(format!("{} is not of an architecture effai knows: {e}", path.display()))
+            .help("it knows bert, llama, efficientnet-lite and dual-encoder")
+    })?;
+    Ok((config, text))
 }
 
 /// The weights of a language model, and their size on disk: one GGUF file, one safetensors file or several with an index.

@@ -18,13 +18,14 @@ pub struct Weights<T: Tensor> {
 }
 
 /// Low-rank updates in training: `y += scale * B(A(dropout(x)))`. Hu et al., 2021.
-pub struct Lora<T: Tensor> {
-    /// `MODULE.lora_A.weight` [rank, in] and `MODULE.lora_B.weight` [out, rank].
-    pub params: Params<T>,
+struct Lora<T: Tensor> {
+    /// `MODULE.lora_A.weight` [rank, in] and `MODULE.lora_B.weight` [out, rank]; `MODULE.lora_magnitude_vector` [out] in
+    /// DoRA.
+    params: Params<T>,
     /// alpha / rank.
-    pub scale: f64,
+    scale: f64,
     /// Dropout on the adapter's input, and its random numbers; none in evaluation.
-    pub dropout: Option<(f32, RefCell<Rng>)>,
+    dropout: Option<(f32, RefCell<Rng>)>,
 }
 
 impl<T: Tensor> Weights<T> {
@@ -39,9 +40,12 @@ impl<T: Tensor> Weights<T> {
         Ok(Self { tensors, lora: None })
     }
 
-    /// Puts adapters on, for training.
-    pub fn set_lora(&mut self, lora: Option<Lora<T>>) {
-        self.lora = lora;
+    /// Puts values in training into their places: low-rank updates on their modules, whole weights instead of the old.
+    pub fn put(&mut self, params: &Params<T>, scale: f64, dropout: Option<(f32, RefCell<Rng>)>) {
+        let own = params.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
+        let (lora, whole): (Params<T>, Params<T>) = own.partition(|(name, _)| name.contains(".lora_"));
+        self.tensors.extend(whole);
+        self.lora = (!lora.is_empty()).then_some(Lora { params: lora, scale, dropout });
     }
 
     /// A weight by name.
@@ -77,28 +81,66 @@ impl<T: Tensor> Weights<T> {
     /// `x [.., in] -> [.., out]` through the module `name`: its weight, bias and adapter.
     pub fn linear(&self, name: &str, x: &T) -> Result<T> {
         let weight = self.matrix(name)?;
-        let y = x.linear(&weight, self.tensors.get(&format!("{name}.bias")))?;
-        let Some(lora) = &self.lora else { return Ok(y) };
-        let Some(a) = lora.params.get(&format!("{name}.lora_A.weight")) else { return Ok(y) };
+        let bias = self.tensors.get(&format!("{name}.bias"));
+        let Some((lora, a)) =
+            self.lora.as_ref().and_then(|l| Some((l, l.params.get(&format!("{name}.lora_A.weight"))?)))
+        else {
+            return x.linear(&weight, bias);
+        };
         let b = &lora.params[&format!("{name}.lora_B.weight")];
-        let x = match &lora.dropout {
+        let dropped = match &lora.dropout {
             Some((p, rng)) if *p > 0.0 => {
                 let shape = x.shape();
                 let mask = rng.borrow_mut().dropout(*p, shape.iter().product());
-                x.mul(&T::from_f32(&mask, &shape)?)?
+                Some(x.mul(&T::from_f32(&mask, &shape)?)?)
             }
-            _ => x.clone(),
+            _ => None,
         };
-        y.add(&x.linear(a, None)?.linear(b, None)?.affine(lora.scale, 0.0)?)
+        let update = dropped.as_ref().unwrap_or(x).linear(a, None)?.linear(b, None)?.affine(lora.scale, 0.0)?;
+        let Some(magnitude) = lora.params.get(&format!("{name}.{MAGNITUDE}")) else {
+            return x.linear(&weight, bias)?.add(&update);
+        };
+        let gain = magnitude.div(&row_norms(&weight, a, b, lora.scale)?)?;
+        let y = match &dropped {
+            None => x.linear(&weight, None)?.add(&update)?.mul(&gain)?,
+            // As PEFT has it: what the magnitude changes of the weight's own product is dropped from as well.
+            Some(dropped) => {
+                let own = dropped.linear(&weight, None)?;
+                x.linear(&weight, None)?.sub(&own)?.add(&own.add(&update)?.mul(&gain)?)?
+            }
+        };
+        match bias {
+            Some(bias) => y.add(bias),
+            None => Ok(y),
+        }
     }
 }
 
-/// Adds low-rank updates to the weights they belong to: `W + scale * B A`. Names as in [`Lora::params`].
+/// The lengths of the rows of `W + scale * B A`: `[out]`. A constant to the gradient: Liu et al., "DoRA: weight-decomposed
+/// low-rank adaptation", 2024, section 4.3.
+fn row_norms<T: Tensor>(weight: &T, a: &T, b: &T, scale: f64) -> Result<T> {
+    let update = b.detach().linear(&a.detach().swap_axes(0, 1)?, None)?.affine(scale, 0.0)?;
+    let adapted = weight.detach().add(&update)?;
+    let out = adapted.shape()[0];
+    // A row of zeros keeps its gain finite.
+    Ok(adapted.mul(&adapted)?.sum(1)?.affine(1.0, 1e-30)?.sqrt()?.reshape(&[out])?.detach())
+}
+
+/// The last part of the name of DoRA's magnitudes.
+pub const MAGNITUDE: &str = "lora_magnitude_vector";
+
+/// The lengths of a matrix's rows, `[out, in] -> [out]`: DoRA's magnitudes before any training.
+pub fn lengths(values: &[f32], inner: usize) -> Vec<f32> {
+    values.chunks_exact(inner).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect()
+}
+
+/// Adds low-rank updates to the weights they belong to: `W + scale * B A`, in DoRA each row then brought to its
+/// magnitude. Names as in [`Lora::params`].
 pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Result<(), Failure> {
     for (name, a) in adapter {
         let Some(module) = name.strip_suffix(".lora_A.weight") else {
             // A module that was trained whole stands in its own right.
-            if !name.ends_with(".lora_B.weight") {
+            if !name.ends_with(".lora_B.weight") && !name.ends_with(MAGNITUDE) {
                 base.insert(name.clone(), a.clone());
             }
             continue;
@@ -127,6 +169,61 @@ pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Re
                 }
             }
         }
+        let Some(magnitude) = adapter.get(&format!("{module}.{MAGNITUDE}")) else { continue };
+        let lengths = lengths(values, inner);
+        if magnitude.floats().len() != out {
+            return Err(Failure::target(format!("the adapter's magnitudes do not fit `{module}`")));
+        }
+        for ((row, magnitude), length) in values.chunks_exact_mut(inner).zip(magnitude.floats()).zip(lengths) {
+            row.iter_mut().for_each(|v| *v *= magnitude / length.max(1e-15));
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::CandleTensor;
+    use crate::format::tensors::Array;
+
+    fn random(shape: &[usize], name: &str) -> Array {
+        let mut rng = Rng::new(5, name);
+        Array::f32(shape, (0..shape.iter().product()).map(|_| rng.normal()).collect())
+    }
+
+    fn tensors(arrays: &Arrays) -> Params<CandleTensor> {
+        let tensor = |a: &Array| CandleTensor::from_f32(a.floats(), &a.shape).expect("fits");
+        arrays.iter().map(|(name, array)| (name.clone(), tensor(array))).collect()
+    }
+
+    #[test]
+    fn a_module_with_its_updates_computes_what_the_merged_one_does() {
+        let base =
+            Arrays::from([("p.weight".to_owned(), random(&[6, 5], "w")), ("p.bias".to_owned(), random(&[6], "bias"))]);
+        let lora = Arrays::from([
+            ("p.lora_A.weight".to_owned(), random(&[2, 5], "a")),
+            ("p.lora_B.weight".to_owned(), random(&[6, 2], "b")),
+        ]);
+        let dora = Arrays::from_iter(lora.clone().into_iter().chain([(format!("p.{MAGNITUDE}"), random(&[6], "m"))]));
+        let x = CandleTensor::from_f32(random(&[4, 5], "x").floats(), &[4, 5]).expect("fits");
+        let mut last = Vec::new();
+        for (adapter, gained) in [(lora, 2), (dora, 3)] {
+            let mut weights = Weights::<CandleTensor>::new(&base).expect("uploads");
+            let (_, grads) = CandleTensor::value_and_grad(&tensors(&adapter), &mut |p| {
+                weights.put(p, 0.5, None);
+                weights.linear("p", &x)?.sum_all()
+            })
+            .expect("computes");
+            assert_eq!(grads.len(), gained);
+            let found = weights.linear("p", &x).expect("computes").to_f32().expect("values");
+            let mut merged = base.clone();
+            merge(&mut merged, &adapter, 0.5).expect("fits");
+            let merged = Weights::<CandleTensor>::new(&merged).expect("uploads");
+            let merged = merged.linear("p", &x).expect("computes").to_f32().expect("values");
+            assert!(found.iter().zip(&merged).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} {merged:?}");
+            assert_ne!(found, last);
+            last = found;
+        }
+    }
 }

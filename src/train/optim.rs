@@ -7,8 +7,81 @@ use crate::backend::{Params, Result, Tensor, kernels};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays};
 
+/// What turns gradients into steps. Decay is of matrices only, as is usual: gains, biases and scalars are left alone.
+#[derive(Clone, Debug)]
+pub enum Optimizer {
+    /// The default.
+    AdamW(AdamW),
+    /// Plain, with momentum.
+    Sgd(Sgd),
+}
+
+impl Optimizer {
+    /// One step.
+    pub fn step<T: Tensor>(&mut self, params: &mut Params<T>, grads: &Params<T>, rate: f64) -> Result<()> {
+        match self {
+            Self::AdamW(own) => own.step(params, grads, rate),
+            Self::Sgd(own) => own.step(params, grads, rate),
+        }
+    }
+
+    /// What a training goes on with as if it had not stopped, with the number of steps.
+    pub fn save(&self, arrays: &mut Arrays) {
+        match self {
+            Self::AdamW(own) => own.save(arrays),
+            Self::Sgd(own) => own.save(arrays),
+        }
+    }
+
+    /// Takes up what [`Self::save`] wrote after so many steps.
+    pub fn load(&mut self, arrays: &Arrays, step: u64) {
+        match self {
+            Self::AdamW(own) => own.load(arrays, step),
+            Self::Sgd(own) => own.load(arrays),
+        }
+    }
+}
+
+/// Gradient descent with momentum: see [`kernels::sgd`].
+#[derive(Clone, Debug)]
+pub struct Sgd {
+    momentum: f64,
+    decay: f64,
+    moments: BTreeMap<String, Vec<f32>>,
+}
+
+impl Sgd {
+    /// With decay added to the gradient, as in PyTorch.
+    pub fn new(momentum: f64, decay: f64) -> Self {
+        Self { momentum, decay, moments: BTreeMap::new() }
+    }
+
+    fn step<T: Tensor>(&mut self, params: &mut Params<T>, grads: &Params<T>, rate: f64) -> Result<()> {
+        for (name, param) in params {
+            let shape = param.shape();
+            let (mut values, grad) = (param.to_f32()?, grads[name].to_f32()?);
+            let m = self.moments.entry(name.clone()).or_insert_with(|| vec![0.0; values.len()]);
+            let decay = if shape.len() > 1 { self.decay } else { 0.0 };
+            kernels::sgd(&mut values, &grad, m, rate as f32, self.momentum as f32, decay as f32);
+            *param = T::from_f32(&values, &shape)?;
+        }
+        Ok(())
+    }
+
+    fn save(&self, arrays: &mut Arrays) {
+        for (name, m) in &self.moments {
+            arrays.insert(format!("m.{name}"), Array::f32(&[m.len()], m.clone()));
+        }
+    }
+
+    fn load(&mut self, arrays: &Arrays) {
+        let named = arrays.iter().filter_map(|(name, m)| Some((name.strip_prefix("m.")?, m)));
+        self.moments = named.map(|(name, m)| (name.to_owned(), m.floats().to_vec())).collect();
+    }
+}
+
 /// Loshchilov and Hutter, "Decoupled weight decay regularization", 2019; bias-corrected as in Kingma and Ba.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct AdamW {
     beta1: f64,
     beta2: f64,
@@ -112,6 +185,9 @@ impl Schedule {
     }
 }
 
+/// What is tried where a training went wrong.
+pub const CALMER: &str = "try a lower `learning-rate`, a longer `warmup`, or a smaller `gradient-clip`";
+
 /// Stops a training whose loss is no longer a number.
 pub fn check_loss(loss: f32, step: u64, rate: f64, norm: f64) -> std::result::Result<(), Failure> {
     if loss.is_finite() && norm.is_finite() {
@@ -120,7 +196,7 @@ pub fn check_loss(loss: f32, step: u64, rate: f64, norm: f64) -> std::result::Re
     Err(Failure::target(format!(
         "the loss is {loss} at step {step} (learning rate {rate:.3e}, gradient norm {norm:.3e})"
     ))
-    .help("try a lower `learning-rate`, a longer `warmup`, or a smaller `gradient-clip`"))
+    .help(CALMER))
 }
 
 #[cfg(test)]
@@ -154,6 +230,30 @@ mod tests {
             assert!((found - torch).abs() < 1e-6, "{values:?}");
         }
     }
+
+    /// torch 2.15: the same gradients, `SGD([p], lr=.1, momentum=.9, weight_decay=.01)`.
+    #[test]
+    fn sgd_takes_torchs_steps_also_when_it_was_stopped_in_between() {
+        let mut params = Params::from([("p".to_owned(), tensor(&[1.0, -2.0]))]);
+        let mut go = |sgd: &mut Optimizer, grad: [f32; 2]| {
+            let grads = Params::from([("p".to_owned(), tensor(&grad))]);
+            sgd.step(&mut params, &grads, 0.1).expect("steps");
+            params["p"].to_f32().expect("values")
+        };
+        let mut sgd = Optimizer::Sgd(Sgd::new(0.9, 0.01));
+        go(&mut sgd, [0.5, -1.0]);
+        go(&mut sgd, [0.25, 1.0]);
+        let mut arrays = Arrays::new();
+        sgd.save(&mut arrays);
+        let mut sgd = Optimizer::Sgd(Sgd::new(0.9, 0.01));
+        sgd.load(&arrays, 2);
+        let values = go(&mut sgd, [-1.0, 0.1]);
+        for (found, torch) in values.iter().zip(TORCH_SGD) {
+            assert!((found - torch).abs() < 1e-6, "{values:?}");
+        }
+    }
+
+    const TORCH_SGD: [f32; 2] = [0.911_609_8, -1.918_069_5];
 
     const TORCH: [f32; 2] = [0.824_331_5, -1.908_072_4];
 

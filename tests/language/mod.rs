@@ -1,6 +1,8 @@
 //! Language models, on one so small that a step takes a millisecond.
 
 mod backends;
+mod imported;
+mod methods;
 mod reports;
 
 use std::collections::BTreeMap;
@@ -113,8 +115,11 @@ adapter "a" {{
     project
 }
 
+/// What a training made: an adapter's weights, or a model's.
 fn weights(project: &Project) -> Vec<u8> {
-    std::fs::read(project.path("out/a/adapter_model.safetensors")).expect("there")
+    let adapter = project.path("out/a/adapter_model.safetensors");
+    let path = if adapter.exists() { adapter } else { project.path("out/a/model.safetensors") };
+    std::fs::read(path).expect("there")
 }
 
 #[test]
@@ -208,24 +213,4 @@ fn a_model_is_asked() {
     assert_eq!(object["tokens"]["prompt"], 12);
     assert_eq!(drawn("1"), drawn("1"));
     assert_ne!(drawn("1"), drawn("2"));
-}
-
-#[test]
-fn a_killed_training_goes_on_and_ends_in_the_same_bytes() {
-    let begun = || project(r#""lora" rank=2"#, "steps 6; checkpoint-every 2");
-    let clean = begun();
-    let all = clean.builds(&["a"]);
-    let mut kept = 0;
-    for step in (20..).step_by(61) {
-        let project = begun();
-        let killed = project.effai_told(&["build", "a"], &[("EFFAI_CRASH_AT", &step.to_string())]);
-        if killed.code == 0 {
-            assert!(step > 150, "only {step} steps");
-            break;
-        }
-        let ran = project.builds(&["a"]);
-        kept += usize::from(ran.len() < all.len());
-        assert_eq!(weights(&project), weights(&clean), "killed at step {step}");
-    }
-    assert!(kept > 0, "what was done is not done again");
 }

@@ -200,7 +200,7 @@ fn completion_of_values() {
     assert_eq!(taken(&mut client, &format!("{head}\"mo|x\" }}"), "models/q8"), format!("{head}\"models/q8\" }}"));
     assert_eq!(taken(&mut client, &format!("{head}mo| }}"), "models/q8"), format!("{head}\"models/q8\" }}"));
 
-    assert_eq!(offers(&mut client, "adapter \"x\" { method \"|\""), ["lora", "rslora"]);
+    assert_eq!(offers(&mut client, "adapter \"x\" { method \"|\""), ["lora", "rslora", "dora", "full"]);
     assert_eq!(
         taken(&mut client, "model \"x\" { image-tower \"a\" frozen=|", "#true"),
         "model \"x\" { image-tower \"a\" frozen=#true"

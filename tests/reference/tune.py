@@ -1,0 +1,257 @@
+"""Fine-tuning held against PyTorch, PEFT and mlx-lm, on small Llamas with random weights: losses record by record, the
+gradients of one step, the weights after ten of AdamW's, and adapters that the other tools load.
+
+    tune.py draw DIR     makes what tune.kdl reads
+    tune.py hold         compares
+"""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.nn import functional
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+HERE = Path(__file__).parent
+OUT, DRAWN = HERE / "out/tune", HERE / "drawn"
+SHAPES = ("tied", "untied")
+END = 256
+TARGETS = ["q_proj", "v_proj", "down_proj"]
+
+# All in 32-bit floats on both sides, whose sums are in another order.
+LOSS = 1e-5  # nats of a record's mean loss
+GRADIENT = 1e-4  # of the largest entry of a tensor's gradient
+STEPS = 1e-3  # of the largest change of a tensor's weights in ten steps of AdamW
+
+
+def draw(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(sorted(letters))}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    assert tokenizer.token_to_id("<end>") == END
+    for seed, shape in enumerate(SHAPES):
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            vocab_size=END + 1, max_position_embeddings=128, initializer_range=0.2, tie_word_embeddings=shape == "tied",
+            rope_theta=500.0, bos_token_id=None, eos_token_id=END, pad_token_id=None,
+        )
+        made = directory / shape
+        model = LlamaForCausalLM(config)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith("norm.weight"):
+                    weight.add_(0.2 * torch.randn_like(weight))
+        model.save_pretrained(made)
+        tokenizer.save(str(made / "tokenizer.json"))
+        pack(made, "config.json", "model.safetensors", "tokenizer.json")
+        for method in ("lora", "dora"):
+            draw_peft(made, method)
+            draw_mlx(made, method)
+    words = [{"prompt": f"{n} and {n} are", "completion": f" {2 * n}{'!' * (n % 7)}"} for n in range(40)]
+    (directory / "words.jsonl").write_text("".join(json.dumps(row) + "\n" for row in words))
+
+
+def pack(made, *names):
+    with zipfile.ZipFile(made.with_suffix(".zip"), "w") as archive:
+        for name in names:
+            archive.writestr(zipfile.ZipInfo(name), (made / name).read_bytes())
+
+
+def draw_peft(base, method):
+    """An adapter of PEFT's, whose B is not zero."""
+    config = LoraConfig(
+        r=3, lora_alpha=5, target_modules=["q_proj", "up_proj"], use_dora=method == "dora", use_rslora=method == "lora",
+        init_lora_weights=False, task_type="CAUSAL_LM",
+    )
+    made = base.with_name(f"{base.name}-peft-{method}")
+    get_peft_model(plain(base), config).save_pretrained(made)
+    pack(made, "adapter_config.json", "adapter_model.safetensors")
+
+
+def draw_mlx(base, method):
+    """An adapter of mlx-lm's, on the last layer."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+    from mlx_lm.tuner.utils import linear_to_lora_layers
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(base)
+    model.freeze()
+    parameters = {"rank": 3, "scale": 1.7, "dropout": 0.0, "keys": ["self_attn.q_proj", "mlp.up_proj"]}
+    linear_to_lora_layers(model, 1, parameters, use_dora=method == "dora")
+    mx.random.seed(1)
+    weights = {name: value + 0.3 * mx.random.normal(value.shape) for name, value in tree_flatten(model.trainable_parameters())}
+    made = base.with_name(f"{base.name}-mlx-{method}")
+    made.mkdir(exist_ok=True)
+    mx.save_safetensors(str(made / "adapters.safetensors"), weights)
+    config = {"fine_tune_type": method, "num_layers": 1, "lora_parameters": parameters}
+    (made / "adapter_config.json").write_text(json.dumps(config))
+    pack(made, "adapter_config.json", "adapters.safetensors")
+
+
+def rows(split):
+    """Token ids and how many of them are read before the completion."""
+    import pyarrow.parquet as parquet
+
+    tokenizer = Tokenizer.from_file(str(OUT / "tied/tokenizer.json"))
+    found = []
+    for row in parquet.read_table(OUT / f"words/data/{split}-00000-of-00001.parquet").to_pylist():
+        read, said = (tokenizer.encode(row[name]).ids for name in ("prompt", "completion"))
+        found.append((read + said + [END], len(read)))
+    return found
+
+
+def losses(logits_of, split="test"):
+    """The mean loss of each completion."""
+    found = []
+    for ids, read in rows(split):
+        logits = logits_of(ids)[read - 1 : -1]
+        found.append(functional.cross_entropy(logits, torch.tensor(ids[read:])).item())
+    return found
+
+
+def whole_loss(model):
+    """Over all tokens that count of the training split, at once."""
+    parts, count = [], 0
+    for ids, read in rows("train"):
+        logits = model(torch.tensor([ids])).logits[0, read - 1 : -1]
+        parts.append(functional.cross_entropy(logits, torch.tensor(ids[read:]), reduction="sum"))
+        count += len(ids) - read
+    return torch.stack(parts).sum() / count
+
+
+def of_torch(model):
+    @torch.no_grad()
+    def logits(ids):
+        return model(torch.tensor([ids])).logits[0]
+
+    return logits
+
+
+def plain(directory):
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+
+
+def adapted(shape, method, state):
+    model = plain(OUT / shape)
+    config = LoraConfig(r=4, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, use_dora=method == "dora")
+    model = get_peft_model(model, config)
+    own = dict(model.named_parameters())
+    for name, value in state.items():
+        with torch.no_grad():
+            own[theirs(name)].copy_(value)
+    trained = {theirs(name) for name in state}
+    assert trained == {name for name, weight in own.items() if weight.requires_grad}, "the same weights are trained"
+    return model
+
+
+def theirs(name):
+    name = name.replace("lora_A", "lora_A.default").replace("lora_B", "lora_B.default")
+    return "base_model.model." + name.replace("lora_magnitude_vector", "lora_magnitude_vector.default.weight")
+
+
+def state(target):
+    arrays = load_file(OUT / target / "state.safetensors")
+    return {name.removeprefix("param."): value for name, value in arrays.items() if name.startswith("param.")}
+
+
+def close(what, pairs, tolerance):
+    """Each (ours, theirs), off by at most so much of the largest of theirs."""
+    worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+    print(f"{what}: {len(pairs)} tensors, {worst:.1e} off of the largest entry")
+    assert worst < tolerance, what
+
+
+def close_losses(what, target, found):
+    own = json.loads((OUT / target / "losses.json").read_text())["losses"]
+    assert len(own) == len(found), what
+    worst = max(abs(a - b) for (a, _), b in zip(own, found))
+    print(f"{what}: {len(own)} records, the worst mean loss {worst:.1e} nats off")
+    assert worst < LOSS, what
+
+
+def gradients(shape, method):
+    if method == "full":
+        before, after, model = load_file(OUT / shape / "model.safetensors"), state(f"{shape}-full-sgd-1"), plain(OUT / shape)
+        name_of = str
+        assert before.keys() == after.keys(), "all weights are trained"
+    else:
+        # At the first step B is zero and A has no gradient: the second is looked at.
+        before, after = state(f"{shape}-{method}-sgd-1"), state(f"{shape}-{method}-sgd-2")
+        model, name_of = adapted(shape, method, before), theirs
+    whole_loss(model).backward()
+    grads = {name: weight.grad for name, weight in model.named_parameters()}
+    pairs = [(before[name] - after[name], grads[name_of(name)]) for name in after]
+    close(f"{shape}, {method}: gradients of a step", pairs, GRADIENT)
+
+
+def ten_steps(shape, method):
+    if method == "full":
+        before, model, name_of, rate = load_file(OUT / shape / "model.safetensors"), plain(OUT / shape), str, 1e-3
+    else:
+        before = state(f"{shape}-{method}-begin")
+        model, name_of, rate = adapted(shape, method, before), theirs, 1e-2
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    # Decay is of matrices only.
+    groups = [[w for w in trained if w.dim() > 1], [w for w in trained if w.dim() == 1]]
+    groups = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (0.01, 0.0))]
+    adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8)
+    for _ in range(10):
+        adam.zero_grad()
+        whole_loss(model).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        adam.step()
+    after, weights = state(f"{shape}-{method}-adamw"), dict(model.named_parameters())
+    pairs = [(after[name] - before[name], weights[name_of(name)].detach() - before[name]) for name in after]
+    close(f"{shape}, {method}: ten steps of AdamW", pairs, STEPS)
+
+
+def of_mlx(directory, adapter=None):
+    import mlx.core as mx
+    from mlx_lm.tuner.utils import load_adapters
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(directory)
+    if adapter:
+        model = load_adapters(model, str(adapter))
+    model.eval()
+    return lambda ids: torch.tensor(model(mx.array([ids]))[0].tolist())
+
+
+def hold():
+    for shape in SHAPES:
+        close_losses(f"{shape}: losses", f"{shape}-losses", losses(of_torch(plain(OUT / shape))))
+        base = losses(of_torch(plain(OUT / shape)))
+        for method in ("lora", "dora", "full"):
+            gradients(shape, method)
+            ten_steps(shape, method)
+            directory = OUT / f"{shape}-{method}"
+            if method == "full":
+                found, mlx = losses(of_torch(plain(directory))), losses(of_mlx(directory))
+            else:
+                model = PeftModel.from_pretrained(plain(OUT / shape), directory).eval()
+                found, mlx = losses(of_torch(model)), losses(of_mlx(OUT / shape, directory / "mlx"))
+            # One that loads into nothing would agree with the base.
+            assert max(abs(a - b) for a, b in zip(base, found)) > 0.1, "the training moves losses"
+            close_losses(f"{shape}, {method}: losses in PyTorch", f"{shape}-{method}-losses", found)
+            close_losses(f"{shape}, {method}: losses in mlx-lm", f"{shape}-{method}-losses", mlx)
+        for method in ("lora", "dora"):
+            drawn = DRAWN / f"{shape}-peft-{method}"
+            found = losses(of_torch(PeftModel.from_pretrained(plain(OUT / shape), drawn).eval()))
+            close_losses(f"{shape}, {method} of PEFT's: losses", f"{shape}-peft-{method}-losses", found)
+            found = losses(of_mlx(OUT / shape, DRAWN / f"{shape}-mlx-{method}"))
+            close_losses(f"{shape}, {method} of mlx-lm's: losses", f"{shape}-mlx-{method}-losses", found)
+            assert max(abs(a - b) for a, b in zip(base, found)) > 0.1, "the adapter moves losses"
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[2])) if sys.argv[1] == "draw" else hold()
