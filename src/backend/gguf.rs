@@ -10,7 +10,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use half::f16;
 use rayon::prelude::*;
 
-use super::qmatrix::{BLOCK, QMatrices, QMatrix};
+use super::qmatrix::{BLOCK, QMatrix};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays};
 use crate::util::fs;
@@ -82,48 +82,26 @@ impl Gguf {
         self.content.tensor_infos.values().map(|info| info.shape.elem_count()).sum()
     }
 
-    /// All tensors, expanded to floats.
-    pub fn arrays(&self) -> Result<Arrays, Failure> {
-        Ok(self.tensors(false)?.0)
-    }
-
-    /// All tensors: matrices as their codes, where those are of [`QMatrix`]'s form; the others expanded to floats.
-    pub fn matrices(&self) -> Result<(Arrays, QMatrices), Failure> {
-        self.tensors(true)
-    }
-
-    fn tensors(&self, keep: bool) -> Result<(Arrays, QMatrices), Failure> {
-        let read = |name: &String| -> Result<(String, Tensor), Failure> {
+    /// All tensors, expanded to floats; matrices as their codes where that is asked for and they are of [`QMatrix`]'s form.
+    pub fn arrays(&self, keep_codes: bool) -> Result<Arrays, Failure> {
+        let read = |name: &String| -> Result<(String, Array), Failure> {
             let mut file = fs::open(&self.path)?;
             let bad = |e: candle_core::Error| bad(&self.path, &e).within(format!("tensor `{name}`"));
             let tensor = self.content.tensor(&mut file, name, &Device::Cpu).map_err(bad)?;
             let shape = tensor.shape().dims().to_vec();
-            if keep && let [rows, inner] = shape[..] {
+            if keep_codes && let [rows, inner] = shape[..] {
                 let bytes = tensor.data().map_err(bad)?;
                 if let Some(matrix) = codes(tensor.dtype(), &bytes, rows, inner) {
-                    return Ok((name.clone(), Tensor::Codes(matrix)));
+                    return Ok((name.clone(), Array::codes(matrix)));
                 }
             }
             let tensor = tensor.dequantize(&Device::Cpu).map_err(bad)?;
             let values = tensor.flatten_all().and_then(|t| t.to_vec1()).map_err(bad)?;
-            Ok((name.clone(), Tensor::Floats(Array::f32(&shape, values))))
+            Ok((name.clone(), Array::f32(&shape, values)))
         };
         let names: Vec<&String> = self.content.tensor_infos.keys().collect();
-        let all: Vec<(String, Tensor)> = names.into_par_iter().map(read).collect::<Result<_, _>>()?;
-        let (mut arrays, mut matrices) = (Arrays::new(), QMatrices::new());
-        for (name, tensor) in all {
-            match tensor {
-                Tensor::Floats(array) => drop(arrays.insert(name, array)),
-                Tensor::Codes(matrix) => drop(matrices.insert(name, matrix)),
-            }
-        }
-        Ok((arrays, matrices))
+        names.into_par_iter().map(read).collect()
     }
-}
-
-enum Tensor {
-    Floats(Array),
-    Codes(QMatrix),
 }
 
 /// A quantized matrix as it lies in the file (llama.cpp's `ggml-common.h` has the blocks) as codes, scales and biases;

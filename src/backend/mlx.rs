@@ -331,6 +331,7 @@ mod tests {
 
     use super::*;
     use crate::backend::CandleTensor;
+    use crate::backend::qmatrix::QMatrix;
     use crate::backend::rng::Rng;
 
     /// Shapes by name; `f` is run on both backends, whose values and gradients are to agree.
@@ -440,10 +441,30 @@ mod tests {
     }
 
     #[test]
+    fn texts_in_one_row_agree() {
+        let shapes: [(&str, &[usize]); 3] = [("q", &[1, 4, 7, 8]), ("k", &[1, 2, 7, 8]), ("v", &[1, 2, 7, 8])];
+        agree!("attention of packed texts", &shapes, |p| {
+            let turned = |name: &str| p[name].rope_packed(&[3, 4], 10_000.0);
+            Tensor::attention_packed(&turned("q")?, &turned("k")?, &p["v"], &[3, 4], 0.3)
+        });
+    }
+
+    #[test]
+    fn quantized_matrices_agree() {
+        let codes: Vec<u8> = (0..5 * 64).map(|i| (i * 7 % 16) as u8).collect();
+        let scales = |by: f32| (0..10).map(|i| by * (i as f32 - 4.0)).collect();
+        let matrix = std::sync::Arc::new(QMatrix::new(5, 64, 32, 4, &codes, scales(0.1), scales(0.3)));
+        agree!("linear by codes", &[("x", &[9, 64])], |p| p["x"].linear_quantized(&matrix));
+    }
+
+    #[test]
     fn cross_entropy_agrees() {
         let matrix: Vec<f32> = (0..7 * 4).map(|i| (i as f32 * 0.73).cos()).collect();
         agree!("cross-entropy", &[("x", &[3, 4])], |p| {
             p["x"].cross_entropy(&Tensor::from_f32(&matrix, &[7, 4])?, &[6, 0, 2])
+        });
+        agree!("a trained vocabulary", &[("x", &[3, 4]), ("m", &[7, 4])], |p| {
+            p["x"].cross_entropy(&p["m"], &[6, 0, 2])
         });
     }
 

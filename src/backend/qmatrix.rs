@@ -13,9 +13,6 @@ use super::simd;
 /// Codes that lie together: in 4 bits, 16 bytes of which the low halves come first.
 pub const BLOCK: usize = 32;
 
-/// Named matrices, sorted.
-pub type QMatrices = std::collections::BTreeMap<String, QMatrix>;
-
 /// A matrix [rows, inner] in codes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QMatrix {

@@ -1,11 +1,14 @@
 //! safetensors files, read whole as 32-bit floats and written sorted by name.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::backend::qmatrix::QMatrix;
 use crate::failure::Failure;
 use crate::util::fs;
 
@@ -25,6 +28,8 @@ pub enum Values {
     F32(Vec<f32>),
     /// 32-bit words: packed weights.
     U32(Vec<u32>),
+    /// A matrix that stays quantized, [rows, inner].
+    Codes(Arc<QMatrix>),
 }
 
 impl Array {
@@ -33,11 +38,24 @@ impl Array {
         Self { shape: shape.to_vec(), values: Values::F32(values) }
     }
 
-    /// Its floats; none of packed words.
+    /// A matrix that stays quantized.
+    pub fn codes(matrix: QMatrix) -> Self {
+        Self { shape: vec![matrix.rows, matrix.inner], values: Values::Codes(Arc::new(matrix)) }
+    }
+
+    /// Its floats; none of packed words and codes.
     pub fn floats(&self) -> &[f32] {
         match &self.values {
             Values::F32(values) => values,
-            Values::U32(_) => &[],
+            Values::U32(_) | Values::Codes(_) => &[],
+        }
+    }
+
+    /// Its floats, those of codes computed; none of packed words.
+    pub fn expanded(&self) -> Cow<'_, [f32]> {
+        match &self.values {
+            Values::Codes(matrix) => matrix.expand().into(),
+            _ => self.floats().into(),
         }
     }
 }
@@ -107,6 +125,7 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
         .iter()
         .map(|(name, array)| {
             let (dtype, bytes) = match &array.values {
+                Values::Codes(matrix) => (Dtype::F32, matrix.expand().iter().flat_map(|x| x.to_le_bytes()).collect()),
                 Values::F32(v) => (Dtype::F32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
                 Values::U32(v) => (Dtype::U32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
             };

@@ -51,7 +51,6 @@ pub fn generate<T: Tensor>(
     }
     let tokenizer = model.tokenizer()?;
     let ends = config.ends();
-    let head = llama::head(&model.weights, config)?;
     let mut rng = Rng::new(options.seed, "generate");
     let mut cache = Cache::default();
     let mut made = Generated::default();
@@ -60,7 +59,7 @@ pub fn generate<T: Tensor>(
     while made.tokens.len() < options.max_tokens.min(room) {
         let x = llama::encode(&model.weights, config, &[next.clone()], Some(&mut cache))?;
         let last = x.narrow(1, next.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
-        let logits = last.linear(head, None)?.to_f32()?;
+        let logits = model.weights.linear(llama::head(config), &last)?.to_f32()?;
         let token = choose(&logits, options, &mut rng);
         if ends.contains(&token) {
             break;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Config, llama};
 use crate::backend::gguf::Gguf;
 use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays};
+use crate::format::tensors::{Array, Arrays, Values};
 
 /// The configuration that the file's metadata states.
 pub fn config(file: &Gguf) -> Result<Config, Failure> {
@@ -44,10 +44,10 @@ pub fn config(file: &Gguf) -> Result<Config, Failure> {
     Ok(Config::Llama(config))
 }
 
-/// The weights, expanded, under Hugging Face's names.
-pub fn arrays(file: &Gguf, config: &llama::Config) -> Result<Arrays, Failure> {
+/// The weights under Hugging Face's names: expanded, or as their codes where that is asked for and can be.
+pub fn arrays(file: &Gguf, config: &llama::Config, keep_codes: bool) -> Result<Arrays, Failure> {
     let mut arrays = Arrays::new();
-    for (name, array) in file.arrays()? {
+    for (name, array) in file.arrays(keep_codes)? {
         let Some(name) = hugging_face(&name) else { continue };
         let array = match name.rsplit('.').nth(1) {
             Some("q_proj") => straight(array, config.num_attention_heads),
@@ -91,11 +91,14 @@ fn straight(array: Array, heads: usize) -> Array {
     let rows = array.shape[0];
     let size = array.floats().len() / rows.max(1);
     let (width, half) = (rows / heads, rows / heads / 2);
-    let values = (0..rows).flat_map(|row| {
+    let order = (0..rows).map(|row| {
         let (head, i) = (row / width, row % width);
-        let from = head * width + i % half * 2 + i / half;
-        &array.floats()[from * size..(from + 1) * size]
+        head * width + i % half * 2 + i / half
     });
+    if let Values::Codes(matrix) = &array.values {
+        return Array::codes(matrix.with_rows(&order.collect::<Vec<_>>()));
+    }
+    let values = order.flat_map(|from| &array.floats()[from * size..(from + 1) * size]);
     Array::f32(&array.shape, values.copied().collect())
 }
 

@@ -210,7 +210,7 @@ fn layers<T: Tensor>(
     mix: &mut Mix<'_, T>,
 ) -> Result<T> {
     let (width, head, length) = (config.hidden_size, config.head_width(), ids.len() / rows.max(1));
-    let mut x = weights.get("model.embed_tokens.weight")?.take_rows(ids)?.reshape(&[rows, length, width])?;
+    let mut x = weights.rows("model.embed_tokens", ids)?.reshape(&[rows, length, width])?;
     let norm = |x: &T, module: &str| x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps);
     for layer in 0..config.num_hidden_layers {
         let module = |part: &str| format!("model.layers.{layer}.{part}");
@@ -232,9 +232,9 @@ fn layers<T: Tensor>(
     norm(&x, "model.norm")
 }
 
-/// The last matrix [vocabulary, width].
-pub fn head<'a, T: Tensor>(weights: &'a Weights<T>, config: &Config) -> Result<&'a T> {
-    weights.get(if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" })
+/// The module of the last matrix, [vocabulary, width].
+pub fn head(config: &Config) -> &'static str {
+    if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" }
 }
 
 #[cfg(test)]

@@ -82,11 +82,20 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a model directory, a quantized one, or an adapter's with its base's.
     pub fn open(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
+        Self::open_form(dir, base, false)
+    }
+
+    /// The same, but that a language model's quantized matrices stay so, where they can.
+    pub fn open_as_codes(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
+        Self::open_form(dir, base, true)
+    }
+
+    fn open_form(dir: &Path, base: Option<&Path>, keep_codes: bool) -> Result<Self, Failure> {
         if dir.join("adapter_config.json").exists() {
             let base = base.ok_or_else(|| {
                 Failure::target(format!("{} is an adapter and its base is not at hand", dir.display()))
             })?;
-            let mut checkpoint = Self::open(base, None)?;
+            let mut checkpoint = Self::open_form(base, None, keep_codes)?;
             let adapter = crate::train::peft::read(dir)?;
             weights::merge(&mut checkpoint.arrays, &adapter.arrays, adapter.scale)?;
             checkpoint.weight_bytes += size_of(&dir.join(crate::train::peft::WEIGHTS));
@@ -96,11 +105,11 @@ impl Checkpoint {
         let (arrays, weight_bytes) = match &config {
             Config::Llama(config) => {
                 config.check()?;
-                language_weights(dir, config, &text)?
+                language_weights(dir, config, &text, keep_codes)?
             }
             _ => {
                 let mut arrays = tensors::read(&dir.join("model.safetensors"))?;
-                quantized::unpack(&mut arrays, &text)?;
+                quantized::unpack(&mut arrays, &text, false)?;
                 (arrays, size_of(&dir.join("model.safetensors")))
             }
         };
@@ -135,17 +144,22 @@ fn read_config(dir: &Path) -> Result<(Config, String), Failure> {
 }
 
 /// The weights of a language model, and their size on disk: one GGUF file, one safetensors file or several with an index.
-fn language_weights(dir: &Path, config: &llama::Config, text: &str) -> Result<(Arrays, u64), Failure> {
+fn language_weights(
+    dir: &Path,
+    config: &llama::Config,
+    text: &str,
+    keep_codes: bool,
+) -> Result<(Arrays, u64), Failure> {
     let file = dir.join(GGUF);
     if file.exists() {
-        return Ok((gguf::arrays(&Gguf::open(&file)?, config)?, size_of(&file)));
+        return Ok((gguf::arrays(&Gguf::open(&file)?, config, keep_codes)?, size_of(&file)));
     }
     let shards = tensors::shards(dir)?;
     let mut arrays = Arrays::new();
     for shard in &shards {
         arrays.extend(tensors::read(shard)?);
     }
-    quantized::unpack(&mut arrays, text)?;
+    quantized::unpack(&mut arrays, text, keep_codes)?;
     Ok((arrays, shards.iter().map(|shard| size_of(shard)).sum()))
 }
 

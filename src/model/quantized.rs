@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use crate::backend::qmatrix::{BLOCK, QMatrix};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays, Values};
 
@@ -71,8 +72,9 @@ fn grid(group: &[f32], bits: usize) -> (f32, f32) {
     if zero == 0.0 { (scale, 0.0) } else { (edge / zero, edge) }
 }
 
-/// Expands every packed matrix of a model; does nothing to one that has none.
-pub fn unpack(arrays: &mut Arrays, config: &str) -> Result<(), Failure> {
+/// Expands every packed matrix of a model, or makes it one of codes where that is asked for and can be; does nothing to a
+/// model that has none.
+pub fn unpack(arrays: &mut Arrays, config: &str, keep_codes: bool) -> Result<(), Failure> {
     let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
     let settings = &config["quantization"];
     let (Some(bits), Some(group)) = (settings["bits"].as_u64(), settings["group_size"].as_u64()) else { return Ok(()) };
@@ -98,6 +100,12 @@ pub fn unpack(arrays: &mut Arrays, config: &str) -> Result<(), Failure> {
             return Err(broken());
         }
         let mask = (1u64 << bits) as u32 - 1;
+        if keep_codes && [4, 8].contains(&bits) && group.is_multiple_of(16) && inner.is_multiple_of(BLOCK) {
+            let code = |i: usize| (words[i / per_word] >> (i % per_word * bits) & mask) as u8;
+            let codes: Vec<u8> = (0..out * inner).map(code).collect();
+            *weight = Array::codes(QMatrix::new(out, inner, group, bits, &codes, scales.to_vec(), biases.to_vec()));
+            continue;
+        }
         let values = (0..out * inner)
             .into_par_iter()
             .map(|i| {
@@ -127,9 +135,14 @@ mod tests {
                 ("m.scales".to_owned(), packed.scales),
                 ("m.biases".to_owned(), packed.biases),
             ]);
-            unpack(&mut arrays, &format!(r#"{{"quantization": {{"bits": {bits}, "group_size": 64}}}}"#))
-                .expect("unpacks");
+            let (mut kept, config) =
+                (arrays.clone(), format!(r#"{{"quantization": {{"bits": {bits}, "group_size": 64}}}}"#));
+            unpack(&mut kept, &config, true).expect("unpacks");
+            unpack(&mut arrays, &config, false).expect("unpacks");
             let back = arrays["m.weight"].floats();
+            let apart = |(a, b): (&f32, &f32)| (a - b).abs();
+            let off = kept["m.weight"].expanded().iter().zip(back).map(apart).fold(0.0, f32::max);
+            assert!(matches!(kept["m.weight"].values, Values::Codes(_)) && off < 1e-6, "{bits} bits: {off}");
             let largest = values.iter().zip(back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(largest < worst, "{bits} bits: {largest}");
         }

@@ -5,15 +5,19 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use crate::backend::qmatrix::QMatrix;
 use crate::backend::rng::Rng;
-use crate::backend::{Params, Result, Tensor};
+use crate::backend::{BackendError, Params, Result, Tensor};
 use crate::failure::Failure;
 use crate::format::tensors::{Arrays, Values};
 
 /// Named weights.
 pub struct Weights<T: Tensor> {
     tensors: BTreeMap<String, T>,
+    /// Matrices that stay quantized.
+    codes: BTreeMap<String, Arc<QMatrix>>,
     lora: Option<Lora<T>>,
 }
 
@@ -31,28 +35,29 @@ struct Lora<T: Tensor> {
 impl<T: Tensor> Weights<T> {
     /// Uploads the arrays, each as it is (packed words are unpacked before, see [`super::quantized`]).
     pub fn new(arrays: &Arrays) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut codes) = (BTreeMap::new(), BTreeMap::new());
         for (name, array) in arrays {
-            if let Values::F32(values) = &array.values {
-                tensors.insert(name.clone(), T::from_f32(values, &array.shape)?);
+            match &array.values {
+                Values::F32(values) => drop(tensors.insert(name.clone(), T::from_f32(values, &array.shape)?)),
+                Values::Codes(matrix) => drop(codes.insert(name.clone(), matrix.clone())),
+                Values::U32(_) => {}
             }
         }
-        Ok(Self { tensors, lora: None })
+        Ok(Self { tensors, codes, lora: None })
     }
 
     /// Puts values in training into their places: low-rank updates on their modules, whole weights instead of the old.
     pub fn put(&mut self, params: &Params<T>, scale: f64, dropout: Option<(f32, RefCell<Rng>)>) {
         let own = params.iter().map(|(name, tensor)| (name.clone(), tensor.clone()));
         let (lora, whole): (Params<T>, Params<T>) = own.partition(|(name, _)| name.contains(".lora_"));
+        self.codes.retain(|name, _| !whole.contains_key(name));
         self.tensors.extend(whole);
         self.lora = (!lora.is_empty()).then_some(Lora { params: lora, scale, dropout });
     }
 
     /// A weight by name.
     pub fn get(&self, name: &str) -> Result<&T> {
-        self.tensors
-            .get(name)
-            .ok_or_else(|| crate::backend::BackendError::Library(format!("the model has no weight `{name}`")))
+        self.tensors.get(name).ok_or_else(|| BackendError::Library(format!("the model has no weight `{name}`")))
     }
 
     /// Replaces a weight.
@@ -60,7 +65,37 @@ impl<T: Tensor> Weights<T> {
         self.tensors.insert(name.to_owned(), tensor);
     }
 
+    /// Rows of a matrix by their numbers: [ids, width].
+    pub fn rows(&self, name: &str, ids: &[u32]) -> Result<T> {
+        let Some(matrix) = self.codes.get(&format!("{name}.weight")) else {
+            return self.matrix(name)?.take_rows(ids);
+        };
+        if let Some(id) = ids.iter().find(|id| **id as usize >= matrix.rows) {
+            return Err(BackendError::Library(format!("row {id} of {}", matrix.rows)));
+        }
+        let values: Vec<f32> = ids.iter().flat_map(|id| matrix.row(*id as usize)).collect();
+        T::from_f32(&values, &[ids.len(), matrix.inner])
+    }
+
+    /// [`Tensor::cross_entropy`] by the module `name`.
+    pub fn cross_entropy(&self, name: &str, x: &T, targets: &[u32]) -> Result<T> {
+        x.cross_entropy(&self.matrix(name)?, targets)
+    }
+
+    /// `x W^T + bias`, without an adapter.
+    fn product(&self, name: &str, x: &T) -> Result<T> {
+        let bias = self.tensors.get(&format!("{name}.bias"));
+        let Some(matrix) = self.codes.get(&format!("{name}.weight")) else {
+            return x.linear(&self.matrix(name)?, bias);
+        };
+        let y = x.linear_quantized(matrix)?;
+        bias.map_or(Ok(y.clone()), |bias| y.add(bias))
+    }
+
     fn matrix(&self, name: &str) -> Result<T> {
+        if let Some(matrix) = self.codes.get(&format!("{name}.weight")) {
+            return T::from_f32(&matrix.expand(), &[matrix.rows, matrix.inner]);
+        }
         let weight = self.get(&format!("{name}.weight"))?;
         match weight.shape()[..] {
             // A 1 x 1 convolution is a matrix.
@@ -80,12 +115,10 @@ impl<T: Tensor> Weights<T> {
 
     /// `x [.., in] -> [.., out]` through the module `name`: its weight, bias and adapter.
     pub fn linear(&self, name: &str, x: &T) -> Result<T> {
-        let weight = self.matrix(name)?;
-        let bias = self.tensors.get(&format!("{name}.bias"));
         let Some((lora, a)) =
             self.lora.as_ref().and_then(|l| Some((l, l.params.get(&format!("{name}.lora_A.weight"))?)))
         else {
-            return x.linear(&weight, bias);
+            return self.product(name, x);
         };
         let b = &lora.params[&format!("{name}.lora_B.weight")];
         let dropped = match &lora.dropout {
@@ -98,8 +131,9 @@ impl<T: Tensor> Weights<T> {
         };
         let update = dropped.as_ref().unwrap_or(x).linear(a, None)?.linear(b, None)?.affine(lora.scale, 0.0)?;
         let Some(magnitude) = lora.params.get(&format!("{name}.{MAGNITUDE}")) else {
-            return x.linear(&weight, bias)?.add(&update);
+            return self.product(name, x)?.add(&update);
         };
+        let (weight, bias) = (self.matrix(name)?, self.tensors.get(&format!("{name}.bias")));
         let gain = magnitude.div(&row_norms(&weight, a, b, lora.scale)?)?;
         let y = match &dropped {
             None => x.linear(&weight, None)?.add(&update)?.mul(&gain)?,
@@ -154,6 +188,9 @@ pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Re
         let (&[rank, inner], &[out, rank_b]) = (&a.shape[..], &b.shape[..]) else {
             return Err(Failure::target(format!("the adapter's matrices for `{module}` are not matrices")));
         };
+        if let Values::Codes(matrix) = &weight.values {
+            weight.values = Values::F32(matrix.expand());
+        }
         let Values::F32(values) = &mut weight.values else {
             return Err(Failure::target(format!("`{module}` is quantized; merge into the model it was made from")));
         };

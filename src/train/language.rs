@@ -29,7 +29,7 @@ pub struct Language<T: Tensor> {
 impl<T: Tensor> Language<T> {
     /// Opens a directory; `label` is for the error where it is something else.
     pub fn open(dir: &Path, base: Option<&Path>, label: &str) -> Result<(Self, Arrays), Failure> {
-        let checkpoint = Checkpoint::open(dir, base)?;
+        let checkpoint = Checkpoint::open_as_codes(dir, base)?;
         let Config::Llama(config) = checkpoint.config.clone() else {
             return Err(Failure::user(format!("{label} is not a language model"))
                 .help("name a model of architecture \"llama\""));
@@ -102,7 +102,7 @@ pub fn token_losses<T: Tensor>(
             targets.push(*id);
         }
     }
-    x.take_rows(&places)?.cross_entropy(llama::head(weights, config)?, &targets)
+    weights.cross_entropy(llama::head(config), &x.take_rows(&places)?, &targets)
 }
 
 /// Which examples each step sees: every example once an epoch, in an order of that epoch.

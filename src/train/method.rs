@@ -120,7 +120,7 @@ pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, method: &Method, se
         params.insert(format!("{module}.lora_A.weight"), T::from_f32(&a, &[rank, inner])?);
         params.insert(format!("{module}.lora_B.weight"), T::from_f32(&vec![0.0; out * rank], &[out, rank])?);
         if method.decomposes() {
-            params.insert(format!("{module}.{MAGNITUDE}"), T::from_f32(&lengths(weight.floats(), inner), &[out])?);
+            params.insert(format!("{module}.{MAGNITUDE}"), T::from_f32(&lengths(&weight.expanded(), inner), &[out])?);
         }
     }
     Ok(params)
@@ -128,5 +128,5 @@ pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, method: &Method, se
 
 /// The weights as they are.
 pub fn begin_whole<T: Tensor>(names: &[String], arrays: &Arrays) -> Result<Params<T>, Failure> {
-    names.iter().map(|name| Ok((name.clone(), T::from_f32(arrays[name].floats(), &arrays[name].shape)?))).collect()
+    names.iter().map(|name| Ok((name.clone(), T::from_f32(&arrays[name].expanded(), &arrays[name].shape)?))).collect()
 }
