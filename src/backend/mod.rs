@@ -1,7 +1,7 @@
 //! The tensor interface and what stands behind it.
 //!
 //! Model code is written once, against [`Tensor`]; candle implements it here and, with the feature `mlx`, MLX behind
-//! the same names. Which one runs is a [`Backend`], and [`on_backend!`] calls a function that is generic over the tensor
+//! the same names. Which one runs is a [`Backend`], and `on_backend!` calls a function that is generic over the tensor
 //! with that one's. Values are 32-bit floats, row-major; binary operations broadcast as in numpy. Every operation
 //! that a trainable parameter passes through has a gradient: [`Tensor::value_and_grad`] refuses a
 //! parameter that got none, so a silently lost one cannot pass for training.

@@ -188,9 +188,12 @@ mod tests {
         let scales = random(rows * inner / group, "scales");
         let matrix = QMatrix::new(rows, inner, group, bits, &codes, scales, random(rows * inner / group, "biases"));
         let at = |i: usize| i / inner * (inner / group) + i % inner / group;
-        let plain = |i: usize| f32::from(codes[i]).mul_add(matrix.scales[at(i)], matrix.biases[at(i)]);
-        let worst = matrix.expand().iter().enumerate().map(|(i, w)| (w - plain(i)).abs()).fold(0.0, f32::max);
-        assert!(worst <= 1e-5, "{bits} bits in groups of {group}: {worst}");
+        let plain = |i: usize| f32::from(codes[i]) * matrix.scales[at(i)] + matrix.biases[at(i)];
+        assert_eq!(
+            matrix.expand(),
+            (0..rows * inner).map(plain).collect::<Vec<_>>(),
+            "{bits} bits in groups of {group}"
+        );
         matrix
     }
 

@@ -178,10 +178,11 @@ multiversion! {
 }
 
 multiversion! {
-    /// Codes of a byte, or of a half of one, as weights: `((code >> shift) & mask) * scale + bias`.
+    /// Codes of a byte, or of a half of one, as weights: `((code >> shift) & mask) * scale + bias`, rounded twice as where a
+    /// whole file is expanded.
     pub(super) fn expand(out: &mut [f32], codes: &[u8], shift: u32, mask: u8, scale: f32, bias: f32) {
         for (o, code) in out.iter_mut().zip(codes) {
-            *o = f32::from(code >> shift & mask).mul_add(scale, bias);
+            *o = f32::from(code >> shift & mask) * scale + bias;
         }
     }
 }

@@ -169,7 +169,7 @@ pub fn lengths(values: &[f32], inner: usize) -> Vec<f32> {
 }
 
 /// Adds low-rank updates to the weights they belong to: `W + scale * B A`, in DoRA each row then brought to its
-/// magnitude. Names as in [`Lora::params`].
+/// magnitude. The adapter has `MODULE.lora_A.weight`, `MODULE.lora_B.weight` and in DoRA `MODULE.lora_magnitude_vector`.
 pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Result<(), Failure> {
     for (name, a) in adapter {
         let Some(module) = name.strip_suffix(".lora_A.weight") else {

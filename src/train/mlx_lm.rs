@@ -1,5 +1,5 @@
 //! LoRA and DoRA adapters in mlx-lm's layout: `MODULE.lora_a` [in, rank] and `MODULE.lora_b` [rank, out], the transposes of
-//! PEFT's, and `MODULE.m` [out], DoRA's magnitudes.
+//! PEFT's, and `MODULE.m` `[out]`, DoRA's magnitudes.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! LoRA and DoRA adapters in PEFT's layout.
 //!
 //! `base_model.model.MODULE.lora_A.weight` [rank, in] and `.lora_B.weight` [out, rank]; of a 1 x 1 convolution
-//! [rank, in, 1, 1] and [out, rank, 1, 1]. In DoRA also `.lora_magnitude_vector` [out], of a convolution
+//! [rank, in, 1, 1] and [out, rank, 1, 1]. In DoRA also `.lora_magnitude_vector` `[out]`, of a convolution
 //! [1, out, 1, 1]. Modules trained whole stand under their own names and are listed
 //! in `modules_to_save`.
 
@@ -18,7 +18,7 @@ use crate::util::fs;
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
-/// An adapter, read: names as in [`crate::model::weights::Lora`], matrices of two axes.
+/// An adapter, read: names as [`crate::model::weights::merge`] takes them, matrices of two axes.
 #[derive(Debug)]
 pub struct Adapter {
     /// The matrices, and modules trained whole.

@@ -1,6 +1,7 @@
 //! Ways to train: each goes on after a kill with the same bytes, and each is what other tools read.
 
 use effai::format::tensors;
+use effai::model::quantized;
 use serde_json::Value;
 
 use super::{project, weights};
@@ -124,6 +125,41 @@ fn a_loss_that_stands_still_is_told() {
     let run = project.effai(&["build", "a"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     assert_eq!(run.stderr.matches("the loss stands still: ").count(), 1, "{}", run.stderr);
+}
+
+#[test]
+fn updates_of_a_quantized_base_are_those_of_the_same_base_expanded() {
+    let project = project(r#""lora" rank=2"#, "steps 4");
+    let recipe = project.read("effai.kdl").replace("\"q_proj\" \"v_proj\"", "\"q_proj\" \"down_proj\"");
+    let (models, adapter) = recipe.split_at(recipe.find("adapter").expect("there"));
+    let of = |label: &str, base: &str| {
+        adapter
+            .replace("adapter \"a\"", &format!("adapter \"{label}\""))
+            .replace("base \"m\"", &format!("base \"{base}\""))
+    };
+    let packed = "quantized \"q\" { from \"m\"; method \"rtn\" bits=4 group=32; }\n";
+    let unpacked = models.lines().find(|line| line.starts_with("model")).expect("there");
+    let unpacked = unpacked.replace("\"m\"", "\"n\"").replace("tiny.zip", "unpacked.zip");
+    project.write("effai.kdl", &[models, packed, &unpacked, "\n", &of("a", "q"), &of("b", "n")].concat());
+    project.builds(&["q"]);
+    let config = project.read("out/q/config.json");
+    let mut arrays = tensors::read(&project.path("out/q/model.safetensors")).expect("read");
+    assert!(arrays.contains_key("model.layers.0.mlp.down_proj.scales"));
+    quantized::unpack(&mut arrays, &config, false).expect("unpacks");
+    let file = project.path("unpacked");
+    tensors::write(&file, &arrays, &[("format", "pt")]).expect("written");
+    let (config, tokenizer) = (config.replace("quantization", "other"), project.read("out/q/tokenizer.json"));
+    project.archive(
+        "unpacked.zip",
+        &[
+            ("config.json", config.as_bytes()),
+            ("tokenizer.json", tokenizer.as_bytes()),
+            ("model.safetensors", &project.read_bytes("unpacked")),
+        ],
+    );
+    project.builds(&["a", "b"]);
+    let own = |label: &str| project.read_bytes(&format!("out/{label}/adapter_model.safetensors"));
+    assert_eq!(own("a"), own("b"));
 }
 
 #[test]
