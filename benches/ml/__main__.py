@@ -184,7 +184,10 @@ def prepare(work):
         subprocess.run([*pip, *PACKAGES], check=True)
         # mlx-lm asks for Apple's build of MLX by name; the CPU build is there.
         subprocess.run([*pip, "--no-deps", "mlx-lm"], check=True)
-        if subprocess.run([*pip, "llama-cpp-python"]).returncode != 0:
+        # Not for this very processor: llama.cpp then takes AMX, which virtual machines announce and do not have.
+        flags = " ".join(f"-DGGML_{name}=ON" for name in ("AVX2", "FMA", "F16C", "BMI2", "AVX512", "AVX512_VNNI"))
+        env = os.environ | {"CMAKE_ARGS": f"-DGGML_NATIVE=OFF {flags}"}
+        if subprocess.run([*pip, "--no-binary", "llama-cpp-python", "llama-cpp-python"], env=env).returncode != 0:
             print("llama-cpp-python cannot be built here", file=sys.stderr)
         fast_blas(venv)
         mark.write_text(" ".join(PACKAGES))
