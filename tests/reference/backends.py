@@ -5,7 +5,7 @@ import json
 import pathlib
 import sys
 
-candle, one, two, report = map(pathlib.Path, sys.argv[1:])
+candle, one, two, *reports = map(pathlib.Path, sys.argv[1:])
 
 LOSS = 1e-3  # nats, of a training's steps and of a record
 VECTOR = 1e-4  # of a component, beside the largest
@@ -57,7 +57,12 @@ for label in ("features/image-tower", "features/text-tower"):
             print(f"{label}/{path.name}: {len(values)} components, the worst {worst:.1e} of the largest apart")
             assert worst <= VECTOR
 
-for test_ours, test_theirs in zip(
-    read(candle / "reports/clip-bench/report.json")["tests"], read(report / "reports/clip-bench/report.json")["tests"], strict=True
-):
-    print(test_ours["name"], [m.get("recall") for m in test_ours["models"]], [m.get("recall") for m in test_theirs["models"]])
+# Two trainings drift apart, so their models agree as far as the intervals of what was measured.
+for report in reports:
+    ours, theirs = (read(out / "reports/clip-bench/report.json") for out in (candle, report))
+    for a, b in zip(ours["tests"], theirs["tests"], strict=True):
+        for one_row, other_row in zip(a["rows"], b["rows"], strict=True):
+            for way in ("t2i", "i2t"):
+                x, y = one_row[way]["recall@10"], other_row[way]["recall@10"]
+                print(f"{a['name']}, {one_row['subject']}, {way}: recall@10 {x['value']:.3f} and {y['value']:.3f}")
+                assert x["low"] <= y["high"] and y["low"] <= x["high"]
