@@ -3,6 +3,7 @@
 
 mod actions;
 mod cli;
+mod clip;
 #[cfg(target_os = "linux")]
 mod crash;
 mod diagnostics;

@@ -63,6 +63,11 @@ ROWS = [
         "1.3 x PyTorch, MLX with OpenBLAS; aim 1.0 x", [("PyTorch", 1.3), ("MLX", 1.0)], {"PyTorch": 1e-4, "MLX": 1e-4},
     ),
     Row(
+        "clip-step", "CLIP training step, all weights: ViT 224/32 of width 192, 12 layers; text of width 192, 6 layers; 64 pairs, AdamW",
+        "clip", {EFFAI: "clip", "PyTorch": "pytorch clip", "MLX": "mlx clip"}, 5,
+        "1.3 x PyTorch, MLX with OpenBLAS; aim 1.0 x", [("PyTorch", 1.3), ("MLX", 1.0)], {"PyTorch": 1e-3, "MLX": 1e-3},
+    ),
+    Row(
         "minilm", "Encoder of MiniLM-L6's shape: 64 sentences of 64 tokens",
         "minilm",
         {EFFAI: "minilm", "onnxruntime": "onnx minilm", "onnxruntime int8": "onnx minilm-int8", "PyTorch": "pytorch minilm"}, 15,
@@ -193,7 +198,7 @@ def prepare(work):
         mark.write_text(" ".join(PACKAGES))
     subprocess.run(["cargo", "build", "--release", "--locked", "--bin", "effai", "--example", "ml-worker"], cwd=ROOT, check=True)
     WORKER = ROOT / "target/release/examples/ml-worker"
-    if not (work / "mlp/mlp.safetensors").exists():
+    if not (work / "mlp/mlp.safetensors").exists() or not (work / "clip/pixels.safetensors").exists():
         subprocess.run([PYTHON, "-m", "ml.prepare", work], cwd=HERE, check=True)
     model = work / "smollm2"
     if not (model / "ids.json").exists():

@@ -34,6 +34,18 @@ llama = transformers.LlamaConfig(
 )
 write("lora", transformers.LlamaForCausalLM(llama), rows(8, 128, 4096))
 
+CLIP_PAIRS = 64
+clip = transformers.CLIPConfig(
+    text_config=dict(hidden_size=192, num_hidden_layers=6, num_attention_heads=3, intermediate_size=768, vocab_size=8192, eos_token_id=8191),
+    vision_config=dict(hidden_size=192, num_hidden_layers=12, num_attention_heads=3, intermediate_size=768, image_size=224, patch_size=32),
+    projection_dim=128,
+)
+# As long as CLIP's texts are padded to by its tokenizer's own default: 77, the last of which ends the text.
+texts = [[*row, 8191] for row in (random.integers(5, 8190, (CLIP_PAIRS, 76)).tolist())]
+directory = write("clip", transformers.CLIPModel(clip), texts)
+pixels = random.standard_normal((CLIP_PAIRS, 224, 224, 3), dtype=numpy.float32)
+safetensors.numpy.save_file({"pixels": pixels}, directory / "pixels.safetensors")
+
 bert = transformers.BertConfig(
     hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, vocab_size=30522,
 )

@@ -1,7 +1,7 @@
 //! effai's side of `benches/run ml`: prepares one piece of work, then does it once for each line it is sent.
 //!
 //! ```text
-//! ml-worker WORK DIR     WORK is lora, qlora, mlp, minilm or chat; DIR holds the model that all sides read
+//! ml-worker WORK DIR     WORK is lora, qlora, mlp, clip, minilm or chat; DIR holds the model that all sides read
 //! ```
 //!
 //! It answers `ready`, and for each line a number by which the sides are held against each other.
@@ -16,6 +16,7 @@ use effai::format::tensors::{Array, Values};
 use effai::model::generate::{Options, generate};
 use effai::model::weights::Weights;
 use effai::model::{Checkpoint, Config, Model, quantized};
+use effai::train::contrastive::info_nce;
 use effai::train::language::{Language, token_losses};
 use effai::train::optim::AdamW;
 use effai::train::text::Example;
@@ -37,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "lora" => lora(dir)?,
         "qlora" => qlora(dir)?,
         "mlp" => mlp(dir)?,
+        "clip" => clip(dir)?,
         "minilm" => minilm(dir)?,
         "chat" => chat(dir)?,
         _ => return Err(format!("no work is called {work}").into()),
@@ -129,12 +131,39 @@ fn mlp(dir: &Path) -> Result<Step, Box<dyn Error>> {
     }))
 }
 
+/// A step of all weights of a CLIP model: each picture's text is its own.
+fn clip(dir: &Path) -> Result<Step, Box<dyn Error>> {
+    let checkpoint = Checkpoint::open(dir, None)?;
+    let pixels = effai::format::tensors::read(&dir.join("pixels.safetensors"))?.remove("pixels").ok_or("no pixels")?;
+    let pixels = CandleTensor::from_f32(pixels.floats(), &pixels.shape)?;
+    let ids = numbers(&dir.join("ids.json"))?;
+    let of: Vec<usize> = (0..ids.len()).collect();
+    let mut params: Params<CandleTensor> = checkpoint
+        .arrays
+        .iter()
+        .map(|(name, array)| Ok((name.clone(), CandleTensor::from_f32(array.floats(), &array.shape)?)))
+        .collect::<Result<_, Box<dyn Error>>>()?;
+    let mut model = Model::<CandleTensor>::new(&checkpoint)?;
+    let midway = model.tower()?.prefix(&model.weights, &pixels, 0)?;
+    let mut adam = AdamW::new(0.9, 0.999, 0.0);
+    Ok(Box::new(move || {
+        let (loss, grads) = CandleTensor::value_and_grad(&params, &mut |p| {
+            model.weights.put(p, 1.0, None);
+            let tower = model.tower().expect("a picture tower");
+            let pictures = model.project_pictures(tower.tail(&model.weights, midway.clone(), 0)?, None)?;
+            info_nce(&pictures, &model.text_batch(&ids, None)?, &of, &of, model.weights.get("logit_scale")?)
+        })?;
+        adam.step(&mut params, &grads, RATE)?;
+        Ok(f64::from(loss))
+    }))
+}
+
 /// 64 sentences of 64 tokens through the encoder.
 fn minilm(dir: &Path) -> Result<Step, Box<dyn Error>> {
     let model = Model::<CandleTensor>::new(&Checkpoint::open(dir, None)?)?;
     let ids = numbers(&dir.join("ids.json"))?;
     Ok(Box::new(move || {
-        let values = model.text_batch(&ids)?.to_f32()?;
+        let values = model.text_batch(&ids, None)?.to_f32()?;
         Ok(values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len() as f64)
     }))
 }

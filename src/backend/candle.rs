@@ -131,6 +131,15 @@ impl Tensor for CandleTensor {
         wrap(self.0.contiguous()?.apply_op1(op))
     }
 
+    fn quick_gelu(&self) -> Result<Self> {
+        let op = Fused::new(
+            "quick-gelu",
+            |a| kernels::quick_gelu(a[0].0),
+            |args, _, grad| one(like(grad, &[&args[0], grad], |a| kernels::quick_gelu_grad(a[0], a[1]))),
+        );
+        wrap(self.0.contiguous()?.apply_op1(op))
+    }
+
     fn sum(&self, axis: usize) -> Result<Self> {
         wrap(self.0.sum_keepdim(axis))
     }

@@ -300,6 +300,21 @@ pub fn gelu_grad(x: &[f32], grad: &[f32]) -> Vec<f32> {
     out
 }
 
+/// GELU by a sigmoid, `x * sigmoid(1.702 x)`: what CLIP was trained with.
+pub fn quick_gelu(x: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(out, x)| simd::quick_gelu(out, x));
+    out
+}
+
+/// Gradient of [`quick_gelu`].
+pub fn quick_gelu_grad(x: &[f32], grad: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    let parts = out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(grad.par_chunks(PIECE));
+    parts.for_each(|((out, x), g)| simd::quick_gelu_grad(out, x, g));
+    out
+}
+
 /// Gradients of [`layer_norm`] by its weight and bias, each `[c]`; summed over the rows in their order.
 pub fn layer_norm_weight_grads(x: &[f32], c: usize, grad: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     let (mut weight, mut bias) = (vec![0.0; c], vec![0.0; c]);
@@ -443,6 +458,7 @@ mod tests {
         check_grad(&b, &g, &|b| layer_norm(&x, &w, b, 1e-5), &by_bias);
         check_grad(&x, &g, &|x| softmax(x, 5), &softmax_grad(&softmax(&x, 5), &g, 5));
         check_grad(&x, &g, &gelu, &gelu_grad(&x, &g));
+        check_grad(&x, &g, &quick_gelu, &quick_gelu_grad(&x, &g));
         check_grad(&x, &g, &|x| rms_norm(x, &w, 1e-5), &rms_norm_grad(&x, &w, &g, 1e-5));
         check_grad(&w, &g, &|w| rms_norm(&x, w, 1e-5), &rms_norm_weight_grad(&x, 5, &g, 1e-5));
         check_grad(&x, &g, &|x| rope(x, 9, 4, 2, 100.0, false), &rope(&g, 9, 4, 2, 100.0, true));

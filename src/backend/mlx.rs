@@ -181,6 +181,10 @@ impl Tensor for MlxTensor {
         wrap(half.0.multiply(erf.add(Array::from_f32(1.0))?))
     }
 
+    fn quick_gelu(&self) -> Result<Self> {
+        wrap(self.0.multiply(ops::sigmoid(&self.affine(1.702, 0.0)?.0)?))
+    }
+
     fn sum(&self, axis: usize) -> Result<Self> {
         wrap(self.0.sum_axis(int(axis)?, true))
     }
@@ -397,6 +401,7 @@ mod tests {
         agree!("divided", &[x, ("y", &[2, 3, 8])], |p| p["x"].div(&p["y"].exp()?.affine(1.0, 1.0)?.sqrt()?.log()?));
         agree!("affine", &[x], |p| p["x"].affine(-2.5, 0.75)?.affine(3.0, 0.0));
         agree!("gelu", &[x], |p| p["x"].gelu());
+        agree!("quick gelu", &[x], |p| p["x"].quick_gelu());
         agree!("sums", &[x], |p| p["x"].sum(1)?.mul(&p["x"].sum_all()?.reshape(&[1, 1, 1])?));
         agree!("matmul", &[("x", &[2, 3, 4]), ("y", &[2, 4, 5])], |p| p["x"].matmul(&p["y"]));
         agree!("linear", &[x, ("w", &[5, 8]), ("b", &[5])], |p| p["x"].linear(&p["w"], Some(&p["b"])));

@@ -207,6 +207,8 @@ pub trait Tensor: Clone + Sized + 'static {
     fn sqrt(&self) -> Result<Self>;
     /// GELU with the error function.
     fn gelu(&self) -> Result<Self>;
+    /// GELU by a sigmoid, `x * sigmoid(1.702 x)`.
+    fn quick_gelu(&self) -> Result<Self>;
     /// Sum over an axis, which stays with length 1.
     fn sum(&self, axis: usize) -> Result<Self>;
     /// Sum of everything: [].

@@ -3,6 +3,7 @@
 use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbaImage;
+use serde_json::{Value, json};
 
 use crate::backend::rng::Rng;
 use crate::failure::Failure;
@@ -14,9 +15,117 @@ pub struct Preprocessing {
     /// Height and width in pixels.
     pub size: usize,
     /// Taken from each value of 0 to 255.
-    pub mean: f32,
+    pub mean: Colours,
     /// What is left is divided by this.
-    pub std: f32,
+    pub std: Colours,
+    /// How a picture that is not square, or of another size, is brought to it.
+    #[serde(default, skip_serializing_if = "Fit::is_pad")]
+    pub fit: Fit,
+}
+
+/// A number for all colours, or one for each of red, green and blue.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Colours {
+    /// For all.
+    All(f32),
+    /// For each.
+    Each([f32; 3]),
+}
+
+/// How a picture gets its size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// The whole picture, on a transparent square; linear.
+    #[default]
+    Pad,
+    /// The middle of it, after its shorter edge was brought to so many pixels; cubic.
+    Crop {
+        /// Pixels of the shorter edge.
+        edge: usize,
+    },
+}
+
+impl Fit {
+    fn is_pad(&self) -> bool {
+        *self == Fit::Pad
+    }
+}
+
+impl Colours {
+    fn of(self, colour: usize) -> f32 {
+        match self {
+            Colours::All(value) => value,
+            Colours::Each(values) => values[colour],
+        }
+    }
+}
+
+impl Preprocessing {
+    /// As OpenAI's CLIP models see: the mean and deviation of their training's pictures, of values of 0 to 1.
+    pub fn clip(size: usize) -> Self {
+        let [mean, std] = [[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]];
+        let byte = |values: [f64; 3]| Colours::Each(values.map(|v| (v * 255.0) as f32));
+        Self { size, mean: byte(mean), std: byte(std), fit: Fit::Crop { edge: size } }
+    }
+
+    /// As a `preprocessor_config.json` of Hugging Face's `CLIPImageProcessor` says.
+    pub fn from_hub(text: &str) -> Result<Self, Failure> {
+        let config: Value = serde_json::from_str(text).map_err(|e| Failure::target(format!("not JSON: {e}")))?;
+        let refuse = |what: String| {
+            Err(Failure::target(what)
+                .help("effai prepares pictures as CLIPImageProcessor does: shorter edge, crop, scale, norm"))
+        };
+        for step in ["do_resize", "do_center_crop", "do_rescale", "do_normalize"] {
+            if config[step] == false {
+                return refuse(format!("`{step}` is off, which is not supported"));
+            }
+        }
+        // PIL's numbers; CLIPImageProcessor's own is 3.
+        if config["resample"].as_u64().is_some_and(|filter| filter != 3) {
+            return refuse(format!("`resample` is {}, and only 3, bicubic, is supported", config["resample"]));
+        }
+        let edge = |value: &Value, name: &str| -> Option<usize> {
+            value.as_u64().or_else(|| value[name].as_u64()).map(|edge| edge as usize)
+        };
+        let crop = edge(&config["crop_size"], "height").unwrap_or(224);
+        if edge(&config["crop_size"], "width").is_some_and(|width| width != crop) {
+            return refuse(format!("`crop_size` is {}, which is not square", config["crop_size"]));
+        }
+        let shorter = match &config["size"] {
+            Value::Null => 224,
+            size => match edge(size, "shortest_edge") {
+                Some(edge) if edge >= crop => edge,
+                _ => return refuse(format!("`size` is {size}, and a shorter edge of {crop} or more is wanted")),
+            },
+        };
+        let factor = config["rescale_factor"].as_f64().unwrap_or(1.0 / 255.0);
+        let colours = |name: &str, usual: Colours| match &config[name] {
+            Value::Null => Ok(usual),
+            given => serde_json::from_value::<[f64; 3]>(given.clone())
+                .map(|values| Colours::Each(values.map(|v| (v / factor) as f32)))
+                .map_err(|e| Failure::target(format!("`{name}`: {e}"))),
+        };
+        let usual = Self::clip(crop);
+        let (mean, std) = (colours("image_mean", usual.mean)?, colours("image_std", usual.std)?);
+        Ok(Self { size: crop, mean, std, fit: Fit::Crop { edge: shorter } })
+    }
+
+    /// The same as `preprocessor_config.json`, for Hugging Face's library; of a model whose pictures are cropped.
+    pub fn to_hub(self) -> Value {
+        let edge = match self.fit {
+            Fit::Crop { edge } => edge,
+            Fit::Pad => self.size,
+        };
+        let unit = |colours: Colours| [0, 1, 2].map(|c| f64::from(colours.of(c)) / 255.0);
+        json!({
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": true, "do_resize": true, "do_center_crop": true, "do_rescale": true, "do_normalize": true,
+            "size": { "shortest_edge": edge }, "crop_size": { "height": self.size, "width": self.size },
+            "resample": 3, "rescale_factor": 1.0 / 255.0, "image_mean": unit(self.mean), "image_std": unit(self.std),
+        })
+    }
 }
 
 /// Decodes a PNG, JPEG, WebP, GIF or BMP.
@@ -39,8 +148,7 @@ pub fn view(
     id: &str,
 ) -> Result<Vec<f32>, Failure> {
     if number == 0 {
-        let rgb = over_white(&square(picture));
-        return Ok(normalise(&resize(&rgb, prep.size)?, prep));
+        return Ok(normalise(&fit(picture, prep.size, prep)?, prep));
     }
     if number == 1 {
         let mut values = view(picture, 0, prep, seed, id)?;
@@ -52,7 +160,7 @@ pub fn view(
     let size = ((prep.size as f32 * scale).round() as usize).max(1);
     let room = prep.size - size;
     let (dx, dy) = (rng.below(room + 1), rng.below(room + 1));
-    let small = resize(&over_white(&square(picture)), size)?;
+    let small = fit(picture, size, prep)?;
     let saturation = rng.between(0.3, 1.5);
     let gain = rng.between(0.6, 1.3);
     let gains = [0; 3].map(|_| gain * rng.between(0.85, 1.15));
@@ -86,7 +194,28 @@ fn square(picture: &RgbaImage) -> RgbaImage {
     canvas
 }
 
-fn over_white(picture: &RgbaImage) -> (Vec<u8>, usize) {
+/// A picture on white, brought to size x size x 3 values of 0 to 255.
+fn fit(picture: &RgbaImage, size: usize, prep: &Preprocessing) -> Result<Vec<f32>, Failure> {
+    match prep.fit {
+        Fit::Pad => {
+            let picture = square(picture);
+            resize(over_white(&picture), picture.dimensions(), (size as u32, size as u32), FilterType::Bilinear)
+        }
+        Fit::Crop { edge } => {
+            // The shorter edge of a view that is smaller than the model's pictures shrinks along.
+            let edge = if size == prep.size { edge } else { (edge * size / prep.size).max(size) };
+            let (w, h) = picture.dimensions();
+            let longer = |long: u32, short: u32| (edge as u64 * u64::from(long) / u64::from(short.max(1))) as u32;
+            let (to_w, to_h) = if w <= h { (edge as u32, longer(h, w)) } else { (longer(w, h), edge as u32) };
+            let values = resize(over_white(picture), (w, h), (to_w, to_h), FilterType::CatmullRom)?;
+            let (left, top) = ((to_w as usize - size) / 2, (to_h as usize - size) / 2);
+            let rows = values.chunks_exact(to_w as usize * 3).skip(top).take(size);
+            Ok(rows.flat_map(|row| &row[left * 3..(left + size) * 3]).copied().collect())
+        }
+    }
+}
+
+fn over_white(picture: &RgbaImage) -> Vec<u8> {
     let mut rgb = Vec::with_capacity(picture.len() / 4 * 3);
     for pixel in picture.pixels() {
         let alpha = u32::from(pixel[3]);
@@ -94,21 +223,20 @@ fn over_white(picture: &RgbaImage) -> (Vec<u8>, usize) {
             rgb.push(((u32::from(pixel[c]) * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
         }
     }
-    (rgb, picture.width() as usize)
+    rgb
 }
 
-fn resize((rgb, side): &(Vec<u8>, usize), size: usize) -> Result<Vec<f32>, Failure> {
+fn resize(rgb: Vec<u8>, from: (u32, u32), to: (u32, u32), filter: FilterType) -> Result<Vec<f32>, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::target(format!("a picture cannot be resized: {e}"));
-    let side = *side as u32;
-    let source = Image::from_vec_u8(side, side, rgb.clone(), PixelType::U8x3).map_err(|e| failed(&e))?;
-    let mut target = Image::new(size as u32, size as u32, PixelType::U8x3);
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+    let source = Image::from_vec_u8(from.0, from.1, rgb, PixelType::U8x3).map_err(|e| failed(&e))?;
+    let mut target = Image::new(to.0, to.1, PixelType::U8x3);
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
     Ok(target.buffer().iter().map(|v| f32::from(*v)).collect())
 }
 
 fn normalise(values: &[f32], prep: &Preprocessing) -> Vec<f32> {
-    values.iter().map(|v| (v - prep.mean) / prep.std).collect()
+    values.iter().enumerate().map(|(i, v)| (v - prep.mean.of(i % 3)) / prep.std.of(i % 3)).collect()
 }
 
 fn flip(values: &mut [f32], size: usize) {

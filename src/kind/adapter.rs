@@ -1,33 +1,29 @@
-//! `adapter`: low-rank updates (LoRA, Hu et al., 2021; DoRA, Liu et al., 2024) of a picture-text model's towers, or of a language model.
+//! `adapter`: low-rank updates (LoRA, Hu et al., 2021; DoRA, Liu et al., 2024) of a picture-text model's towers, or of
+//! a language model; or either trained whole.
 //!
-//! Of a language model the steps are done by [`training`], and this only writes what they ended with.
+//! A picture-text model is trained in [`contrast`]. Of a language model the steps are done by [`training`], and this only writes what they ended with.
 
+mod contrast;
 mod import;
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::json;
 
-use super::features::decode_all;
-use super::model::{Train, Trainer, write_model};
+use super::model::{Train, write_model};
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run, training};
-use crate::backend::rng::Rng;
-use crate::backend::{Params, Tensor, on_backend};
+use crate::backend::on_backend;
 use crate::failure::Failure;
-use crate::format::dataset::Dataset;
-use crate::format::image;
-use crate::format::tensors::{Array, Arrays};
-use crate::model::efficientnet_lite::Midway;
-use crate::model::{Checkpoint, Config, Model, bert, head};
+use crate::format::tensors::Arrays;
+use crate::model::{Checkpoint, Config, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
-use crate::train::contrastive::{Concept, concepts, info_nce};
 use crate::train::divergence::OnDivergence;
-use crate::train::method::{Method, begin, targets};
+use crate::train::method::Method;
 use crate::train::{mlx_lm, peft};
 use crate::util::fs;
+use contrast::contrast;
 
 /// The kind.
 #[derive(Debug)]
@@ -41,7 +37,11 @@ static SCHEMA: Schema = Schema::new("adapter", "Low-rank updates of a model, in 
         Schema::new("target-modules", training::TARGETS).many_args("globs", Type::Text),
         Schema::new("heads", "Picture-text: whether the projection heads go on training, and their dropout.").props(&[
             Prop::new("train", Type::Bool, "they do").default(Default::Bool(true)),
-            Prop::new("dropout", Type::Float(0.0, 0.95), "share of their inputs dropped").default(Default::Float(0.5)),
+            Prop::new(
+                "dropout",
+                Type::Float(0.0, 0.95),
+                "share of their inputs dropped; where it is not said 0.5, of a CLIP model 0",
+            ),
         ]),
         Schema::new("train", "The data and how.").arg("data", Type::Label).children(TRAIN_FIELDS),
         BACKEND,
@@ -191,7 +191,7 @@ impl TrainFields {
 #[derive(Clone, Copy, Deserialize)]
 struct Heads {
     train: bool,
-    dropout: f32,
+    dropout: Option<f32>,
 }
 
 impl Kind for Adapter {
@@ -212,10 +212,6 @@ impl Kind for Adapter {
         }
         let fields: Fields = decl.read();
         training::check_method(decl, &fields.method, fields.target_modules.as_deref(), problems);
-        if fields.method.is_full() && !fields.train.is_language() {
-            let help = "train the loss `next-token`, or adapt by `lora`";
-            problems.at("method", "the method `full` is for language models", "this method", help);
-        }
         let train = &fields.train;
         let (pictures, language) = (
             [("epochs", train.epochs.is_some()), ("views", train.views.is_some())],
@@ -294,85 +290,6 @@ impl Run for Adapter {
     }
 }
 
-/// Adapts a picture-text model.
-fn contrast<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
-    let train = &fields.train.contrastive();
-    let heads = fields.heads.unwrap_or(Heads { train: true, dropout: 0.5 });
-    let checkpoint = Checkpoint::open(cx.input(&fields.base), None)?;
-    let Config::DualEncoder { text: text_config, .. } = checkpoint.config.clone() else {
-        return Err(
-            Failure::user(format!("{} is not a picture-text model", fields.base)).help("adapt a model with two towers")
-        );
-    };
-    let mut model = Model::<T>::new(&checkpoint)?;
-    let modules = targets(&checkpoint.arrays, fields.target_modules.as_deref().unwrap_or_default())?;
-    let split = first_block(&modules).unwrap_or_else(|| model.network().map_or(0, |n| n.depth()));
-    let data = Dataset::open(cx.input(&train.data))?;
-    let (rows, held) = (data.rows("train")?, data.rows("validation")?);
-    let (learn, validate) = (concepts(&rows), concepts(&held));
-    if learn.is_empty() {
-        return Err(
-            Failure::target("the split `train` has no pictures").help("look at `split` and `image` of the dataset")
-        );
-    }
-    let seen = Prefixes::new(cx, &model, "train", &rows, split, train.views, train.seed)?;
-    let seen_held = Prefixes::new(cx, &model, "validation", &held, split, 1, train.seed)?;
-    let mut params = begin(&modules, &checkpoint.arrays, &fields.method, train.seed)?;
-    let whole: Vec<String> = checkpoint
-        .arrays
-        .keys()
-        .filter(|n| {
-            heads.train && (n.contains("_projection.0.") || n.contains("_projection.2.") || *n == "logit_scale")
-        })
-        .cloned()
-        .collect();
-    for name in &whole {
-        let array = &checkpoint.arrays[name];
-        params.insert(name.clone(), T::from_f32(array.floats(), &array.shape)?);
-    }
-    let scale = fields.method.scale();
-    let mut trainer = Trainer::new(train, learn.len());
-    let mut rng = Rng::new(train.seed, "adapter batches");
-    while !trainer.done() {
-        let order = rng.permutation(learn.len());
-        for chunk in order.chunks(train.batch) {
-            let chosen: Vec<&Concept> = chunk.iter().map(|i| &learn[*i]).collect();
-            let (mut pictures, mut picture_of, mut texts) = (vec![], vec![], vec![]);
-            for (n, concept) in chosen.iter().enumerate() {
-                for row in &concept.rows {
-                    pictures.push(row * train.views + rng.below(train.views));
-                    picture_of.push(n);
-                }
-                texts.push(a_text(concept, &mut rng));
-            }
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let ids = model.tokenize(&texts)?;
-            let text_of: Vec<usize> = (0..chosen.len()).collect();
-            let x = seen.gather(&pictures)?;
-            let noise = |name: &str| RefCell::new(Rng::new(train.seed, &format!("{name} {}", trainer.step)));
-            let lora_noise = (fields.method.dropout as f32, noise("lora dropout"));
-            let head_noise = (heads.dropout, noise("head dropout"));
-            let mut lora_noise = Some(lora_noise);
-            let pass = &mut model;
-            trainer.step(cx, &mut params, &mut |p| {
-                pass.weights.put(p, scale, lora_noise.take());
-                let network = pass.network().expect("two towers");
-                let v =
-                    head::vision(&pass.weights, &network.tail(&pass.weights, x.clone(), split)?, Some(&head_noise))?;
-                let t = bert::encode(&pass.weights, &text_config, "text.", &ids)?;
-                let t = head::text(&pass.weights, &t, Some(&head_noise))?;
-                info_nce(&v, &t, &picture_of, &text_of, pass.weights.get("logit_scale")?)
-            })?;
-        }
-        model.weights.put(&params, scale, None);
-        let loss = if validate.is_empty() { None } else { Some(validation(&model, &validate, &seen_held, split)?) };
-        trainer.end_epoch(cx, &params, loss)?;
-    }
-    let params = trainer.best(params);
-    write(cx, fields, &modules, &whole, &params, &checkpoint.arrays)?;
-    trainer.write_curves(cx.out())
-}
-
 /// Writes what the training of a language model ended with: the best by validation, else the last.
 fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     let (progress, arrays) = training::read(cx.part(&training::part_name(fields.train.steps())))?;
@@ -398,7 +315,7 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     );
     let (label, base, data) = (&cx.decl.label, &fields.base, &fields.train.data);
     let card = if fields.method.is_full() {
-        let n = write_whole(cx, fields, arrays)?;
+        let n = write_whole(cx, &fields.base, arrays)?;
         format!(
             "---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n# {label}\n\n`{base}`, {n} of its tensors trained on `{data}`; {best}.\n",
         )
@@ -438,158 +355,12 @@ fn write_updates(cx: &ActionCx<'_>, fields: &Fields, arrays: &Arrays) -> Result<
 }
 
 /// The base with its trained weights, a model that needs nothing else; how many tensors were trained.
-fn write_whole(cx: &ActionCx<'_>, fields: &Fields, trained: Arrays) -> Result<usize, Failure> {
-    let (out, base) = (cx.out(), cx.input(&fields.base));
+fn write_whole(cx: &ActionCx<'_>, base: &str, trained: Arrays) -> Result<usize, Failure> {
+    let (out, base) = (cx.out(), cx.input(base));
     let mut checkpoint = Checkpoint::open(base, None)?;
     let count = trained.len();
     checkpoint.arrays.extend(trained);
     write_model(out, &checkpoint.config, &checkpoint.arrays)?;
-    for name in ["tokenizer.json", "tokenizer_config.json"] {
-        if base.join(name).exists() {
-            fs::copy(&base.join(name), &out.join(name))?;
-        }
-    }
+    copy_companions(base, out)?;
     Ok(count)
-}
-
-/// The label, any of its names, or the label with two of its tags. Never with all: the texts of a batch are padded
-/// to the longest.
-fn a_text(concept: &Concept, rng: &mut Rng) -> String {
-    let label = &concept.texts[0];
-    match rng.below(4) {
-        0 | 1 => label.clone(),
-        2 => concept.texts[rng.below(concept.names)].clone(),
-        _ if concept.tags.is_empty() => label.clone(),
-        _ => {
-            let [a, b] = [0; 2].map(|_| &concept.tags[rng.below(concept.tags.len())]);
-            format!("{label}: {a}, {b}")
-        }
-    }
-}
-
-/// The loss on the held-out concepts, by their labels.
-fn validation<T: Tensor>(
-    model: &Model<T>,
-    concepts: &[Concept],
-    seen: &Prefixes,
-    split: usize,
-) -> Result<f32, Failure> {
-    let network = model.network().expect("two towers");
-    let first: Vec<usize> = concepts.iter().map(|c| c.rows[0]).collect();
-    let pooled = network.tail(&model.weights, seen.gather(&first)?, split)?;
-    let v = head::vision(&model.weights, &pooled, None)?;
-    let names: Vec<&str> = concepts.iter().map(|c| c.texts[0].as_str()).collect();
-    let t = model.text_batch(&model.tokenize(&names)?)?;
-    let of: Vec<usize> = (0..concepts.len()).collect();
-    Ok(info_nce(&v, &t, &of, &of, model.weights.get("logit_scale")?)?.scalar()?)
-}
-
-/// The first block of the picture tower that is adapted.
-fn first_block(modules: &[String]) -> Option<usize> {
-    modules.iter().filter_map(|m| m.strip_prefix("vision._blocks.")?.split('.').next()?.parse().ok()).min()
-}
-
-/// What the network makes of the pictures before the first adapted block: it is the same at every step, so it is
-/// computed once.
-struct Prefixes {
-    values: Vec<f32>,
-    shape: [usize; 3],
-    averages: Vec<f32>,
-    width: usize,
-}
-
-impl Prefixes {
-    fn new<T: Tensor>(
-        cx: &mut ActionCx<'_>,
-        model: &Model<T>,
-        name: &str,
-        rows: &[crate::format::dataset::Row],
-        split: usize,
-        views: usize,
-        seed: u64,
-    ) -> Result<Self, Failure> {
-        use rayon::prelude::*;
-        let prep = model.preprocessing().expect("two towers");
-        let network = model.network().expect("two towers");
-        let decoded = decode_all(rows)?;
-        let count = rows.len() * views;
-        let mut all = Self { values: Vec::new(), shape: [0; 3], averages: Vec::new(), width: 0 };
-        for start in (0..count).step_by(16) {
-            let end = (start + 16).min(count);
-            let batch: Vec<Vec<f32>> = (start..end)
-                .into_par_iter()
-                .map(|i| image::view(&decoded[i / views], i % views, &prep, seed, &rows[i / views].id))
-                .collect::<Result<_, _>>()?;
-            let x = T::from_f32(&batch.concat(), &[end - start, prep.size, prep.size, 3])?;
-            let Midway { x, averages } = network.prefix(&model.weights, &x, split)?;
-            all.shape = [x.shape()[1], x.shape()[2], x.shape()[3]];
-            all.values.extend(x.to_f32()?);
-            if let Some(averages) = averages {
-                all.width = averages.shape()[1];
-                all.averages.extend(averages.to_f32()?);
-            }
-            cx.progress(&format!("prefix of {name}"), end as u64, count as u64, "pictures");
-        }
-        Ok(all)
-    }
-
-    fn gather<T: Tensor>(&self, which: &[usize]) -> crate::backend::Result<Midway<T>> {
-        let rows = |values: &[f32], size: usize| -> Vec<f32> {
-            which.iter().flat_map(|i| &values[i * size..(i + 1) * size]).copied().collect()
-        };
-        let [h, w, c] = self.shape;
-        let x = T::from_f32(&rows(&self.values, h * w * c), &[which.len(), h, w, c])?;
-        let averages = match self.width {
-            0 => None,
-            width => Some(T::from_f32(&rows(&self.averages, width), &[which.len(), width])?),
-        };
-        Ok(Midway { x, averages })
-    }
-}
-
-fn write<T: Tensor>(
-    cx: &ActionCx<'_>,
-    fields: &Fields,
-    modules: &[String],
-    whole: &[String],
-    params: &Params<T>,
-    base: &Arrays,
-) -> Result<(), Failure> {
-    let convolutions: Vec<String> =
-        modules.iter().filter(|m| base[&format!("{m}.weight")].shape.len() == 4).cloned().collect();
-    let mut arrays = Arrays::new();
-    for (name, tensor) in params {
-        arrays.insert(name.clone(), Array::f32(&tensor.shape(), tensor.to_f32()?));
-    }
-    let whole_modules: BTreeSet<String> =
-        whole.iter().filter_map(|n| n.split_once('.').map(|(m, _)| m.to_owned())).collect();
-    // PEFT replaces whole modules, so all of a head's tensors go along, the trained and the fixed.
-    for (name, array) in base {
-        if whole_modules.iter().any(|m| name.starts_with(&format!("{m}."))) {
-            arrays.entry(name.clone()).or_insert_with(|| array.clone());
-        }
-    }
-    let settings = peft::Settings {
-        base: &fields.base,
-        task: None,
-        rank: fields.method.rank,
-        alpha: fields.method.alpha,
-        rank_stabilised: fields.method.name == "rslora",
-        decomposed: fields.method.decomposes(),
-        dropout: fields.method.dropout,
-        targets: modules,
-        convolutions: &convolutions,
-        whole: &whole_modules.into_iter().collect::<Vec<_>>(),
-    };
-    peft::write(cx.out(), &settings, &arrays)?;
-    let card = format!(
-        "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`.\n",
-        base = fields.base,
-        label = cx.decl.label,
-        method = fields.method.title(),
-        rank = fields.method.rank,
-        n = modules.len(),
-        data = fields.train.data
-    );
-    Ok(fs::write(&cx.out().join("README.md"), card.as_bytes())?)
 }

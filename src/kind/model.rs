@@ -16,15 +16,15 @@ use crate::backend::{Params, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::archive::read_members;
 use crate::format::dataset::Dataset;
-use crate::format::image::Preprocessing;
+use crate::format::image::{Colours, Fit, Preprocessing};
 use crate::format::pickle;
 use crate::format::tensors::{self, Array, Arrays};
 use crate::model::weights::Weights;
-use crate::model::{self, Checkpoint, Config, efficientnet_lite, gguf, head, llama};
+use crate::model::{self, Checkpoint, Config, clip, efficientnet_lite, gguf, head, llama};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, LOGIT_SCALE_MAX, TEMPERATURE, concepts, info_nce};
-use crate::train::optim::{AdamW, Schedule, check_loss, clip};
+use crate::train::optim::{self, AdamW, Schedule, check_loss};
 use crate::util::fs;
 
 /// The kind.
@@ -44,12 +44,19 @@ static SCHEMA: Schema = Schema::new("model", "A model in Hugging Face's layout: 
             Schema::new("tokenizer", "The path of its tokenizer.json.").arg("path", Type::Text),
             Schema::new("tokenizer-config", "The path of its tokenizer_config.json, which has the chat template.")
                 .arg("path", Type::Text),
+            Schema::new(
+                "preprocessor-config",
+                "clip: the path of its preprocessor_config.json; without it pictures are prepared as OpenAI's are.",
+            )
+            .arg("path", Type::Text),
         ]),
         Schema::new("architecture", "Import: what the weights are.")
-            .arg("name", Type::Choice(&["bert", "llama", "efficientnet-lite0"])),
-        Schema::new("image-size", "Pictures are brought to this height and width.")
-            .arg("pixels", Type::Int(32, 1024))
-            .default(Default::Int(160)),
+            .arg("name", Type::Choice(&["bert", "llama", "clip", "efficientnet-lite0"])),
+        Schema::new(
+            "image-size",
+            "efficientnet-lite0: pictures are brought to this height and width; 160 where it is not said.",
+        )
+        .arg("pixels", Type::Int(32, 1024)),
         Schema::new("pooled-blocks", "Import: blocks of a picture tower whose averages are features beside its last.")
             .many_args("numbers", Type::Int(0, 15)),
         Schema::new("image-tower", "Train: the picture encoder.").arg("model", Type::Label).props(&[FROZEN]),
@@ -95,7 +102,7 @@ const TRAIN_FIELDS: &[Schema] = &[
 struct Fields {
     source: Option<Import>,
     architecture: Option<String>,
-    image_size: usize,
+    image_size: Option<usize>,
     pooled_blocks: Option<Vec<usize>>,
     image_tower: Option<Tower>,
     text_tower: Option<Tower>,
@@ -112,6 +119,8 @@ struct Import {
     tokenizer: Option<String>,
     #[serde(rename = "tokenizer-config")]
     tokenizer_config: Option<String>,
+    #[serde(rename = "preprocessor-config")]
+    preprocessor_config: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +162,10 @@ pub struct Train {
     pub seed: u64,
 }
 
+/// Fields of a source that do not change what is fetched.
+const OF_THE_IMPORT: &[&str] =
+    &["weights", "config", "tokenizer", "tokenizer-config", "preprocessor-config", "license"];
+
 impl Kind for Model {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -166,11 +179,18 @@ impl Kind for Model {
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
+        if fields.image_size.is_some() && fields.architecture.as_deref() != Some("efficientnet-lite0") {
+            problems.at("image-size", "the model's own files say what it sees", "this", "leave it out");
+        }
         match (&fields.source, &fields.train) {
             (Some(import), None) => {
                 check_source(&import.source, "source", problems);
                 if fields.pooled_blocks.is_some() && fields.architecture.as_deref() != Some("efficientnet-lite0") {
                     problems.at("pooled-blocks", "a text model pools no blocks", "this", "leave it out");
+                }
+                if import.preprocessor_config.is_some() && fields.architecture.as_deref() != Some("clip") {
+                    let what = "only a `clip` model is told how pictures are prepared";
+                    problems.at("source.preprocessor-config", what, "this", "leave it out");
                 }
                 if import.weights.ends_with(".gguf") && fields.architecture.as_deref().is_some_and(|a| a != "llama") {
                     problems.at("architecture", "GGUF files are read of `llama` only", "this", "write \"llama\"");
@@ -180,7 +200,7 @@ impl Kind for Model {
                         "source",
                         "an imported model needs its `architecture`",
                         "imported here",
-                        "add architecture \"bert\", \"llama\" or \"efficientnet-lite0\"",
+                        "add architecture \"bert\", \"llama\", \"clip\" or \"efficientnet-lite0\"",
                     );
                 }
             }
@@ -223,9 +243,7 @@ impl Kind for Model {
         if fields.source.is_some() {
             let mut source = decl.fields["source"].clone();
             if let Some(map) = source.as_object_mut() {
-                map.retain(|k, _| {
-                    !["weights", "config", "tokenizer", "tokenizer-config", "license"].contains(&k.as_str())
-                });
+                map.retain(|k, _| !OF_THE_IMPORT.contains(&k.as_str()));
             }
             return vec![Part { name: "source".into(), kind: "fetch", fields: source }];
         }
@@ -265,7 +283,7 @@ impl Run for Model {
 
 fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result<(), Failure> {
     let archive = fetched(cx.part("source"))?.map_err(Failure::target)?;
-    let optional = [&import.config, &import.tokenizer, &import.tokenizer_config];
+    let optional = [&import.config, &import.tokenizer, &import.tokenizer_config, &import.preprocessor_config];
     let wanted = |path: &str| import.weights == path || optional.iter().any(|w| w.as_deref() == Some(path));
     let members = read_members(&archive, &wanted)?;
     let member = |path: &str| {
@@ -276,7 +294,7 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
     };
     let weights = member(&import.weights)?;
     let out = cx.out().to_owned();
-    for (path, name) in [(&import.tokenizer, "tokenizer.json"), (&import.tokenizer_config, "tokenizer_config.json")] {
+    for (path, name) in optional[1..].iter().zip(model::COMPANIONS) {
         if let Some(path) = path {
             fs::write(&out.join(name), member(path)?)?;
         }
@@ -292,7 +310,7 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
             from_pickle(weights).map_err(|f| f.within(&import.weights))?
         };
         let config = match fields.architecture.as_deref() {
-            Some(architecture @ ("bert" | "llama")) => {
+            Some(architecture @ ("bert" | "llama" | "clip")) => {
                 let path = import
                     .config
                     .as_deref()
@@ -302,6 +320,7 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
                 llama::settle(&mut config);
                 match architecture {
                     "bert" => Config::Bert(serde_json::from_value(config).map_err(bad)?),
+                    "clip" => Config::Clip(serde_json::from_value(config).map_err(bad)?),
                     _ => Config::Llama(serde_json::from_value(config).map_err(bad)?),
                 }
             }
@@ -312,11 +331,21 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
                         .collect(),
                     ..efficientnet_lite::Config::lite0()
                 },
-                preprocessing: Preprocessing { size: fields.image_size, mean: 127.0, std: 128.0 },
+                preprocessing: Preprocessing {
+                    size: fields.image_size.unwrap_or(160),
+                    mean: Colours::All(127.0),
+                    std: Colours::All(128.0),
+                    fit: Fit::Pad,
+                },
             },
         };
-        if let Config::Llama(config) = &config {
-            config.check()?;
+        match &config {
+            Config::Llama(config) => config.check()?,
+            Config::Clip(config) => {
+                config.check()?;
+                see_as_clip(&out, config)?;
+            }
+            _ => {}
         }
         write_model(&out, &config, &arrays)?;
         arrays.values().map(|a| a.floats().len()).sum()
@@ -331,6 +360,13 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
         sha = import.source.sha256.as_deref().unwrap_or("not pinned"),
     );
     Ok(fs::write(&out.join("README.md"), card.as_bytes())?)
+}
+
+/// Writes how a CLIP model's pictures are prepared where its source does not say it, and reads it where it does.
+fn see_as_clip(out: &Path, config: &clip::Config) -> Result<(), Failure> {
+    let size = config.vision_config.image_size;
+    let text = serde_json::to_string_pretty(&model::read_preprocessing(out, size)?.to_hub()).expect("plain data");
+    Ok(fs::write(&out.join(model::PREPROCESSOR), text.as_bytes())?)
 }
 
 /// Keeps a GGUF file as it is, beside the configuration and tokenizer that are in it; the number of its parameters.
@@ -547,12 +583,12 @@ impl<T: Tensor> Trainer<T> {
     ) -> Result<(), Failure> {
         let rate = Schedule::Cosine.rate(self.train.learning_rate, self.step, self.train.warmup, self.steps);
         let (loss, mut grads) = T::value_and_grad(params, loss)?;
-        let norm = clip(&mut grads, self.train.gradient_clip)?;
+        let norm = optim::clip(&mut grads, self.train.gradient_clip)?;
         check_loss(loss, self.step, rate, norm)?;
         self.adam.step(params, &grads, rate)?;
         if let Some(scale) = params.get_mut("logit_scale") {
             let value = scale.scalar()?.clamp(0.0, LOGIT_SCALE_MAX);
-            *scale = T::from_f32(&[value], &[1])?;
+            *scale = T::from_f32(&[value], &scale.shape())?;
         }
         self.step += 1;
         self.losses.push((self.step, loss));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::failure::Failure;
 use crate::format::tensors::{self, Arrays};
-use crate::model::{Checkpoint, quantized};
+use crate::model::{Checkpoint, copy_companions, quantized};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
@@ -55,9 +55,9 @@ impl Kind for Quantized {
         &SCHEMA
     }
 
-    /// 1: first.
+    /// 1: first. 2: a chat template and what pictures are prepared by go along.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -112,7 +112,7 @@ impl Run for Quantized {
             all_weights += array.floats().len();
             let module = name.strip_suffix(".weight").unwrap_or_default().to_owned();
             let fits = matches!(array.shape[..], [_, inner] | [_, inner, 1, 1] if inner % group == 0);
-            let positions = module.contains("position_embeddings") || module.contains("token_type");
+            let positions = module.contains("position_embedding") || module.contains("token_type");
             if module.is_empty() || !fits || positions || keep.iter().any(|g| g.is_match(&module)) {
                 arrays.insert(name, array);
                 continue;
@@ -132,9 +132,7 @@ impl Run for Quantized {
         config["quantization"] = settings.clone();
         config["quantization_config"] = settings;
         fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
-        if base.join("tokenizer.json").exists() {
-            fs::copy(&base.join("tokenizer.json"), &out.join("tokenizer.json"))?;
-        }
+        copy_companions(&base, &out)?;
         let bytes = out.join("model.safetensors").metadata().map_or(0, |m| m.len());
         let bits_per_weight = bytes as f64 * 8.0 / all_weights.max(1) as f64;
         cx.metric("bits-per-weight", bits_per_weight);

@@ -98,7 +98,7 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>, backend: Backend) -> Result<(), Fai
     let run = |x: &T| force(&model.picture_batch(x)?);
     let single = timed("one picture", &|| run(&one))?;
     let batch = timed("a batch", &|| run(&many))?;
-    let text = timed("one text", &|| force(&model.text_batch(&ids)?))?;
+    let text = timed("one text", &|| force(&model.text_batch(&ids, None)?))?;
     let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
     let result = json!({
         "version": 1, "machine": machine::identity(), "backend": backend, "threads": cx.threads, "bytes": bytes, "load_ms": load_ms,

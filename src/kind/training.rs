@@ -452,7 +452,7 @@ fn begun<T: Tensor>(
     let Some(step) = before(fields) else {
         let globs = fields.target_modules.as_deref();
         let params = match fields.method.is_full() {
-            true => begin_whole(&whole(arrays, config, globs)?, arrays)?,
+            true => begin_whole(&whole(arrays, &|module| config.computes_with(module), globs)?, arrays)?,
             false => begin(&targets(arrays, globs.unwrap_or_default())?, arrays, &fields.method, fields.hyper.seed)?,
         };
         let progress = Progress { version: 1, ..Progress::default() };

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tower::Midway;
 use super::weights::Weights;
 use crate::backend::{Result, Tensor, Window};
 
@@ -167,15 +168,6 @@ impl<T: Tensor> Network<T> {
         let residual = block.config.stride == 1 && block.config.input == block.config.output;
         if residual { x.add(&y) } else { Ok(y) }
     }
-}
-
-/// Pictures on their way through a network.
-#[derive(Clone, Debug)]
-pub struct Midway<T> {
-    /// Activations [n, h, w, channels].
-    pub x: T,
-    /// Averages of the pooled blocks passed so far: [n, their channels].
-    pub averages: Option<T>,
 }
 
 impl<T: Tensor> Midway<T> {

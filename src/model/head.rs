@@ -1,5 +1,6 @@
 //! Projection heads: a tower's features into the common space.
 //!
+//! Those of two towers that were trained apart:
 //! `x -> (x - mean) / std -> linear [-> GELU -> linear] -> length 1`. The statistics are those of the training
 //! rows and part of the weights. Text features are first brought to length 1, as their encoder was trained.
 
@@ -33,8 +34,13 @@ pub fn vision<T: Tensor>(weights: &Weights<T>, pooled: &T, dropout: Option<&Drop
     project(weights, "vision_projection", pooled, dropout)
 }
 
+/// A head that is one matrix, CLIP's: features [n, in] -> [n, dim], of length 1.
+pub fn linear<T: Tensor>(weights: &Weights<T>, name: &str, pooled: &T, dropout: Option<&Dropout>) -> Result<T> {
+    weights.linear(name, &drop_out(pooled.clone(), dropout)?)?.normalize()
+}
+
 fn drop_out<T: Tensor>(x: T, dropout: Option<&Dropout>) -> Result<T> {
-    let Some((p, rng)) = dropout else { return Ok(x) };
+    let Some((p, rng)) = dropout.filter(|(p, _)| *p > 0.0) else { return Ok(x) };
     let shape = x.shape();
     let mask = rng.borrow_mut().dropout(*p, shape.iter().product());
     x.mul(&T::from_f32(&mask, &shape)?)

@@ -107,6 +107,12 @@ impl Config {
         Ok(())
     }
 
+    /// Whether a module of the model's files is of use: some keep what others compute from the configuration.
+    pub fn computes_with(&self, module: &str) -> bool {
+        module.starts_with("model.") && !module.ends_with(".inv_freq")
+            || module == "lm_head" && !self.tie_word_embeddings
+    }
+
     fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }

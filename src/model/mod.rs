@@ -5,12 +5,14 @@
 
 pub mod bert;
 pub mod chat;
+pub mod clip;
 pub mod efficientnet_lite;
 pub mod generate;
 pub mod gguf;
 pub mod head;
 pub mod llama;
 pub mod quantized;
+pub mod tower;
 pub mod weights;
 
 use std::path::Path;
@@ -18,19 +20,32 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
-use crate::backend::Tensor;
 use crate::backend::gguf::Gguf;
+use crate::backend::{BackendError, Tensor};
 use crate::failure::Failure;
 use crate::format::image::Preprocessing;
 use crate::format::tensors::{self, Arrays};
 use crate::util::fs;
 
-use efficientnet_lite::Network;
+use head::Dropout;
+use tower::Tower;
 use weights::Weights;
 
 /// The file of a model that is kept as it came from llama.cpp.
 pub const GGUF: &str = "model.gguf";
-/// Tokens a text is cut to.
+/// How a model's pictures are prepared, where Hugging Face's library looks for it.
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
+/// Copies what a model has beside its weights and its configuration.
+pub fn copy_companions(from: &Path, to: &Path) -> Result<(), Failure> {
+    for name in COMPANIONS.iter().filter(|name| from.join(name).exists()) {
+        fs::copy(&from.join(name), &to.join(name))?;
+    }
+    Ok(())
+}
+
+/// The files of a model beside its weights and its configuration.
+pub const COMPANIONS: &[&str] = &["tokenizer.json", "tokenizer_config.json", PREPROCESSOR];
+/// Tokens that a sentence encoder's text is cut to.
 const TOKENS_MAX: usize = 64;
 /// Rows encoded at once. Measured: larger ones leave the cache.
 const TEXT_BATCH: usize = 64;
@@ -53,7 +68,9 @@ pub enum Config {
         /// How pictures are prepared.
         preprocessing: Preprocessing,
     },
-    /// Both, with heads into one space.
+    /// A picture-text model.
+    Clip(clip::Config),
+    /// A picture-text model of two towers that were trained apart, with heads into one space.
     DualEncoder {
         /// The text tower; its weights begin with `text.`.
         text: bert::Config,
@@ -75,6 +92,8 @@ pub struct Checkpoint {
     pub arrays: Arrays,
     /// The tokenizer, where the model reads text.
     pub tokenizer: Option<Tokenizer>,
+    /// How pictures are prepared, where the model sees.
+    pub preprocessing: Option<Preprocessing>,
     /// Bytes of the weight files as they are on disk.
     pub weight_bytes: u64,
 }
@@ -107,18 +126,54 @@ impl Checkpoint {
                 config.check()?;
                 language_weights(dir, config, &text, keep_codes)?
             }
-            _ => {
-                let mut arrays = tensors::read(&dir.join("model.safetensors"))?;
-                quantized::unpack(&mut arrays, &text, false)?;
-                (arrays, size_of(&dir.join("model.safetensors")))
+            Config::Clip(config) => {
+                config.check()?;
+                sharded(dir, &text, false)?
             }
+            _ => sharded(dir, &text, false)?,
         };
         let tokenizer = dir.join("tokenizer.json");
         // A sentence is cut; what a language model learns from or goes on from is whole.
-        let cut = !matches!(config, Config::Llama(_));
-        let tokenizer = if tokenizer.exists() { Some(read_tokenizer(&tokenizer, cut)?) } else { None };
-        Ok(Self { config, arrays, tokenizer, weight_bytes })
+        let at_most = match &config {
+            Config::Llama(_) => None,
+            Config::Clip(config) => Some(config.text_config.max_position_embeddings),
+            _ => Some(TOKENS_MAX),
+        };
+        let tokenizer = if tokenizer.exists() { Some(read_tokenizer(&tokenizer, at_most)?) } else { None };
+        let preprocessing = match &config {
+            Config::Bert(_) | Config::Llama(_) => None,
+            Config::EfficientnetLite { preprocessing, .. } | Config::DualEncoder { preprocessing, .. } => {
+                Some(*preprocessing)
+            }
+            Config::Clip(config) => Some(read_preprocessing(dir, config.vision_config.image_size)?),
+        };
+        Ok(Self { config, arrays, tokenizer, preprocessing, weight_bytes })
     }
+}
+
+/// How a model of Hugging Face's layout sees pictures of `size` pixels: as its file says, or as CLIP does.
+pub fn read_preprocessing(dir: &Path, size: usize) -> Result<Preprocessing, Failure> {
+    let path = dir.join(PREPROCESSOR);
+    if !path.exists() {
+        return Ok(Preprocessing::clip(size));
+    }
+    let read = Preprocessing::from_hub(&fs::read_text(&path)?).map_err(|f| f.within(path.display()))?;
+    if read.size != size {
+        let what = format!("{} makes pictures of {} pixels, and the model sees {size}", path.display(), read.size);
+        return Err(Failure::target(what).help("take the file that came with the model"));
+    }
+    Ok(read)
+}
+
+/// The weights of one safetensors file, or of several with an index, and their size on disk.
+fn sharded(dir: &Path, config: &str, keep_codes: bool) -> Result<(Arrays, u64), Failure> {
+    let shards = tensors::shards(dir)?;
+    let mut arrays = Arrays::new();
+    for shard in &shards {
+        arrays.extend(tensors::read(shard)?);
+    }
+    quantized::unpack(&mut arrays, config, keep_codes)?;
+    Ok((arrays, shards.iter().map(|shard| size_of(shard)).sum()))
 }
 
 impl Config {
@@ -138,7 +193,7 @@ fn read_config(dir: &Path) -> Result<(Config, String), Failure> {
     };
     let config = read(&text).map_err(|e| {
         Failure::target(format!("{} is not of an architecture effai knows: {e}", path.display()))
-            .help("it knows bert, llama, efficientnet-lite and dual-encoder")
+            .help("it knows bert, llama, clip, efficientnet-lite and dual-encoder")
     })?;
     Ok((config, text))
 }
@@ -154,13 +209,7 @@ fn language_weights(
     if file.exists() {
         return Ok((gguf::arrays(&Gguf::open(&file)?, config, keep_codes)?, size_of(&file)));
     }
-    let shards = tensors::shards(dir)?;
-    let mut arrays = Arrays::new();
-    for shard in &shards {
-        arrays.extend(tensors::read(shard)?);
-    }
-    quantized::unpack(&mut arrays, text, keep_codes)?;
-    Ok((arrays, shards.iter().map(|shard| size_of(shard)).sum()))
+    sharded(dir, text, keep_codes)
 }
 
 /// Bytes of a directory's own weight files: a model's, or an adapter's without its base.
@@ -178,13 +227,13 @@ fn size_of(path: &Path) -> u64 {
     path.metadata().map_or(0, |m| m.len())
 }
 
-fn read_tokenizer(path: &Path, cut: bool) -> Result<Tokenizer, Failure> {
+fn read_tokenizer(path: &Path, at_most: Option<usize>) -> Result<Tokenizer, Failure> {
     let mut tokenizer = Tokenizer::from_file(path)
         .map_err(|e| Failure::target(format!("the tokenizer {} cannot be read: {e}", path.display())))?;
     // Batches are padded here, to their own longest row; files often ask for a fixed length.
     tokenizer.with_padding(None);
-    let at_most = tokenizers::TruncationParams { max_length: TOKENS_MAX, ..Default::default() };
-    let _ = tokenizer.with_truncation(cut.then_some(at_most));
+    let cut = |max_length| tokenizers::TruncationParams { max_length, ..Default::default() };
+    let _ = tokenizer.with_truncation(at_most.map(cut));
     Ok(tokenizer)
 }
 
@@ -194,7 +243,8 @@ pub struct Model<T: Tensor> {
     pub weights: Weights<T>,
     /// Its architecture.
     pub config: Config,
-    network: Option<Network<T>>,
+    tower: Option<Tower<T>>,
+    preprocessing: Option<Preprocessing>,
     tokenizer: Option<Tokenizer>,
 }
 
@@ -202,27 +252,19 @@ impl<T: Tensor> Model<T> {
     /// Prepares a checkpoint to run.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, Failure> {
         let weights = Weights::new(&checkpoint.arrays)?;
-        let network = match &checkpoint.config {
-            Config::Bert(_) | Config::Llama(_) => None,
-            Config::EfficientnetLite { network, .. } => Some(Network::new(&weights, network, "")?),
-            Config::DualEncoder { vision, .. } => Some(Network::new(&weights, vision, "vision.")?),
-        };
-        Ok(Self { weights, config: checkpoint.config.clone(), network, tokenizer: checkpoint.tokenizer.clone() })
+        let tower = Tower::new(&weights, &checkpoint.config)?;
+        let Checkpoint { config, tokenizer, preprocessing, .. } = checkpoint;
+        Ok(Self { weights, config: config.clone(), tower, preprocessing: *preprocessing, tokenizer: tokenizer.clone() })
     }
 
-    /// The picture network, where there is one.
-    pub fn network(&self) -> Option<&Network<T>> {
-        self.network.as_ref()
+    /// The picture tower.
+    pub fn tower(&self) -> Result<&Tower<T>, Failure> {
+        self.tower.as_ref().ok_or_else(|| Failure::target("a text model sees no pictures"))
     }
 
     /// How pictures are prepared, where the model sees.
     pub fn preprocessing(&self) -> Option<Preprocessing> {
-        match &self.config {
-            Config::Bert(_) | Config::Llama(_) => None,
-            Config::EfficientnetLite { preprocessing, .. } | Config::DualEncoder { preprocessing, .. } => {
-                Some(*preprocessing)
-            }
-        }
+        self.preprocessing
     }
 
     /// Whether the model reads text.
@@ -244,39 +286,52 @@ impl<T: Tensor> Model<T> {
         Ok(encoded.iter().map(|e| e.get_ids().to_vec()).collect())
     }
 
-    /// One batch of token ids -> [rows, d]: pooled, or projected and of length 1 for a dual encoder.
-    pub fn text_batch(&self, ids: &[Vec<u32>]) -> Result<T, Failure> {
-        Ok(match &self.config {
-            Config::Bert(config) => bert::encode(&self.weights, config, "", ids)?,
+    /// One batch of token ids -> [rows, d]: pooled, or projected and of length 1 of a picture-text model, where `dropout`
+    /// is on the heads' inputs.
+    pub fn text_batch(&self, ids: &[Vec<u32>], dropout: Option<&Dropout>) -> crate::backend::Result<T> {
+        let none = |why: &str| Err(BackendError::Library(why.to_owned()));
+        match &self.config {
+            Config::Bert(config) => bert::encode(&self.weights, config, "", ids),
+            Config::Clip(config) => {
+                let pooled = clip::text(&self.weights, &config.text_config, ids)?;
+                head::linear(&self.weights, "text_projection", &pooled, dropout)
+            }
             Config::DualEncoder { text, .. } => {
-                head::text(&self.weights, &bert::encode(&self.weights, text, "text.", ids)?, None)?
+                head::text(&self.weights, &bert::encode(&self.weights, text, "text.", ids)?, dropout)
             }
-            Config::EfficientnetLite { .. } => return Err(Failure::target("a picture model reads no text")),
-            Config::Llama(_) => {
-                return Err(Failure::user("a language model gives no vector of a text").help("name a `bert` model"));
-            }
-        })
+            Config::EfficientnetLite { .. } => none("a picture model reads no text"),
+            Config::Llama(_) => none("a language model gives no vector of a text"),
+        }
     }
 
     /// One batch of prepared pictures [n, size, size, 3] -> [n, d].
     pub fn picture_batch(&self, pictures: &T) -> Result<T, Failure> {
-        let network = self.network.as_ref().ok_or_else(|| Failure::target("a text model sees no pictures"))?;
-        let pooled = network.tail(&self.weights, network.prefix(&self.weights, pictures, 0)?, 0)?;
-        Ok(match self.config {
-            Config::DualEncoder { .. } => head::vision(&self.weights, &pooled, None)?,
-            _ => pooled,
-        })
+        let pooled = self.tower()?.tail(&self.weights, self.tower()?.prefix(&self.weights, pictures, 0)?, 0)?;
+        Ok(self.project_pictures(pooled, None)?)
+    }
+
+    /// A tower's features of pictures [n, width] -> [n, d], as [`Self::text_batch`] does with texts'.
+    pub fn project_pictures(&self, pooled: T, dropout: Option<&Dropout>) -> crate::backend::Result<T> {
+        match self.config {
+            Config::DualEncoder { .. } => head::vision(&self.weights, &pooled, dropout),
+            Config::Clip(_) => head::linear(&self.weights, "visual_projection", &pooled, dropout),
+            _ => Ok(pooled),
+        }
     }
 
     /// All texts, in order -> rows of d values. Rows of like length run together, so that little is padding.
     pub fn encode_texts(&self, texts: &[&str], told: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>, Failure> {
+        if let Config::Llama(_) = self.config {
+            let help = "name a `bert` or a picture-text model";
+            return Err(Failure::user("a language model gives no vector of a text").help(help));
+        }
         let ids = self.tokenize(texts)?;
         let mut order: Vec<usize> = (0..ids.len()).collect();
         order.sort_by_key(|i| (ids[*i].len(), *i));
         let mut rows = vec![Vec::new(); ids.len()];
         for (done, chunk) in order.chunks(TEXT_BATCH).enumerate() {
             let batch: Vec<Vec<u32>> = chunk.iter().map(|i| ids[*i].clone()).collect();
-            let values = self.text_batch(&batch)?.to_f32()?;
+            let values = self.text_batch(&batch, None)?.to_f32()?;
             let width = values.len() / chunk.len();
             for (place, row) in chunk.iter().zip(values.chunks(width)) {
                 rows[*place] = row.to_vec();

@@ -8,7 +8,6 @@ use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor};
 use crate::failure::Failure;
 use crate::format::tensors::Arrays;
-use crate::model::llama;
 use crate::model::weights::{MAGNITUDE, lengths};
 use crate::recipe::glob;
 
@@ -60,13 +59,12 @@ pub fn targets(arrays: &Arrays, globs: &[String]) -> Result<Vec<String>, Failure
     matching(&matrices, globs, "matrix")
 }
 
-/// The weights of a language model that the globs mean, by the names of their modules; all that it computes with where
-/// there are none.
-pub fn whole(arrays: &Arrays, config: &llama::Config, globs: Option<&[String]>) -> Result<Vec<String>, Failure> {
+/// The weights of a model that the globs mean, by the names of their modules; all that it computes with where there are
+/// none. `used` says whether a module is computed with.
+pub fn whole(arrays: &Arrays, used: &dyn Fn(&str) -> bool, globs: Option<&[String]>) -> Result<Vec<String>, Failure> {
     let module = |name: &str| -> Option<String> {
-        let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
-        let used = module.starts_with("model.") || module == "lm_head" && !config.tie_word_embeddings;
-        used.then(|| module.to_owned())
+        let module = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias")).unwrap_or(name);
+        used(module).then(|| module.to_owned())
     };
     let modules: BTreeSet<String> = arrays.keys().filter_map(|name| module(name)).collect();
     let chosen: BTreeSet<String> = match globs {

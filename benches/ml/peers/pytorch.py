@@ -46,6 +46,22 @@ def mlp():
     return step
 
 
+def clip():
+    model = transformers.CLIPModel.from_pretrained(directory(), dtype=torch.float32).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
+    pixels = safetensors.torch.load_file(directory() / "pixels.safetensors")["pixels"].permute(0, 3, 1, 2).contiguous()
+    batch = torch.tensor(ids())
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = model(input_ids=batch, pixel_values=pixels, return_loss=True).loss
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
 def minilm():
     model = transformers.AutoModel.from_pretrained(directory(), dtype=torch.float32).eval()
     batch = torch.tensor(ids())
@@ -57,4 +73,4 @@ def minilm():
     return step
 
 
-serve({"lora": lora, "mlp": mlp, "minilm": minilm})
+serve({"lora": lora, "mlp": mlp, "clip": clip, "minilm": minilm})
