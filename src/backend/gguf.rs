@@ -5,11 +5,12 @@ use std::io::BufReader;
 use std::path::Path;
 
 use candle_core::Device;
-use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use half::f16;
 use rayon::prelude::*;
 
+use super::blocks::Blocks;
 use super::qmatrix::{BLOCK, QMatrix};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays};
@@ -104,6 +105,25 @@ impl Gguf {
     }
 }
 
+/// The weights that blocks stand for, by candle's reader; `bytes` are whole blocks of `count` weights.
+pub fn expand(form: Blocks, bytes: &[u8], count: usize) -> Result<Vec<f32>, Failure> {
+    let failed = |e: candle_core::Error| Failure::target(format!("blocks of {} cannot be expanded: {e}", form.name()));
+    let storage = QStorage::from_data(bytes.into(), &Device::Cpu, kind(form)).map_err(failed)?;
+    let tensor = QTensor::new(storage, (count,)).map_err(failed)?;
+    tensor.dequantize(&Device::Cpu).and_then(|t| t.to_vec1()).map_err(failed)
+}
+
+/// candle's name of a form.
+pub(super) fn kind(form: Blocks) -> GgmlDType {
+    match form {
+        Blocks::Q8_0 => GgmlDType::Q8_0,
+        Blocks::Q4_0 => GgmlDType::Q4_0,
+        Blocks::Q4_1 => GgmlDType::Q4_1,
+        Blocks::Q4K => GgmlDType::Q4K,
+        Blocks::Q6K => GgmlDType::Q6K,
+    }
+}
+
 /// A quantized matrix as it lies in the file (llama.cpp's `ggml-common.h` has the blocks) as codes, scales and biases;
 /// none for types that are not of that form.
 fn codes(kind: GgmlDType, bytes: &[u8], rows: usize, inner: usize) -> Option<QMatrix> {
@@ -192,8 +212,6 @@ fn bad(path: &Path, error: &candle_core::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::quantized::QTensor;
-
     use super::*;
     use crate::backend::rng::random;
 

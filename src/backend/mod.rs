@@ -7,6 +7,7 @@
 //! parameter that got none, so a silently lost one cannot pass for training.
 
 pub mod attention;
+pub mod blocks;
 mod candle;
 pub mod cross_entropy;
 pub mod gemm;

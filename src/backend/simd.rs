@@ -47,6 +47,38 @@ fn detect() -> Level {
     Level::Plain
 }
 
+/// A computation to be compiled for each [`Level`]: `run` and all that it calls is `#[inline(always)]`, so that it becomes
+/// part of a function that has the instructions.
+pub(super) trait Kernel {
+    /// What it gives.
+    type Output;
+    /// Computes it.
+    fn run(self) -> Self::Output;
+}
+
+/// Runs a kernel with the widest instructions there are.
+pub(super) fn widest<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
+        fn wide<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run()
+        }
+        #[target_feature(enable = "avx2,fma")]
+        fn narrow<K: Kernel>(kernel: K) -> K::Output {
+            kernel.run()
+        }
+        match level() {
+            // SAFETY: the processor has these instructions: it was asked.
+            Level::Avx512 => return unsafe { wide(kernel) },
+            // SAFETY: as above.
+            Level::Avx2 => return unsafe { narrow(kernel) },
+            Level::Plain => {}
+        }
+    }
+    kernel.run()
+}
+
 /// Compiles a function of slices once for each [`Level`] and calls the one that fits.
 macro_rules! multiversion {
     ($(#[$doc:meta])* pub(super) fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {

@@ -1,0 +1,415 @@
+//! Weights as GGUF's blocks (the structs of llama.cpp's `ggml-common.h`): rounding to them.
+//!
+//! Q8_0, Q4_0 and Q4_1 are to the last bit those of llama.cpp's reference. The scales of the K-quants are searched, as
+//! there, for the least weighted squared error; a grid of candidates is tried on whole vectors, so that the search costs
+//! little more than the rounding. Every row is rounded for itself: threads change nothing.
+
+use half::f16;
+use rayon::prelude::*;
+
+use super::simd::{self, Kernel};
+
+/// A form of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    /// 32 codes of 8 bits and a scale.
+    Q8_0,
+    /// 32 codes of 4 bits and a scale; zero is code 8.
+    Q4_0,
+    /// 32 codes of 4 bits, a scale and a least value.
+    Q4_1,
+    /// 256 codes of 4 bits in eight groups, whose scales and least values have 6 bits.
+    Q4K,
+    /// 256 codes of 6 bits in sixteen groups, whose scales have 8 bits.
+    Q6K,
+}
+
+impl Blocks {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q4K, Self::Q6K];
+
+    /// As llama.cpp calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q4K => "Q4_K",
+            Self::Q6K => "Q6_K",
+        }
+    }
+
+    /// Weights of one block.
+    pub fn len(self) -> usize {
+        match self {
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => SMALL,
+            Self::Q4K | Self::Q6K => LARGE,
+        }
+    }
+
+    /// Bytes of one block.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Q8_0 => 34,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q4K => 144,
+            Self::Q6K => 210,
+        }
+    }
+
+    /// Rounds rows of `inner` weights each, a multiple of [`Self::len`].
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn round(self, values: &[f32], inner: usize) -> Vec<u8> {
+        assert!(inner.is_multiple_of(self.len()) && values.len().is_multiple_of(inner.max(1)), "rows of whole blocks");
+        let mut out = vec![0; values.len() / self.len() * self.bytes()];
+        let parts = out.par_chunks_mut(PART / self.len() * self.bytes()).zip(values.par_chunks(PART));
+        parts.for_each(|(out, values)| simd::widest(Rows { form: self, values, out }));
+        out
+    }
+}
+
+/// Weights of a small block.
+const SMALL: usize = 32;
+/// Weights of a K-quant's block.
+const LARGE: usize = 256;
+/// Weights that a thread rounds at a time: a multiple of either.
+const PART: usize = 16 * LARGE;
+
+struct Rows<'a> {
+    form: Blocks,
+    values: &'a [f32],
+    out: &'a mut [u8],
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let blocks = self.out.chunks_exact_mut(self.form.bytes());
+        match self.form {
+            Blocks::Q8_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q8_0(x, out)),
+            Blocks::Q4_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q4_0(x, out)),
+            Blocks::Q4_1 => blocks.zip(small(self.values)).for_each(|(out, x)| q4_1(x, out)),
+            Blocks::Q4K => blocks.zip(large(self.values)).for_each(|(out, x)| q4_k(x, out)),
+            Blocks::Q6K => blocks.zip(large(self.values)).for_each(|(out, x)| q6_k(x, out)),
+        }
+    }
+}
+
+fn small(values: &[f32]) -> impl Iterator<Item = &[f32; SMALL]> {
+    values.as_chunks().0.iter()
+}
+
+fn large(values: &[f32]) -> impl Iterator<Item = &[f32; LARGE]> {
+    values.as_chunks().0.iter()
+}
+
+#[inline(always)]
+fn put_half(out: &mut [u8], value: f32) -> f32 {
+    let half = f16::from_f32(value);
+    out[..2].copy_from_slice(&half.to_le_bytes());
+    half.to_f32()
+}
+
+#[inline(always)]
+fn inverse(x: f32) -> f32 {
+    if x == 0.0 { 0.0 } else { 1.0 / x }
+}
+
+/// The largest of all by `pick`, in 16 chains.
+#[inline(always)]
+fn top<const N: usize>(x: &[f32; N], pick: impl Fn(f32) -> f32) -> f32 {
+    let mut chains = [f32::NEG_INFINITY; 16];
+    for part in x.as_chunks::<16>().0 {
+        for i in 0..16 {
+            chains[i] = chains[i].max(pick(part[i]));
+        }
+    }
+    chains.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
+fn q8_0(x: &[f32; SMALL], out: &mut [u8]) {
+    let scale = top(x, f32::abs) / 127.0;
+    put_half(out, scale);
+    let factor = inverse(scale);
+    for (o, v) in out[2..34].iter_mut().zip(x) {
+        // A tie goes away from zero.
+        *o = (v * factor).round() as i8 as u8;
+    }
+}
+
+/// Codes i and 16 + i of a block share a byte.
+#[inline(always)]
+fn pairs(codes: &[u8; SMALL], out: &mut [u8]) {
+    for i in 0..16 {
+        out[i] = codes[i] | codes[16 + i] << 4;
+    }
+}
+
+#[inline(always)]
+fn q4_0(x: &[f32; SMALL], out: &mut [u8]) {
+    let most = top(x, f32::abs);
+    // The value of the largest magnitude, the first of equals, with its sign: it is code 0.
+    let edge = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
+    let scale = edge / -8.0;
+    put_half(out, scale);
+    let factor = inverse(scale);
+    // The reference is compiled to one rounding of product and sum.
+    let codes = std::array::from_fn(|i| x[i].mul_add(factor, 8.5).min(15.0) as u8);
+    pairs(&codes, &mut out[2..]);
+}
+
+#[inline(always)]
+fn q4_1(x: &[f32; SMALL], out: &mut [u8]) {
+    let (low, high) = (-top(x, |v| -v), top(x, |v| v));
+    let scale = (high - low) / 15.0;
+    put_half(out, scale);
+    put_half(&mut out[2..], low);
+    let factor = inverse(scale);
+    let codes = std::array::from_fn(|i| ((x[i] - low) * factor + 0.5).min(15.0) as u8);
+    pairs(&codes, &mut out[4..]);
+}
+
+/// Candidates on each side of the scale that just reaches the largest weight.
+const TRIED_6: i32 = 9;
+
+#[inline(always)]
+fn q6_k(x: &[f32; LARGE], out: &mut [u8]) {
+    let mut scales = [0.0f32; 16];
+    for (scale, x) in scales.iter_mut().zip(x.as_chunks::<16>().0) {
+        *scale = scale_of_6(x);
+    }
+    let most = top(&scales, f32::abs);
+    let edge = scales.iter().copied().find(|s| s.abs() == most).unwrap_or(0.0);
+    let whole = put_half(&mut out[208..], edge / -128.0);
+    let factor = inverse(edge / -128.0);
+    let mut codes = [0u8; LARGE];
+    for (g, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
+        let scale = (scales[g] * factor).round_ties_even().clamp(-128.0, 127.0);
+        out[192 + g] = scale as i8 as u8;
+        let per = inverse(whole * scale);
+        for i in 0..16 {
+            codes[i] = ((x[i] * per).round_ties_even().clamp(-32.0, 31.0) + 32.0) as u8;
+        }
+    }
+    // Each half of 128: low four bits of codes l and 64 + l share a byte, high two of l, 32 + l, 64 + l and 96 + l.
+    for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
+        for l in 0..64 {
+            out[half * 64 + l] = codes[l] & 15 | (codes[64 + l] & 15) << 4;
+        }
+        for l in 0..32 {
+            out[128 + half * 32 + l] =
+                codes[l] >> 4 | codes[32 + l] >> 4 << 2 | codes[64 + l] >> 4 << 4 | codes[96 + l] >> 4 << 6;
+        }
+    }
+}
+
+/// The scale of sixteen weights whose codes -32 to 31 have the least squared error, each weighted by its square: large
+/// weights are to be right.
+#[inline(always)]
+fn scale_of_6(x: &[f32; 16]) -> f32 {
+    let most = top(x, f32::abs);
+    let edge = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
+    if most < 1e-15 {
+        return 0.0;
+    }
+    let (mut best, mut best_scale) = (-1.0f32, 0.0f32);
+    for step in -TRIED_6..=TRIED_6 {
+        let factor = -(32.0 + 0.1 * step as f32) / edge;
+        let (mut with_x, mut with_code) = ([0.0f32; 16], [0.0f32; 16]);
+        for i in 0..16 {
+            let code = (x[i] * factor).round_ties_even().clamp(-32.0, 31.0);
+            let weighted = x[i] * x[i] * code;
+            with_x[i] = weighted * x[i];
+            with_code[i] = weighted * code;
+        }
+        let (with_x, with_code) = (sum(&with_x), sum(&with_code));
+        // The error of the best scale for these codes is the weights' own square less this.
+        if with_code > 0.0 && with_x * with_x > best * with_code {
+            best = with_x * with_x / with_code;
+            best_scale = with_x / with_code;
+        }
+    }
+    best_scale
+}
+
+/// In one order, whatever the width of the vectors.
+#[inline(always)]
+fn sum(x: &[f32; 16]) -> f32 {
+    let mut eight: [f32; 8] = std::array::from_fn(|i| x[i] + x[8 + i]);
+    for width in [4, 2, 1] {
+        for i in 0..width {
+            eight[i] += eight[width + i];
+        }
+    }
+    eight[0]
+}
+
+/// Candidates of the number of steps between the least and the largest weight of a group, from 14 to 16.
+const TRIED_4: i32 = 20;
+
+#[inline(always)]
+fn q4_k(x: &[f32; LARGE], out: &mut [u8]) {
+    let (mut scales, mut leasts) = ([0.0f32; 8], [0.0f32; 8]);
+    for (g, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        (scales[g], leasts[g]) = grid_of_4(x);
+    }
+    let (most, deepest) = (scales.iter().copied().fold(0.0, f32::max), leasts.iter().copied().fold(0.0, f32::max));
+    let (whole, least) = (put_half(out, most / 63.0), put_half(&mut out[2..], deepest / 63.0));
+    let (per_scale, per_least) = (inverse(most / 63.0), inverse(deepest / 63.0));
+    let mut codes = [0u8; LARGE];
+    for (g, (x, codes)) in x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0).enumerate() {
+        let scale = (scales[g] * per_scale).round_ties_even().clamp(0.0, 63.0) as u8;
+        let depth = (leasts[g] * per_least).round_ties_even().clamp(0.0, 63.0) as u8;
+        put_six_bits(&mut out[4..16], g, scale, depth);
+        let (factor, depth) = (inverse(whole * f32::from(scale)), least * f32::from(depth));
+        for i in 0..32 {
+            codes[i] = ((x[i] + depth) * factor).round_ties_even().clamp(0.0, 15.0) as u8;
+        }
+    }
+    // Groups 2j and 2j + 1 share bytes.
+    for (j, codes) in codes.as_chunks::<64>().0.iter().enumerate() {
+        for i in 0..32 {
+            out[16 + j * 32 + i] = codes[i] | codes[32 + i] << 4;
+        }
+    }
+}
+
+/// Scale and minimum number g of the eight that share twelve bytes.
+#[inline(always)]
+fn put_six_bits(packed: &mut [u8], g: usize, scale: u8, least: u8) {
+    if g < 4 {
+        packed[g] |= scale;
+        packed[g + 4] |= least;
+    } else {
+        packed[g + 4] |= scale & 15 | (least & 15) << 4;
+        packed[g - 4] |= scale >> 4 << 6;
+        packed[g] |= least >> 4 << 6;
+    }
+}
+
+/// The scale and the depth below zero of 32 weights whose codes 0 to 15 have the least squared error, each weighted by
+/// its magnitude and the group's: `x = scale * code - depth`. A group that has no negative weight begins at zero.
+#[inline(always)]
+fn grid_of_4(x: &[f32; 32]) -> (f32, f32) {
+    let (low, high) = ((-top(x, |v| -v)).min(0.0), top(x, |v| v));
+    if high <= low {
+        return (0.0, -low);
+    }
+    let mut squares = [0.0f32; 16];
+    for i in 0..16 {
+        squares[i] = x[i] * x[i] + x[16 + i] * x[16 + i];
+    }
+    let mean = (sum(&squares) / 32.0).sqrt();
+    let mut weights = [0.0f32; 32];
+    for i in 0..32 {
+        weights[i] = mean + x[i].abs();
+    }
+    let total = sum_by(|i| weights[i]);
+    let total_x = sum_by(|i| weights[i] * x[i]);
+    let mut best = (f32::INFINITY, (high - low) / 15.0, low);
+    for step in 0..=TRIED_4 {
+        let factor = (14.0 + 0.1 * step as f32) / (high - low);
+        let mut codes = [0.0f32; 32];
+        for i in 0..32 {
+            codes[i] = ((x[i] - low) * factor).round_ties_even().clamp(0.0, 15.0);
+        }
+        let (codes_w, squares_w) = (sum_by(|i| weights[i] * codes[i]), sum_by(|i| weights[i] * codes[i] * codes[i]));
+        let products_w = sum_by(|i| weights[i] * codes[i] * x[i]);
+        let determinant = total * squares_w - codes_w * codes_w;
+        if determinant <= 0.0 {
+            continue;
+        }
+        // Least squares of scale and offset for these codes; an offset above zero cannot be kept.
+        let mut scale = (total * products_w - total_x * codes_w) / determinant;
+        let mut offset = (squares_w * total_x - codes_w * products_w) / determinant;
+        if offset > 0.0 {
+            (scale, offset) = (products_w / squares_w, 0.0);
+        }
+        let error = sum_by(|i| {
+            let off = scale.mul_add(codes[i], offset) - x[i];
+            weights[i] * off * off
+        });
+        if error < best.0 {
+            best = (error, scale, offset);
+        }
+    }
+    (best.1.max(0.0), -best.2)
+}
+
+/// The sum of 32 values, in one order.
+#[inline(always)]
+fn sum_by(value: impl Fn(usize) -> f32) -> f32 {
+    let mut pairs = [0.0f32; 16];
+    for (i, pair) in pairs.iter_mut().enumerate() {
+        *pair = value(i) + value(16 + i);
+    }
+    sum(&pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::QTensor;
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::backend::gguf;
+    use crate::backend::rng::Rng;
+
+    fn drawn(n: usize) -> Vec<f32> {
+        let mut rng = Rng::new(1, "weights");
+        (0..n).map(|_| 0.02 * rng.normal()).collect()
+    }
+
+    fn error(form: Blocks, values: &[f32], inner: usize) -> f64 {
+        relative(values, &gguf::expand(form, &form.round(values, inner), values.len()).expect("its own bytes"))
+    }
+
+    fn relative(values: &[f32], found: &[f32]) -> f64 {
+        let square = |of: &mut dyn Iterator<Item = f64>| of.map(|v| v * v).sum::<f64>();
+        let off = square(&mut values.iter().zip(found).map(|(a, b)| f64::from(a - b)));
+        (off / square(&mut values.iter().map(|v| f64::from(*v)))).sqrt()
+    }
+
+    #[test]
+    fn no_form_errs_more_than_candles() {
+        let values = drawn(64 * 512);
+        let floats = Tensor::from_vec(values.clone(), (64, 512), &Device::Cpu).expect("fits");
+        for form in Blocks::ALL {
+            let theirs = QTensor::quantize(&floats, gguf::kind(form)).expect("rounds");
+            let theirs = theirs.dequantize(&Device::Cpu).and_then(|t| t.flatten_all()?.to_vec1()).expect("floats");
+            let (ours, theirs) = (error(form, &values, 512), relative(&values, &theirs));
+            assert!(ours < 1.001 * theirs && ours > 0.5 * theirs, "{form:?}: {ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn odd_blocks_are_kept() {
+        for form in Blocks::ALL {
+            for values in [vec![0.0; 512], vec![0.25; 512], vec![-1.5; 512]] {
+                assert!(
+                    error(form, &values, 256).is_nan() || error(form, &values, 256) < 0.01,
+                    "{form:?} {}",
+                    values[0]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn one_thread_and_three_give_the_same_bytes() {
+        let values = drawn(40 * 512);
+        for form in Blocks::ALL {
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+                pool.install(|| form.round(&values, 512))
+            };
+            assert_eq!(run(1), run(3), "{form:?}");
+        }
+    }
+}
