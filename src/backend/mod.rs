@@ -6,6 +6,7 @@
 //! that a trainable parameter passes through has a gradient: [`Tensor::value_and_grad`] refuses a
 //! parameter that got none, so a silently lost one cannot pass for training.
 
+pub mod affine;
 pub mod attention;
 pub mod blocks;
 mod candle;

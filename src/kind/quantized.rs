@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
+use crate::backend::affine;
 use crate::failure::Failure;
 use crate::format::tensors::{self, Arrays};
 use crate::model::{Checkpoint, copy_companions, quantized};
@@ -24,7 +25,7 @@ static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rou
             "an adapter, merged before",
         )]),
         Schema::new("method", "How.").arg("name", Type::Choice(&["rtn"])).required().flat().props(&[
-            Prop::new("bits", Type::Int(2, 8), "bits a weight: 2, 4 or 8").required(),
+            Prop::new("bits", Type::Int(2, 8), "bits a weight: 2, 3, 4, 6 or 8").required(),
             Prop::new("group", Type::Int(32, 128), "weights that share a scale: 32, 64 or 128")
                 .default(Default::Int(64)),
         ]),
@@ -56,21 +57,22 @@ impl Kind for Quantized {
     }
 
     /// 1: first. 2: a chat template and what pictures are prepared by go along.
+    /// 3: a tie goes to the even code, as in MLX.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
-        if ![2, 4, 8].contains(&fields.method.bits) {
+        if !affine::BITS.contains(&fields.method.bits) {
             problems.at(
                 "method.bits",
                 format!("{} bits are not supported", fields.method.bits),
                 "these",
-                "use 2, 4 or 8",
+                "use 2, 3, 4, 6 or 8",
             );
         }
-        if ![32, 64, 128].contains(&fields.method.group) {
+        if !affine::GROUPS.contains(&fields.method.group) {
             problems.at(
                 "method.group",
                 format!("groups of {} are not supported", fields.method.group),

@@ -1,10 +1,10 @@
-//! Group-wise affine weights in MLX's layout.
+//! Group-wise affine weights in MLX's layout: see [`crate::backend::affine`].
 //!
-//! A matrix [out, in] becomes `weight` u32 [out, in * bits / 32], low bits first, and `scales` and `biases`
-//! [out, in / group]: `w = q * scale + bias`. Only widths that divide 32 are packed here.
+//! A matrix [out, in] becomes `weight` u32 [out, in * bits / 32] and `scales` and `biases` [out, in / group].
 
 use rayon::prelude::*;
 
+use crate::backend::affine::{self, BITS};
 use crate::backend::qmatrix::{BLOCK, QMatrix};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays, Values};
@@ -22,54 +22,21 @@ pub struct Packed {
     pub relative_error: f64,
 }
 
-/// One row: packed words, scales, biases, squared error.
-type PackedRow = (Vec<u32>, Vec<f32>, Vec<f32>, f64);
-
-/// Rounds a matrix to the nearest of `2^bits` evenly spaced values in each group of `group` inputs.
-///
-/// The grid's end on the side of the larger magnitude is exact, as in MLX, and zero is on the grid.
+/// Rounds a matrix to the nearest of `2^bits` evenly spaced values in each group of `group` inputs: [`affine::round`].
 pub fn pack(values: &[f32], out: usize, inner: usize, bits: usize, group: usize) -> Packed {
-    let per_word = 32 / bits;
-    let (words, groups) = (inner / per_word, inner / group);
-    let rows: Vec<PackedRow> = (0..out)
-        .into_par_iter()
-        .map(|row| {
-            let row = &values[row * inner..][..inner];
-            let (mut packed, mut scales, mut biases) = (vec![0u32; words], vec![0.0; groups], vec![0.0; groups]);
-            let mut error = 0.0;
-            for g in 0..groups {
-                let (scale, bias) = grid(&row[g * group..][..group], bits);
-                (scales[g], biases[g]) = (scale, bias);
-                for i in g * group..(g + 1) * group {
-                    let q = ((row[i] - bias) / scale).round().clamp(0.0, ((1u32 << bits) - 1) as f32) as u32;
-                    packed[i / per_word] |= q << (i % per_word * bits);
-                    error += f64::from(row[i] - (q as f32 * scale + bias)).powi(2);
-                }
-            }
-            (packed, scales, biases, error)
-        })
-        .collect();
-    let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
-    let error: f64 = rows.iter().map(|r| r.3).sum();
-    let gather = |pick: &dyn Fn(&PackedRow) -> Vec<f32>| rows.iter().flat_map(pick).collect();
-    let weight = rows.iter().flat_map(|r| r.0.iter().copied()).collect();
+    let (made, error) = affine::round(values, inner, bits, group);
+    let square: f64 = values
+        .par_chunks(1 << 16)
+        .map(|part| part.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())
+        .collect::<Vec<_>>()
+        .iter()
+        .sum();
     Packed {
-        weight: Array { shape: vec![out, words], values: Values::U32(weight) },
-        scales: Array::f32(&[out, groups], gather(&|r| r.1.clone())),
-        biases: Array::f32(&[out, groups], gather(&|r| r.2.clone())),
+        weight: Array { shape: vec![out, inner * bits / 32], values: Values::U32(made.words) },
+        scales: Array::f32(&[out, inner / group], made.scales),
+        biases: Array::f32(&[out, inner / group], made.biases),
         relative_error: if square > 0.0 { (error / square).sqrt() } else { 0.0 },
     }
-}
-
-/// Scale and bias of one group.
-fn grid(group: &[f32], bits: usize) -> (f32, f32) {
-    let levels = ((1u32 << bits) - 1) as f32;
-    let low = group.iter().copied().fold(f32::INFINITY, f32::min);
-    let high = group.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let span = ((high - low) / levels).max(1e-7);
-    let (scale, edge) = if low.abs() > high.abs() { (span, low) } else { (-span, high) };
-    let zero = (edge / scale).round();
-    if zero == 0.0 { (scale, 0.0) } else { (edge / zero, edge) }
 }
 
 /// Expands every packed matrix of a model, or makes it one of codes where that is asked for and can be; does nothing to a
@@ -79,7 +46,7 @@ pub fn unpack(arrays: &mut Arrays, config: &str, keep_codes: bool) -> Result<(),
     let settings = &config["quantization"];
     let (Some(bits), Some(group)) = (settings["bits"].as_u64(), settings["group_size"].as_u64()) else { return Ok(()) };
     let (bits, group) = (bits as usize, group as usize);
-    if ![1, 2, 4, 8].contains(&bits) || group == 0 {
+    if !BITS.contains(&bits) || group == 0 {
         return Err(Failure::target(format!("weights of {bits} bits in groups of {group} cannot be unpacked yet")));
     }
     let modules: Vec<String> = arrays.keys().filter_map(|n| n.strip_suffix(".scales").map(str::to_owned)).collect();
@@ -92,28 +59,26 @@ pub fn unpack(arrays: &mut Arrays, config: &str, keep_codes: bool) -> Result<(),
         };
         let weight = arrays.get_mut(&format!("{module}.weight")).ok_or_else(broken)?;
         let Values::U32(words) = &weight.values else { return Err(broken()) };
-        let per_word = 32 / bits;
-        let (out, inner) = (weight.shape[0], weight.shape[1] * per_word);
+        let (out, inner) = (weight.shape[0], weight.shape[1] * 32 / bits);
         let groups = inner / group;
         let (scales, biases) = (scales.floats(), biases.floats());
-        if scales.len() != out * groups || biases.len() != out * groups || words.len() != out * inner / per_word {
+        if scales.len() != out * groups || biases.len() != out * groups || words.len() * 32 != out * inner * bits {
             return Err(broken());
         }
-        let mask = (1u64 << bits) as u32 - 1;
-        if keep_codes && [4, 8].contains(&bits) && group.is_multiple_of(16) && inner.is_multiple_of(BLOCK) {
-            let code = |i: usize| (words[i / per_word] >> (i % per_word * bits) & mask) as u8;
-            let codes: Vec<u8> = (0..out * inner).map(code).collect();
-            *weight = Array::codes(QMatrix::new(out, inner, group, bits, &codes, scales.to_vec(), biases.to_vec()));
+        let codes = affine::codes(words, bits);
+        if codes.len() != out * inner {
+            return Err(broken());
+        }
+        if keep_codes && group.is_multiple_of(16) && inner.is_multiple_of(BLOCK) {
+            let held = if bits <= 4 { 4 } else { 8 };
+            *weight = Array::codes(QMatrix::new(out, inner, group, held, &codes, scales.to_vec(), biases.to_vec()));
             continue;
         }
-        let values = (0..out * inner)
-            .into_par_iter()
-            .map(|i| {
-                let q = words[i / per_word] >> (i % per_word * bits) & mask;
-                let g = i / inner * groups + i % inner / group;
-                q as f32 * scales[g] + biases[g]
-            })
-            .collect();
+        let mut values = vec![0.0; out * inner];
+        let parts = values.par_chunks_exact_mut(group).zip(codes.par_chunks_exact(group)).zip(scales).zip(biases);
+        parts.for_each(|(((values, codes), scale), bias)| {
+            values.iter_mut().zip(codes).for_each(|(v, code)| *v = f32::from(*code) * scale + bias);
+        });
         *weight = Array::f32(&[out, inner], values);
     }
     Ok(())
@@ -128,7 +93,7 @@ mod tests {
     fn unpacking_gives_back_what_was_packed_to_half_a_step() {
         let mut rng = Rng::new(1, "w");
         let values: Vec<f32> = (0..8 * 128).map(|_| rng.normal()).collect();
-        for (bits, worst) in [(8, 0.02), (4, 0.3)] {
+        for (bits, worst) in [(8, 0.02), (6, 0.08), (4, 0.3), (3, 0.6), (2, 1.5)] {
             let packed = pack(&values, 8, 128, bits, 64);
             let mut arrays = Arrays::from([
                 ("m.weight".to_owned(), packed.weight),
