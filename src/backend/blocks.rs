@@ -1,6 +1,6 @@
 //! Weights as GGUF's blocks (the structs of llama.cpp's `ggml-common.h`): rounding to them.
 //!
-//! Q8_0, Q4_0 and Q4_1 are to the last bit those of llama.cpp's reference. The scales of the K-quants are searched, as
+//! Q8_0, Q4_0, Q4_1 and Q5_0 are to the last bit those of llama.cpp's reference. The scales of the K-quants are searched, as
 //! there, for the least weighted squared error; a grid of candidates is tried on whole vectors, so that the search costs
 //! little more than the rounding. Every row is rounded for itself: threads change nothing.
 
@@ -18,6 +18,8 @@ pub enum Blocks {
     Q4_0,
     /// 32 codes of 4 bits, a scale and a least value.
     Q4_1,
+    /// 32 codes of 5 bits and a scale; zero is code 16.
+    Q5_0,
     /// 256 codes of 4 bits in eight groups, whose scales and least values have 6 bits.
     Q4K,
     /// 256 codes of 6 bits in sixteen groups, whose scales have 8 bits.
@@ -26,7 +28,7 @@ pub enum Blocks {
 
 impl Blocks {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q4K, Self::Q6K];
+    pub const ALL: [Self; 6] = [Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q4K, Self::Q6K];
 
     /// As llama.cpp calls it.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Blocks {
             Self::Q8_0 => "Q8_0",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
             Self::Q4K => "Q4_K",
             Self::Q6K => "Q6_K",
         }
@@ -42,7 +45,7 @@ impl Blocks {
     /// Weights of one block.
     pub fn len(self) -> usize {
         match self {
-            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => SMALL,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 => SMALL,
             Self::Q4K | Self::Q6K => LARGE,
         }
     }
@@ -53,9 +56,25 @@ impl Blocks {
             Self::Q8_0 => 34,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
             Self::Q4K => 144,
             Self::Q6K => 210,
         }
+    }
+
+    /// What a matrix is rounded to whose rows are no whole blocks: the nearest form of small ones, as llama.cpp takes it.
+    pub fn for_rows_of(self, inner: usize) -> Option<Self> {
+        let small = match self {
+            Self::Q4K => Self::Q5_0,
+            Self::Q6K => Self::Q8_0,
+            other => other,
+        };
+        [self, small].into_iter().find(|form| inner.is_multiple_of(form.len()))
+    }
+
+    /// The form of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.name() == name)
     }
 
     /// Rounds rows of `inner` weights each, a multiple of [`Self::len`].
@@ -94,6 +113,7 @@ impl Kernel for Rows<'_> {
             Blocks::Q8_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q8_0(x, out)),
             Blocks::Q4_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q4_0(x, out)),
             Blocks::Q4_1 => blocks.zip(small(self.values)).for_each(|(out, x)| q4_1(x, out)),
+            Blocks::Q5_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q5_0(x, out)),
             Blocks::Q4K => blocks.zip(large(self.values)).for_each(|(out, x)| q4_k(x, out)),
             Blocks::Q6K => blocks.zip(large(self.values)).for_each(|(out, x)| q6_k(x, out)),
         }
@@ -173,6 +193,23 @@ fn q4_1(x: &[f32; SMALL], out: &mut [u8]) {
     let factor = inverse(scale);
     let codes = std::array::from_fn(|i| ((x[i] - low) * factor + 0.5).min(15.0) as u8);
     pairs(&codes, &mut out[4..]);
+}
+
+#[inline(always)]
+fn q5_0(x: &[f32; SMALL], out: &mut [u8]) {
+    let most = top(x, f32::abs);
+    let edge = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
+    let scale = edge / -16.0;
+    put_half(out, scale);
+    let factor = inverse(scale);
+    let codes: [u8; SMALL] = std::array::from_fn(|i| x[i].mul_add(factor, 16.5).min(31.0) as u8);
+    // The fifth bits lie together.
+    let mut fifths = 0u32;
+    for (i, code) in codes.iter().enumerate() {
+        fifths |= u32::from(code >> 4) << i;
+    }
+    out[2..6].copy_from_slice(&fifths.to_le_bytes());
+    pairs(&codes.map(|code| code & 15), &mut out[6..]);
 }
 
 /// Candidates on each side of the scale that just reaches the largest weight.

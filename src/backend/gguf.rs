@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use candle_core::Device;
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{self, Content, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use half::f16;
 use rayon::prelude::*;
@@ -105,6 +105,77 @@ impl Gguf {
     }
 }
 
+/// A fact of a file's metadata, to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// A text.
+    Text(String),
+    /// A whole number.
+    Number(u32),
+    /// A number that may have a fraction.
+    Float(f32),
+    /// A truth value.
+    Flag(bool),
+    /// Texts.
+    Texts(Vec<String>),
+    /// Whole numbers.
+    Numbers(Vec<i32>),
+}
+
+/// A tensor to be written.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its name, as llama.cpp calls it.
+    pub name: String,
+    /// The length of each axis, row-major.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub values: StoredValues,
+}
+
+/// Values of a tensor to be written.
+#[derive(Clone, Debug)]
+pub enum StoredValues {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// Blocks, and the bytes of whole ones.
+    Blocks(Blocks, Vec<u8>),
+}
+
+/// Writes a file, by candle's writer: version 2, which llama.cpp reads like 3.
+pub fn write(path: &Path, facts: &[(String, Fact)], tensors: &[Stored]) -> Result<(), Failure> {
+    let facts: Vec<(&str, Value)> = facts.iter().map(|(key, fact)| (key.as_str(), value(fact))).collect();
+    let facts: Vec<(&str, &Value)> = facts.iter().map(|(key, value)| (*key, value)).collect();
+    let quantized = |tensor: &Stored| -> candle_core::Result<QTensor> {
+        let shape = tensor.shape.as_slice();
+        let storage = match &tensor.values {
+            StoredValues::F32(values) => {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                QStorage::from_data(bytes.into(), &Device::Cpu, GgmlDType::F32)?
+            }
+            StoredValues::Blocks(form, bytes) => QStorage::from_data(bytes.into(), &Device::Cpu, kind(*form))?,
+        };
+        QTensor::new(storage, shape)
+    };
+    let failed = |e: candle_core::Error| Failure::target(format!("cannot write {}: {e}", path.display()));
+    let made = tensors.iter().map(quantized).collect::<candle_core::Result<Vec<_>>>().map_err(failed)?;
+    let named: Vec<(&str, &QTensor)> = tensors.iter().map(|t| t.name.as_str()).zip(&made).collect();
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    gguf_file::write(&mut bytes, &facts, &named).map_err(failed)?;
+    Ok(fs::write(path, &bytes.into_inner())?)
+}
+
+fn value(fact: &Fact) -> Value {
+    match fact {
+        Fact::Text(text) => Value::String(text.clone()),
+        Fact::Number(number) => Value::U32(*number),
+        Fact::Float(number) => Value::F32(*number),
+        Fact::Flag(flag) => Value::Bool(*flag),
+        Fact::Texts(texts) => Value::Array(texts.iter().cloned().map(Value::String).collect()),
+        Fact::Numbers(numbers) => Value::Array(numbers.iter().copied().map(Value::I32).collect()),
+    }
+}
+
 /// The weights that blocks stand for, by candle's reader; `bytes` are whole blocks of `count` weights.
 pub fn expand(form: Blocks, bytes: &[u8], count: usize) -> Result<Vec<f32>, Failure> {
     let failed = |e: candle_core::Error| Failure::target(format!("blocks of {} cannot be expanded: {e}", form.name()));
@@ -119,6 +190,7 @@ pub(super) fn kind(form: Blocks) -> GgmlDType {
         Blocks::Q8_0 => GgmlDType::Q8_0,
         Blocks::Q4_0 => GgmlDType::Q4_0,
         Blocks::Q4_1 => GgmlDType::Q4_1,
+        Blocks::Q5_0 => GgmlDType::Q5_0,
         Blocks::Q4K => GgmlDType::Q4K,
         Blocks::Q6K => GgmlDType::Q6K,
     }
