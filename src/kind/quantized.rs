@@ -1,16 +1,21 @@
-//! `quantized`: a model with fewer bits, in MLX's layout.
+//! `quantized`: a model with fewer bits, in MLX's layout or in llama.cpp's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
-use crate::backend::affine;
+use crate::backend::blocks::Blocks;
+use crate::backend::gguf::{Fact, Stored, StoredValues, expand};
+use crate::backend::{self, affine};
 use crate::failure::Failure;
-use crate::format::tensors::{self, Arrays};
-use crate::model::{Checkpoint, copy_companions, quantized};
+use crate::format::tensors::{self, Array, Arrays};
+use crate::model::{self, Checkpoint, Config, copy_companions, gguf, quantized};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
-use crate::recipe::schema::{Default, Prop, Schema, Type};
+use crate::recipe::schema::{Prop, Schema, Type};
 use crate::util::fs;
 
 /// The kind.
@@ -24,10 +29,21 @@ static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rou
             Type::NamedLabel,
             "an adapter, merged before",
         )]),
-        Schema::new("method", "How.").arg("name", Type::Choice(&["rtn"])).required().flat().props(&[
-            Prop::new("bits", Type::Int(2, 8), "bits a weight: 2, 3, 4, 6 or 8").required(),
-            Prop::new("group", Type::Int(32, 128), "weights that share a scale: 32, 64 or 128")
-                .default(Default::Int(64)),
+        Schema::new(
+            "method",
+            "`rtn`: to the nearest code, in MLX's layout. `gguf`: blocks of llama.cpp's, in one file.",
+        )
+        .arg("name", Type::Choice(&["rtn", "gguf"]))
+        .required()
+        .flat()
+        .props(&[
+            Prop::new("bits", Type::Int(2, 8), "rtn: bits a weight: 2, 3, 4, 6 or 8"),
+            Prop::new(
+                "group",
+                Type::Int(32, 128),
+                "rtn: weights that share a scale: 32, 64 or 128; 64 where it is not said",
+            ),
+            Prop::new("type", Type::Choice(TYPES), "gguf: the blocks' form"),
         ]),
         Schema::new("keep", "Globs over the names of matrices that stay as they are.").many_args("globs", Type::Text),
     ]);
@@ -47,9 +63,16 @@ struct From {
 
 #[derive(Deserialize)]
 struct Method {
-    bits: usize,
-    group: usize,
+    name: String,
+    bits: Option<usize>,
+    group: Option<usize>,
+    r#type: Option<String>,
 }
+
+/// The forms of blocks that are written.
+const TYPES: &[&str] = &["Q8_0", "Q6_K", "Q5_0", "Q4_K", "Q4_1", "Q4_0"];
+/// Weights that share a scale where it is not said.
+const GROUP: usize = 64;
 
 impl Kind for Quantized {
     fn schema(&self) -> &'static Schema {
@@ -63,22 +86,31 @@ impl Kind for Quantized {
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
-        let fields: Fields = decl.read();
-        if !affine::BITS.contains(&fields.method.bits) {
-            problems.at(
-                "method.bits",
-                format!("{} bits are not supported", fields.method.bits),
-                "these",
-                "use 2, 3, 4, 6 or 8",
-            );
+        let Method { name, bits, group, r#type } = decl.read::<Fields>().method;
+        let is_rtn = name == "rtn";
+        for (field, given, belongs) in
+            [("bits", bits.is_some(), is_rtn), ("group", group.is_some(), is_rtn), ("type", r#type.is_some(), !is_rtn)]
+        {
+            if given && !belongs {
+                let what = format!("`{field}` means nothing to the method `{name}`");
+                problems.at(&format!("method.{field}"), what, "given here", "leave it out, or name the other method");
+            }
         }
-        if !affine::GROUPS.contains(&fields.method.group) {
-            problems.at(
-                "method.group",
-                format!("groups of {} are not supported", fields.method.group),
-                "these",
-                "use 32, 64 or 128",
-            );
+        match (is_rtn, bits, &r#type) {
+            (true, None, _) => {
+                problems.at("method", "the method `rtn` needs `bits`", "this method", "add bits=4");
+            }
+            (false, _, None) => {
+                problems.at("method", "the method `gguf` needs `type`", "this method", "add type=\"Q4_K\"");
+            }
+            _ => {}
+        }
+        if let Some(bits) = bits.filter(|bits| !affine::BITS.contains(bits)) {
+            problems.at("method.bits", format!("{bits} bits are not supported"), "these", "use 2, 3, 4, 6 or 8");
+        }
+        if let Some(group) = group.filter(|group| !affine::GROUPS.contains(group)) {
+            let what = format!("groups of {group} are not supported");
+            problems.at("method.group", what, "these", "use 32, 64 or 128");
         }
     }
 
@@ -105,47 +137,171 @@ impl Run for Quantized {
             .flatten()
             .map(|g| glob::compile(g).map_err(|e| Failure::user(e.to_string())))
             .collect::<Result<_, _>>()?;
-        let Method { bits, group } = fields.method;
-        let mut arrays = Arrays::new();
-        let (mut packed_weights, mut all_weights) = (0usize, 0usize);
-        let total = checkpoint.arrays.len() as u64;
-        for (i, (name, array)) in checkpoint.arrays.into_iter().enumerate() {
-            cx.progress("quantize", i as u64 + 1, total, "tensors");
-            all_weights += array.floats().len();
-            let module = name.strip_suffix(".weight").unwrap_or_default().to_owned();
-            let fits = matches!(array.shape[..], [_, inner] | [_, inner, 1, 1] if inner % group == 0);
+        let stays = |module: &str| {
             let positions = module.contains("position_embedding") || module.contains("token_type");
-            if module.is_empty() || !fits || positions || keep.iter().any(|g| g.is_match(&module)) {
-                arrays.insert(name, array);
-                continue;
-            }
-            let packed = quantized::pack(array.floats(), array.shape[0], array.shape[1], bits, group);
-            packed_weights += array.floats().len();
-            cx.metric(&format!("error.{module}"), packed.relative_error);
-            arrays.insert(format!("{module}.weight"), packed.weight);
-            arrays.insert(format!("{module}.scales"), packed.scales);
-            arrays.insert(format!("{module}.biases"), packed.biases);
+            positions || keep.iter().any(|g| g.is_match(module))
+        };
+        match fields.method.r#type.as_deref().and_then(Blocks::by_name) {
+            Some(form) => write_gguf(cx, &fields, checkpoint, &base, form, &stays),
+            None => write_mlx(cx, &fields, checkpoint, &base, &stays),
         }
-        let out = cx.out().to_owned();
-        tensors::write(&out.join("model.safetensors"), &arrays, &[("format", "mlx")])?;
-        let mut config: Value = serde_json::from_str(&fs::read_text(&base.join("config.json"))?)
-            .map_err(|e| Failure::target(format!("config.json: {e}")))?;
-        let settings = json!({"group_size": group, "bits": bits, "mode": "affine"});
-        config["quantization"] = settings.clone();
-        config["quantization_config"] = settings;
-        fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
-        copy_companions(&base, &out)?;
-        let bytes = out.join("model.safetensors").metadata().map_or(0, |m| m.len());
-        let bits_per_weight = bytes as f64 * 8.0 / all_weights.max(1) as f64;
+    }
+}
+
+/// To the nearest code, in MLX's layout.
+fn write_mlx(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    checkpoint: Checkpoint,
+    base: &Path,
+    stays: &dyn Fn(&str) -> bool,
+) -> Result<(), Failure> {
+    let (bits, group) = (fields.method.bits.expect("checked"), fields.method.group.unwrap_or(GROUP));
+    let mut arrays = Arrays::new();
+    let mut weights = Weighed::default();
+    let total = checkpoint.arrays.len() as u64;
+    for (i, (name, array)) in checkpoint.arrays.into_iter().enumerate() {
+        cx.progress("quantize", i as u64 + 1, total, "tensors");
+        weights.all += array.floats().len();
+        let module = name.strip_suffix(".weight").unwrap_or_default().to_owned();
+        let fits = matches!(array.shape[..], [_, inner] | [_, inner, 1, 1] if inner % group == 0);
+        if module.is_empty() || !fits || stays(&module) {
+            arrays.insert(name, array);
+            continue;
+        }
+        check_finite(&name, &array)?;
+        let packed = quantized::pack(array.floats(), array.shape[0], array.shape[1], bits, group);
+        weights.packed += array.floats().len();
+        cx.metric(&format!("error.{module}"), packed.relative_error);
+        arrays.insert(format!("{module}.weight"), packed.weight);
+        arrays.insert(format!("{module}.scales"), packed.scales);
+        arrays.insert(format!("{module}.biases"), packed.biases);
+    }
+    let out = cx.out().to_owned();
+    tensors::write(&out.join("model.safetensors"), &arrays, &[("format", "mlx")])?;
+    let mut config: Value = serde_json::from_str(&fs::read_text(&base.join("config.json"))?)
+        .map_err(|e| Failure::target(format!("config.json: {e}")))?;
+    let settings = json!({"group_size": group, "bits": bits, "mode": "affine"});
+    config["quantization"] = settings.clone();
+    config["quantization_config"] = settings;
+    fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
+    copy_companions(base, &out)?;
+    let how = format!("rounded to {bits} bits in groups of {group}");
+    weights.conclude(cx, fields, "model.safetensors", "mlx", &how)
+}
+
+/// In llama.cpp's blocks, in one file.
+fn write_gguf(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    checkpoint: Checkpoint,
+    base: &Path,
+    form: Blocks,
+    stays: &dyn Fn(&str) -> bool,
+) -> Result<(), Failure> {
+    let Config::Llama(config) = &checkpoint.config else {
+        return Err(Failure::user(format!("{} is not a language model", fields.from.model))
+            .help("GGUF files are written of architecture \"llama\"; take the method `rtn` for others"));
+    };
+    let read = |name: &str| -> Result<Value, Failure> {
+        let path = base.join(name);
+        if !path.exists() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&fs::read_text(&path)?).map_err(|e| Failure::target(format!("{}: {e}", path.display())))
+    };
+    let mut facts = gguf::facts(config, &read("tokenizer.json")?, &read("tokenizer_config.json")?)?;
+    facts.push(("general.name".into(), Fact::Text(cx.decl.label.to_string())));
+    let mut weights = Weighed::default();
+    let (mut stored, mut others) = (Vec::new(), BTreeMap::<&str, usize>::new());
+    let total = checkpoint.arrays.len() as u64;
+    for (i, (name, array)) in checkpoint.arrays.iter().enumerate() {
+        cx.progress("quantize", i as u64 + 1, total, "tensors");
+        let Some((theirs, array)) = gguf::outward(name, array, config) else { continue };
+        weights.all += array.floats().len();
+        let module = name.strip_suffix(".weight").unwrap_or_default();
+        let inner = array.shape.get(1).copied().unwrap_or(0);
+        let taken = form.for_rows_of(inner).filter(|_| array.shape.len() == 2 && !stays(module));
+        let Some(taken) = taken else {
+            stored.push(Stored {
+                name: theirs,
+                shape: array.shape.clone(),
+                values: StoredValues::F32(array.floats().to_vec()),
+            });
+            continue;
+        };
+        check_finite(name, &array)?;
+        if taken != form {
+            *others.entry(taken.name()).or_default() += 1;
+        }
+        let bytes = taken.round(array.floats(), inner);
+        cx.metric(
+            &format!("error.{module}"),
+            relative_error(array.floats(), &expand(taken, &bytes, array.floats().len())?),
+        );
+        weights.packed += array.floats().len();
+        stored.push(Stored { name: theirs, shape: array.shape.clone(), values: StoredValues::Blocks(taken, bytes) });
+    }
+    for (name, count) in &others {
+        let what = format!(
+            "{count} matrices are {name}: their rows are no multiple of the {} weights of a {} block",
+            form.len(),
+            form.name()
+        );
+        cx.warning(what, None);
+    }
+    let out = cx.out().to_owned();
+    backend::gguf::write(&out.join(model::GGUF), &facts, &stored)?;
+    let config = serde_json::to_string_pretty(&checkpoint.config).expect("plain data");
+    fs::write(&out.join("config.json"), config.as_bytes())?;
+    copy_companions(base, &out)?;
+    weights.conclude(cx, fields, model::GGUF, "gguf", &format!("in blocks of {}", form.name()))
+}
+
+/// How many weights there are, and how many of them are codes.
+#[derive(Default)]
+struct Weighed {
+    all: usize,
+    packed: usize,
+}
+
+impl Weighed {
+    /// The metrics of the whole file, and the card.
+    fn conclude(
+        &self,
+        cx: &mut ActionCx<'_>,
+        fields: &Fields,
+        file: &str,
+        library: &str,
+        how: &str,
+    ) -> Result<(), Failure> {
+        let bytes = cx.out().join(file).metadata().map_or(0, |m| m.len());
+        let bits_per_weight = bytes as f64 * 8.0 / self.all.max(1) as f64;
         cx.metric("bits-per-weight", bits_per_weight);
         cx.metric("bytes", bytes as f64);
-        let adapter = fields.from.adapter.map(|a| format!(" with `{a}` merged")).unwrap_or_default();
+        let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
         let card = format!(
-            "---\nlibrary_name: mlx\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter}, rounded to {bits} bits in groups of {group}: {bits_per_weight:.2} bits a weight in the file, {share:.1} % of the weights packed.\n",
+            "---\nlibrary_name: {library}\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter}, {how}: {bits_per_weight:.2} bits a weight in the file, {share:.1} % of the weights packed.\n",
             from = fields.from.model,
             label = cx.decl.label,
-            share = 100.0 * packed_weights as f64 / all_weights.max(1) as f64
+            share = 100.0 * self.packed as f64 / self.all.max(1) as f64
         );
-        Ok(fs::write(&out.join("README.md"), card.as_bytes())?)
+        Ok(fs::write(&cx.out().join("README.md"), card.as_bytes())?)
     }
+}
+
+/// Refuses weights that no grid holds.
+fn check_finite(name: &str, array: &Array) -> Result<(), Failure> {
+    let Some(at) = array.floats().iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let inner = array.shape.iter().skip(1).product::<usize>().max(1);
+    let value = array.floats()[at];
+    Err(Failure::target(format!("`{name}` holds {value} in row {}, column {}", at / inner, at % inner))
+        .help("the model is broken: build or import it again"))
+}
+
+/// Root of the mean squared error over the root mean square of the weights.
+fn relative_error(values: &[f32], found: &[f32]) -> f64 {
+    let off: f64 = values.iter().zip(found).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+    if square > 0.0 { (off / square).sqrt() } else { 0.0 }
 }
