@@ -12,6 +12,7 @@
 
 pub mod fingerprint;
 pub mod plan;
+pub mod quantize;
 pub mod recipe;
 
 pub mod backend;

@@ -127,6 +127,27 @@ fn pack<const BITS: usize>(codes: &[u32; 32], words: &mut [u32]) {
     }
 }
 
+/// Scale and bias of one group's grid.
+pub fn grid_of(group: &[f32], bits: usize) -> (f32, f32) {
+    grid(group, ((1u32 << bits) - 1) as f32)
+}
+
+/// Codes, a byte each and rows of whole 32s, as words: the reverse of [`codes`].
+pub fn pack_codes(codes: &[u8], bits: usize) -> Vec<u32> {
+    let mut words = vec![0; codes.len() * bits / 32];
+    words.par_chunks_exact_mut(bits).zip(codes.as_chunks::<32>().0).for_each(|(words, codes)| {
+        let codes = codes.map(u32::from);
+        match bits {
+            2 => pack::<2>(&codes, words),
+            3 => pack::<3>(&codes, words),
+            4 => pack::<4>(&codes, words),
+            6 => pack::<6>(&codes, words),
+            _ => pack::<8>(&codes, words),
+        }
+    });
+    words
+}
+
 /// The codes of words, a byte each.
 pub fn codes(words: &[u32], bits: usize) -> Vec<u8> {
     let mask = (1u64 << bits) - 1;
@@ -153,6 +174,7 @@ mod tests {
                 let (made, error) = round(&values, 256, bits, group);
                 let codes = codes(&made.words, bits);
                 assert_eq!(codes.len(), values.len());
+                assert_eq!(pack_codes(&codes, bits), made.words, "{bits} bits");
                 let back = |i: usize| f32::from(codes[i]) * made.scales[i / group] + made.biases[i / group];
                 let squares: f64 = (0..values.len()).map(|i| f64::from(values[i] - back(i)).powi(2)).sum();
                 assert!((squares / error - 1.0).abs() < 1e-4, "{bits} bits, {group}: {squares} {error}");

@@ -79,7 +79,7 @@ impl Rng {
 
 /// Normal numbers for the kernels' tests.
 #[cfg(test)]
-pub(super) fn random(n: usize, name: &str) -> Vec<f32> {
+pub(crate) fn random(n: usize, name: &str) -> Vec<f32> {
     let mut rng = Rng::new(1, name);
     (0..n).map(|_| rng.normal()).collect()
 }
