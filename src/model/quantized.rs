@@ -4,6 +4,7 @@
 //! [out, in / group]: `w = q * scale + bias`. Only widths that divide 32 are packed here.
 
 use rayon::prelude::*;
+use serde_json::Value;
 
 use crate::backend::qmatrix::{BLOCK, QMatrix};
 use crate::failure::Failure;
@@ -72,13 +73,17 @@ fn grid(group: &[f32], bits: usize) -> (f32, f32) {
     if zero == 0.0 { (scale, 0.0) } else { (edge / zero, edge) }
 }
 
+/// Bits of a weight and weights of a group, as a model's `config.json` says them; none where it is not quantized.
+pub fn grid_of(config: &Value) -> Option<(usize, usize)> {
+    let settings = &config["quantization"];
+    Some((settings["bits"].as_u64()? as usize, settings["group_size"].as_u64()? as usize))
+}
+
 /// Expands every packed matrix of a model, or makes it one of codes where that is asked for and can be; does nothing to a
 /// model that has none.
 pub fn unpack(arrays: &mut Arrays, config: &str, keep_codes: bool) -> Result<(), Failure> {
-    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
-    let settings = &config["quantization"];
-    let (Some(bits), Some(group)) = (settings["bits"].as_u64(), settings["group_size"].as_u64()) else { return Ok(()) };
-    let (bits, group) = (bits as usize, group as usize);
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    let Some((bits, group)) = grid_of(&config) else { return Ok(()) };
     if ![1, 2, 4, 8].contains(&bits) || group == 0 {
         return Err(Failure::target(format!("weights of {bits} bits in groups of {group} cannot be unpacked yet")));
     }
