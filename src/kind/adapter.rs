@@ -59,6 +59,12 @@ const TRAIN_FIELDS: &[Schema] = &[
         .arg("count", Type::Int(1, 65_536)),
     Schema::new("pack", "next-token: records lie one after the other instead of being padded; none sees another.")
         .arg("yes", Type::Bool),
+    Schema::new(
+        "gradient-checkpointing",
+        "next-token: layers are computed again for their gradients instead of being kept: less memory, more time, the same bytes.",
+    )
+    .arg("yes", Type::Bool)
+    .no_fact(),
     Schema::new("max-length", "next-token: tokens of a record at most; 512 where it is not said.")
         .arg("tokens", Type::Int(2, 1 << 20)),
     Schema::new("learning-rate", "Its peak.").arg("rate", Type::FloatAbove(0.0, 1e30)).default(Default::Float(1e-4)),
@@ -119,6 +125,7 @@ struct TrainFields {
     batch: usize,
     micro_batch: Option<usize>,
     pack: Option<bool>,
+    gradient_checkpointing: Option<bool>,
     max_length: Option<usize>,
     learning_rate: f64,
     schedule: Option<String>,
@@ -176,6 +183,7 @@ impl TrainFields {
         ]);
         hyper.extend(self.micro_batch.map(|count| ("micro-batch", json!(count))));
         hyper.extend(self.pack.filter(|pack| *pack).map(|pack| ("pack", json!(pack))));
+        hyper.extend(self.gradient_checkpointing.map(|yes| ("gradient-checkpointing", json!(yes))));
         hyper.extend(self.optimizer.as_ref().map(|own| ("optimizer", json!(own))));
         hyper.extend(self.on_divergence.map(|rule| ("on-divergence", json!(rule))));
         // A schedule that does not depend on the end: a longer training begins with the shorter one.
@@ -219,6 +227,7 @@ impl Kind for Adapter {
                 ("steps", train.steps.is_some()),
                 ("micro-batch", train.micro_batch.is_some()),
                 ("pack", train.pack.is_some()),
+                ("gradient-checkpointing", train.gradient_checkpointing.is_some()),
                 ("max-length", train.max_length.is_some()),
                 ("schedule", train.schedule.is_some()),
                 ("optimizer", train.optimizer.is_some()),

@@ -13,6 +13,7 @@ pub mod command;
 pub mod dataset;
 pub mod features;
 pub mod fetch;
+pub mod merge;
 pub mod model;
 pub mod perplexity;
 pub mod quantized;
@@ -45,6 +46,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &features::Features,
     &model::Model,
     &adapter::Adapter,
+    &merge::Merge,
     &quantized::Quantized,
     &report::Report,
     &speed::Speed,

@@ -2,7 +2,6 @@
 //! last of a chain of these, so each is kept by its key: more steps train only what is new, trainings that begin alike
 //! share the beginning, and one that was killed goes on from the last that was done.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -21,9 +20,10 @@ use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::report::language::mean_loss;
 use crate::train::divergence::{OnDivergence, Retry, STILL, Watch, stands_still};
-use crate::train::language::{Language, Order, token_losses};
+use crate::train::language::{Language, Order};
 use crate::train::method::{Method, begin, begin_whole, targets, whole};
 use crate::train::optim::{AdamW, CALMER, Optimizer, Schedule, Sgd, check_loss, clip};
+use crate::train::step::Step;
 use crate::train::text::Example;
 use crate::util::fs;
 
@@ -48,6 +48,7 @@ static SCHEMA: Schema =
                 .arg("count", Type::Int(1, 65_536)),
             Schema::new("pack", "Records lie one after the other instead of being padded; none sees another.")
                 .arg("yes", Type::Bool),
+            Schema::new("gradient-checkpointing", CHECKPOINTING).arg("yes", Type::Bool).no_fact(),
             Schema::new("max-length", "Tokens of a record at most.")
                 .arg("tokens", Type::Int(2, 1 << 20))
                 .default(Default::Int(512)),
@@ -93,6 +94,9 @@ pub const METHODS: &[&str] = &["lora", "rslora", "dora", "full"];
 /// What target modules are.
 pub const TARGETS: &str =
     "Names of the base's matrices, or globs over them; `full` trains all weights where it is not said.";
+/// What gradient checkpointing is.
+pub const CHECKPOINTING: &str =
+    "Layers are computed again for their gradients instead of being kept: less memory, more time, the same bytes.";
 /// Ways the learning rate goes.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine"];
 /// What makes steps of gradients.
@@ -135,6 +139,7 @@ struct Hyper {
     batch: usize,
     micro_batch: Option<usize>,
     pack: Option<bool>,
+    gradient_checkpointing: Option<bool>,
     max_length: usize,
     learning_rate: f64,
     schedule: Schedule,
@@ -317,16 +322,16 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
         let count: usize = batch.iter().map(|e| e.targets()).sum();
         let (mut loss, mut grads) = (0.0, Params::new());
         for (part, micro) in batch.chunks(hyper.micro_batch.unwrap_or(hyper.batch)).enumerate() {
-            let noise = Rng::new(hyper.seed, &format!("dropout {step} {part}"));
-            let mut noise = Some((fields.method.dropout as f32, RefCell::new(noise)));
-            let (weights, config) = (&mut language.model.weights, &language.config);
-            let (own, more) = T::value_and_grad(&state.params, &mut |p| {
-                weights.put(p, scale, noise.take());
-                // Each token counts alike, however the batch is cut.
-                token_losses(weights, config, micro, hyper.pack.unwrap_or(false))?
-                    .sum_all()?
-                    .affine(1.0 / count as f64, 0.0)
-            })?;
+            let pass = Step {
+                scale,
+                dropout: fields.method.dropout as f32,
+                noise: Rng::new(hyper.seed, &format!("dropout {step} {part}")),
+                packed: hyper.pack.unwrap_or(false),
+                count,
+                checkpointed: hyper.gradient_checkpointing.unwrap_or(false),
+            };
+            let (own, more) =
+                pass.value_and_grad(&mut language.model.weights, &language.config, &state.params, micro)?;
             loss += own;
             if grads.is_empty() {
                 grads = more;

@@ -57,7 +57,7 @@ pub fn generate<T: Tensor>(
     let mut next = prompt.to_vec();
     let room = config.max_position_embeddings.saturating_sub(prompt.len());
     while made.tokens.len() < options.max_tokens.min(room) {
-        let x = llama::encode(&model.weights, config, &[next.clone()], Some(&mut cache))?;
+        let x = llama::encode(&model.weights, config, &[next.clone()], &mut cache)?;
         let last = x.narrow(1, next.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
         let logits = model.weights.linear(llama::head(config), &last)?.to_f32()?;
         let token = choose(&logits, options, &mut rng);

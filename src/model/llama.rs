@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::weights::Weights;
-use crate::backend::{BackendError, Result, Scope, Tensor};
+use crate::backend::{BackendError, Result, Scope, Tensor, segments};
 use crate::failure::Failure;
 
 /// The fields of `config.json` that the forward pass needs.
@@ -126,6 +126,15 @@ impl Config {
         1.0 / (self.head_width() as f32).sqrt()
     }
 
+    /// Refuses texts longer than the model reads.
+    fn check_length(&self, tokens: usize) -> Result<()> {
+        if tokens <= self.max_position_embeddings {
+            return Ok(());
+        }
+        let most = self.max_position_embeddings;
+        Err(BackendError::Library(format!("{tokens} tokens, and the model reads {most} at most")))
+    }
+
     /// Tokens that end a text.
     pub fn ends(&self) -> Vec<u32> {
         match &self.eos_token_id {
@@ -148,99 +157,160 @@ impl<T> Default for Cache<T> {
     }
 }
 
-/// The vectors before the last matrix, normed: rows of token ids, padded at their ends -> [rows, longest, width].
-///
-/// With a cache, the ids are those that come after what it holds, and all rows are of one length.
-pub fn encode<T: Tensor>(
-    weights: &Weights<T>,
-    config: &Config,
-    ids: &[Vec<u32>],
-    mut cache: Option<&mut Cache<T>>,
-) -> Result<T> {
-    let (rows, length) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(0));
-    let before = cache.as_ref().map_or(0, |cache| cache.tokens);
-    if before + length > config.max_position_embeddings {
-        return Err(BackendError::Library(format!(
-            "{} tokens, and the model reads {} at most",
-            before + length,
-            config.max_position_embeddings
-        )));
+/// The vectors before the last matrix, normed: rows of token ids that come after what the cache holds, all of one length ->
+/// [rows, length, width].
+pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[Vec<u32>], cache: &mut Cache<T>) -> Result<T> {
+    let length = ids.iter().map(Vec::len).max().unwrap_or(0);
+    let before = cache.tokens;
+    config.check_length(before + length)?;
+    let scope = Scope { lengths: ids.iter().map(|ids| before + ids.len()).collect(), causal: true };
+    let mut mix = |layer: usize, q: T, k: T, mut v: T| {
+        let q = q.rope(before, config.rope_theta)?;
+        let mut k = k.rope(before, config.rope_theta)?;
+        if let Some((keys, values)) = cache.layers.get(layer) {
+            k = T::concat(&[keys.clone(), k], 2)?;
+            v = T::concat(&[values.clone(), v], 2)?;
+        }
+        let kept = (k.clone(), v.clone());
+        match cache.layers.get_mut(layer) {
+            Some(place) => *place = kept,
+            None => cache.layers.push(kept),
+        }
+        T::attention(&q, &k, &v, &scope, config.scale())
+    };
+    let mut x = embed(weights, config, &padded(ids, length), ids.len())?;
+    for number in 0..config.num_hidden_layers {
+        x = layer(weights, config, number, &x, &mut mix)?;
     }
-    let mut flat = vec![0u32; rows * length];
+    cache.tokens += length;
+    norm(weights, config, &x, NORM)
+}
+
+/// A pass over texts in its stages, without a cache: what is before the layers, each layer, what is after them. Whoever takes
+/// them one by one holds no more than one at a time.
+pub struct Stages<'a> {
+    config: &'a Config,
+    /// Tokens of all rows.
+    ids: Vec<u32>,
+    rows: usize,
+    /// Of the texts.
+    lengths: Vec<usize>,
+    packed: bool,
+}
+
+impl<'a> Stages<'a> {
+    /// Of rows of token ids, padded at their ends to the longest; packed, all in one row, one after the other without
+    /// padding, and none sees another.
+    pub fn new(config: &'a Config, ids: &[Vec<u32>], packed: bool) -> Result<Self> {
+        let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        config.check_length(longest)?;
+        let (flat, rows) = if packed { (ids.concat(), 1) } else { (padded(ids, longest), ids.len()) };
+        Ok(Self { config, ids: flat, rows, lengths, packed })
+    }
+
+    /// Layers.
+    pub fn depth(&self) -> usize {
+        self.config.num_hidden_layers
+    }
+
+    /// Where each text begins, among all tokens of [`Self::end`].
+    pub fn begins(&self) -> Vec<usize> {
+        if self.packed {
+            return segments(&self.lengths).map(|(start, _)| start).collect();
+        }
+        let length = self.ids.len() / self.rows.max(1);
+        (0..self.rows).map(|row| row * length).collect()
+    }
+
+    /// What the first layer reads: [rows, length, width].
+    pub fn begin<T: Tensor>(&self, weights: &Weights<T>) -> Result<T> {
+        embed(weights, self.config, &self.ids, self.rows)
+    }
+
+    /// One layer: -> as x.
+    pub fn layer<T: Tensor>(&self, weights: &Weights<T>, number: usize, x: &T) -> Result<T> {
+        let (base, scale) = (self.config.rope_theta, self.config.scale());
+        layer(weights, self.config, number, x, &mut |_, q, k, v| {
+            if self.packed {
+                let (q, k) = (q.rope_packed(&self.lengths, base)?, k.rope_packed(&self.lengths, base)?);
+                return T::attention_packed(&q, &k, &v, &self.lengths, scale);
+            }
+            let scope = Scope { lengths: self.lengths.clone(), causal: true };
+            T::attention(&q.rope(0, base)?, &k.rope(0, base)?, &v, &scope, scale)
+        })
+    }
+
+    /// The vectors before the last matrix, normed: -> [rows * length, width].
+    pub fn end<T: Tensor>(&self, weights: &Weights<T>, x: &T) -> Result<T> {
+        norm(weights, self.config, x, NORM)?.reshape(&[self.ids.len(), self.config.hidden_size])
+    }
+
+    /// All of them.
+    pub fn run<T: Tensor>(&self, weights: &Weights<T>) -> Result<T> {
+        let mut x = self.begin(weights)?;
+        for number in 0..self.depth() {
+            x = self.layer(weights, number, &x)?;
+        }
+        self.end(weights, &x)
+    }
+}
+
+/// Tokens of rows that are padded at their ends.
+fn padded(ids: &[Vec<u32>], length: usize) -> Vec<u32> {
+    let mut flat = vec![0u32; ids.len() * length];
     for (row, ids) in ids.iter().enumerate() {
         flat[row * length..][..ids.len()].copy_from_slice(ids);
     }
-    let scope = Scope { lengths: ids.iter().map(|ids| before + ids.len()).collect(), causal: true };
-    let x = layers(weights, config, &flat, rows, &mut |layer, q, k, mut v| {
-        let q = q.rope(before, config.rope_theta)?;
-        let mut k = k.rope(before, config.rope_theta)?;
-        if let Some(cache) = cache.as_deref_mut() {
-            if let Some((keys, values)) = cache.layers.get(layer) {
-                k = T::concat(&[keys.clone(), k], 2)?;
-                v = T::concat(&[values.clone(), v], 2)?;
-            }
-            let kept = (k.clone(), v.clone());
-            match cache.layers.get_mut(layer) {
-                Some(place) => *place = kept,
-                None => cache.layers.push(kept),
-            }
-        }
-        T::attention(&q, &k, &v, &scope, config.scale())
-    })?;
-    if let Some(cache) = cache {
-        cache.tokens += length;
-    }
-    Ok(x)
+    flat
 }
 
-/// As [`encode`], of texts that lie one after the other without padding: -> [tokens, width]. None sees another.
-pub fn encode_packed<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[Vec<u32>]) -> Result<T> {
-    let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-    let flat = ids.concat();
-    let x = layers(weights, config, &flat, 1, &mut |_, q, k, v| {
-        let (q, k) = (q.rope_packed(&lengths, config.rope_theta)?, k.rope_packed(&lengths, config.rope_theta)?);
-        T::attention_packed(&q, &k, &v, &lengths, config.scale())
-    })?;
-    x.reshape(&[flat.len(), config.hidden_size])
+/// The module of the tokens' vectors.
+pub const EMBEDDING: &str = "model.embed_tokens";
+/// The module of the last norm.
+pub const NORM: &str = "model.norm";
+
+/// The module of a layer.
+pub fn layer_name(number: usize) -> String {
+    format!("model.layers.{number}")
 }
 
 /// What a layer makes of its queries, keys and values, [rows, heads, length, head width] each: positions and attention.
 type Mix<'a, T> = dyn FnMut(usize, T, T, T) -> Result<T> + 'a;
 
-/// All layers and the last norm: tokens [rows * length] -> [rows, length, width].
-fn layers<T: Tensor>(
-    weights: &Weights<T>,
-    config: &Config,
-    ids: &[u32],
-    rows: usize,
-    mix: &mut Mix<'_, T>,
-) -> Result<T> {
-    let (width, head, length) = (config.hidden_size, config.head_width(), ids.len() / rows.max(1));
-    let mut x = weights.rows("model.embed_tokens", ids)?.reshape(&[rows, length, width])?;
-    let norm = |x: &T, module: &str| x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps);
-    for layer in 0..config.num_hidden_layers {
-        let module = |part: &str| format!("model.layers.{layer}.{part}");
-        let y = norm(&x, &module("input_layernorm"))?;
-        let split = |part: &str, heads: usize| {
-            let y = weights.linear(&module(&format!("self_attn.{part}_proj")), &y)?;
-            y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
-        };
-        let q = split("q", config.num_attention_heads)?;
-        let (k, v) = (split("k", config.kv_heads())?, split("v", config.kv_heads())?);
-        let mixed = mix(layer, q, k, v)?;
-        let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, config.num_attention_heads * head])?;
-        x = x.add(&weights.linear(&module("self_attn.o_proj"), &mixed)?)?;
-        let y = norm(&x, &module("post_attention_layernorm"))?;
-        let gate = weights.linear(&module("mlp.gate_proj"), &y)?;
-        let inner = gate.swiglu(&weights.linear(&module("mlp.up_proj"), &y)?)?;
-        x = x.add(&weights.linear(&module("mlp.down_proj"), &inner)?)?;
-    }
-    norm(&x, "model.norm")
+/// Tokens [rows * length] -> [rows, length, width].
+fn embed<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[u32], rows: usize) -> Result<T> {
+    weights.rows(EMBEDDING, ids)?.reshape(&[rows, ids.len() / rows.max(1), config.hidden_size])
+}
+
+fn norm<T: Tensor>(weights: &Weights<T>, config: &Config, x: &T, module: &str) -> Result<T> {
+    x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps)
+}
+
+/// One layer: [rows, length, width] -> the same.
+fn layer<T: Tensor>(weights: &Weights<T>, config: &Config, number: usize, x: &T, mix: &mut Mix<'_, T>) -> Result<T> {
+    let (shape, head) = (x.shape(), config.head_width());
+    let (rows, length) = (shape[0], shape[1]);
+    let module = |part: &str| format!("{}.{part}", layer_name(number));
+    let y = norm(weights, config, x, &module("input_layernorm"))?;
+    let split = |part: &str, heads: usize| {
+        let y = weights.linear(&module(&format!("self_attn.{part}_proj")), &y)?;
+        y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
+    };
+    let q = split("q", config.num_attention_heads)?;
+    let (k, v) = (split("k", config.kv_heads())?, split("v", config.kv_heads())?);
+    let mixed = mix(number, q, k, v)?;
+    let mixed = mixed.swap_axes(1, 2)?.reshape(&[rows, length, config.num_attention_heads * head])?;
+    let x = x.add(&weights.linear(&module("self_attn.o_proj"), &mixed)?)?;
+    let y = norm(weights, config, &x, &module("post_attention_layernorm"))?;
+    let gate = weights.linear(&module("mlp.gate_proj"), &y)?;
+    let inner = gate.swiglu(&weights.linear(&module("mlp.up_proj"), &y)?)?;
+    x.add(&weights.linear(&module("mlp.down_proj"), &inner)?)
 }
 
 /// The module of the last matrix, [vocabulary, width].
 pub fn head(config: &Config) -> &'static str {
-    if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" }
+    if config.tie_word_embeddings { EMBEDDING } else { "lm_head" }
 }
 
 #[cfg(test)]

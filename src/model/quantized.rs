@@ -3,6 +3,7 @@
 //! A matrix [out, in] becomes `weight` u32 [out, in * bits / 32] and `scales` and `biases` [out, in / group].
 
 use rayon::prelude::*;
+use serde_json::Value;
 
 use crate::backend::affine::{self, BITS};
 use crate::backend::qmatrix::{BLOCK, QMatrix};
@@ -39,13 +40,17 @@ pub fn pack(values: &[f32], out: usize, inner: usize, bits: usize, group: usize)
     }
 }
 
+/// Bits of a weight and weights of a group, as a model's `config.json` says them; none where it is not quantized.
+pub fn grid_of(config: &Value) -> Option<(usize, usize)> {
+    let settings = &config["quantization"];
+    Some((settings["bits"].as_u64()? as usize, settings["group_size"].as_u64()? as usize))
+}
+
 /// Expands every packed matrix of a model, or makes it one of codes where that is asked for and can be; does nothing to a
 /// model that has none.
 pub fn unpack(arrays: &mut Arrays, config: &str, keep_codes: bool) -> Result<(), Failure> {
-    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
-    let settings = &config["quantization"];
-    let (Some(bits), Some(group)) = (settings["bits"].as_u64(), settings["group_size"].as_u64()) else { return Ok(()) };
-    let (bits, group) = (bits as usize, group as usize);
+    let config: Value = serde_json::from_str(config).unwrap_or_default();
+    let Some((bits, group)) = grid_of(&config) else { return Ok(()) };
     if !BITS.contains(&bits) || group == 0 {
         return Err(Failure::target(format!("weights of {bits} bits in groups of {group} cannot be unpacked yet")));
     }

@@ -55,6 +55,12 @@ impl<T: Tensor> Weights<T> {
         self.lora = (!lora.is_empty()).then_some(Lora { params: lora, scale, dropout });
     }
 
+    /// Where the random numbers of the updates' dropout are now; none where nothing is dropped.
+    pub fn noise(&self) -> Option<Rng> {
+        let (_, rng) = self.lora.as_ref()?.dropout.as_ref()?;
+        Some(rng.borrow().clone())
+    }
+
     /// A weight by name.
     pub fn get(&self, name: &str) -> Result<&T> {
         self.tensors.get(name).ok_or_else(|| BackendError::Library(format!("the model has no weight `{name}`")))

@@ -9,8 +9,9 @@ use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::tensors::Arrays;
 use crate::model::chat::Chat;
+use crate::model::llama::{self, Stages};
 use crate::model::weights::Weights;
-use crate::model::{Checkpoint, Config, Model, llama};
+use crate::model::{Checkpoint, Config, Model};
 
 /// Batches whose examples are sorted by length together: rows of a batch are then about as long as each other, and what
 /// is seen when stays random.
@@ -84,25 +85,45 @@ pub fn token_losses<T: Tensor>(
     batch: &[&Example],
     packed: bool,
 ) -> backend::Result<T> {
-    // Nothing is predicted from the last token.
-    let ids: Vec<Vec<u32>> = batch.iter().map(|e| e.ids[..e.ids.len() - 1].to_vec()).collect();
-    let length = ids.iter().map(Vec::len).max().unwrap_or(0);
-    let (x, begins): (T, Vec<usize>) = if packed {
-        let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let begins = backend::segments(&lengths).map(|(start, _)| start).collect();
-        (llama::encode_packed(weights, config, &ids)?, begins)
-    } else {
-        let x = llama::encode(weights, config, &ids, None)?.reshape(&[ids.len() * length, config.hidden_size])?;
-        (x, (0..ids.len()).map(|row| row * length).collect())
-    };
-    let (mut places, mut targets) = (Vec::new(), Vec::new());
-    for (begin, example) in begins.iter().zip(batch) {
-        for (i, id) in example.ids.iter().enumerate().skip(1).filter(|(i, _)| example.counts[*i]) {
-            places.push((begin + i - 1) as u32);
-            targets.push(*id);
+    let task = Task::new(config, batch, packed)?;
+    task.losses(weights, &task.stages.run(weights)?)
+}
+
+/// What a model does with some examples: it reads their tokens, and is to foresee those that count.
+pub struct Task<'a> {
+    /// The pass over what it reads.
+    pub stages: Stages<'a>,
+    head: &'static str,
+    /// Rows of [`Stages::end`] from which a token that counts is foreseen, and those tokens.
+    places: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl<'a> Task<'a> {
+    /// Of these examples.
+    pub fn new(config: &'a llama::Config, batch: &[&Example], packed: bool) -> backend::Result<Self> {
+        // Nothing is predicted from the last token.
+        let ids: Vec<Vec<u32>> = batch.iter().map(|e| e.ids[..e.ids.len() - 1].to_vec()).collect();
+        let stages = Stages::new(config, &ids, packed)?;
+        let (mut places, mut targets) = (Vec::new(), Vec::new());
+        for (begin, example) in stages.begins().iter().zip(batch) {
+            for (i, id) in example.ids.iter().enumerate().skip(1).filter(|(i, _)| example.counts[*i]) {
+                places.push((begin + i - 1) as u32);
+                targets.push(*id);
+            }
         }
+        Ok(Self { stages, head: llama::head(config), places, targets })
     }
-    weights.cross_entropy(llama::head(config), &x.take_rows(&places)?, &targets)
+
+    /// The loss of each token that counts, of what [`Stages::end`] gave.
+    pub fn losses<T: Tensor>(&self, weights: &Weights<T>, x: &T) -> backend::Result<T> {
+        weights.cross_entropy(self.head, &x.take_rows(&self.places)?, &self.targets)
+    }
+
+    /// The module of the last matrix.
+    pub fn head(&self) -> &'static str {
+        self.head
+    }
 }
 
 /// Which examples each step sees: every example once an epoch, in an order of that epoch.

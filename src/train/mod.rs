@@ -7,4 +7,5 @@ pub mod method;
 pub mod mlx_lm;
 pub mod optim;
 pub mod peft;
+pub mod step;
 pub mod text;
