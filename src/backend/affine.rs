@@ -20,6 +20,20 @@ pub struct Affine {
     pub biases: Vec<f32>,
 }
 
+impl Affine {
+    /// The weights, row after row.
+    pub fn expand(&self, inner: usize, bits: usize, group: usize) -> Vec<f32> {
+        let codes = codes(&self.words, bits);
+        let mut values = vec![0.0; codes.len()];
+        debug_assert!(inner.is_multiple_of(group));
+        let parts = values.par_chunks_exact_mut(group).zip(codes.par_chunks_exact(group));
+        parts.zip(&self.scales).zip(&self.biases).for_each(|(((values, codes), scale), bias)| {
+            values.iter_mut().zip(codes).for_each(|(v, code)| *v = f32::from(*code) * scale + bias);
+        });
+        values
+    }
+}
+
 /// The widths of codes.
 pub const BITS: [usize; 5] = [2, 3, 4, 6, 8];
 /// Weights that may share a scale.

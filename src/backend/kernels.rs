@@ -300,6 +300,30 @@ pub fn gelu_grad(x: &[f32], grad: &[f32]) -> Vec<f32> {
     out
 }
 
+/// The sum over rows of the Kullback-Leibler divergence of softmax(q) from softmax(p), in nats: rows of `width` logits.
+pub fn divergence(p: &[f32], q: &[f32], width: usize) -> f64 {
+    let rows: Vec<f64> = p
+        .par_chunks(width)
+        .zip(q.par_chunks(width))
+        .map(|(p, q)| {
+            let (mut own, mut theirs) = (p.to_vec(), q.to_vec());
+            let [p_log, q_log] = [&mut own, &mut theirs].map(|row| {
+                let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                row.iter_mut().for_each(|v| *v -= top);
+                let shifted = row.clone();
+                simd::exp_all(row);
+                (shifted, row.iter().map(|v| f64::from(*v)).sum::<f64>().ln())
+            });
+            let total: f64 = own.iter().map(|v| f64::from(*v)).sum();
+            let terms = own.iter().zip(p_log.0.iter().zip(&q_log.0));
+            let mean: f64 = terms.map(|(weight, (p, q))| f64::from(*weight) * (f64::from(*p) - f64::from(*q))).sum();
+            // Rounding may leave less than nothing.
+            (mean / total - p_log.1 + q_log.1).max(0.0)
+        })
+        .collect();
+    rows.iter().sum()
+}
+
 /// GELU by a sigmoid, `x * sigmoid(1.702 x)`: what CLIP was trained with.
 pub fn quick_gelu(x: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
@@ -466,6 +490,22 @@ mod tests {
         let [by_gate, by_up] = swiglu_grad(&x, &up, &g);
         check_grad(&x, &g, &|x| swiglu(x, &up), &by_gate);
         check_grad(&up, &g, &|up| swiglu(&x, up), &by_up);
+    }
+
+    #[test]
+    fn a_divergence_is_of_the_softmaxes() {
+        let (p, q) = (random(3 * 50, "p"), random(3 * 50, "q"));
+        let softmax = |row: &[f32]| -> Vec<f64> {
+            let all: Vec<f64> = row.iter().map(|v| f64::from(*v).exp()).collect();
+            let sum: f64 = all.iter().sum();
+            all.into_iter().map(|v| v / sum).collect()
+        };
+        let mut expected = 0.0;
+        for (p, q) in p.chunks(50).zip(q.chunks(50)) {
+            expected += softmax(p).iter().zip(softmax(q)).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+        }
+        assert!((divergence(&p, &q, 50) - expected).abs() < 1e-6 * expected);
+        assert_eq!(divergence(&p, &p, 50), 0.0);
     }
 
     #[test]

@@ -41,6 +41,11 @@ static SCHEMA: Schema = Schema::new(
     Schema::new("max-tokens", "Tokens of an answer at most.")
         .arg("count", Type::Int(1, 1 << 20))
         .default(Default::Int(64)),
+    Schema::new(
+        "against",
+        "The model it was made of: how far its predictions are from that one's, by Kullback-Leibler divergence.",
+    )
+    .arg("model", Type::NamedLabel),
     BACKEND,
 ]);
 
@@ -53,6 +58,7 @@ struct Fields {
     max_length: usize,
     ask: Vec<String>,
     max_tokens: usize,
+    against: Option<String>,
 }
 
 impl Kind for Perplexity {
@@ -110,9 +116,19 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let cut = made.tokens.len() >= fields.max_tokens;
         answers.push(json!({"prompt": prompt, "answer": made.text, "cut": cut}));
     }
-    let result = json!({
+    let mut result = json!({
         "version": 1, "perplexity": mean.exp(), "interval": [interval.low, interval.high], "loss": mean, "records": losses.len(), "cut": examples.cut,
         "tokens": losses.iter().map(|(_, n)| n).sum::<usize>(), "losses": losses, "answers": answers,
     });
+    if let Some(other) = &fields.against {
+        let dir = cx.input(other).to_owned();
+        let base = base_of(cx, &dir)?;
+        let (other, _) = Language::<T>::open(&dir, base.as_deref(), other)?;
+        let told = &mut |done| cx.progress("divergence", done as u64, total, "records");
+        let found = language.divergences(&other, &examples.examples, told)?;
+        let (mean, interval) = (mean_loss(&found), bootstrap(&found, 0, &|found| mean_loss(found)));
+        cx.metric("kl", mean);
+        result["divergence"] = json!({"mean": mean, "interval": [interval.low, interval.high], "records": found});
+    }
     Ok(fs::write(&cx.out().join(LOSSES), result.to_string().as_bytes())?)
 }

@@ -6,16 +6,20 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ActionCx, How, Kind, Needs, Pool, Run};
+use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
+use crate::backend::affine::Affine;
 use crate::backend::blocks::Blocks;
 use crate::backend::gguf::{Fact, Stored, StoredValues, expand};
-use crate::backend::{self, affine};
+use crate::backend::{self, Tensor, affine, on_backend};
 use crate::failure::Failure;
+use crate::format::dataset::Dataset;
 use crate::format::tensors::{self, Array, Arrays};
-use crate::model::{self, Checkpoint, Config, copy_companions, gguf, quantized};
+use crate::model::{self, Checkpoint, Config, copy_companions, gguf, llama, quantized};
+use crate::quantize::{calibrate, gptq};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
-use crate::recipe::schema::{Prop, Schema, Type};
+use crate::recipe::schema::{Default, Prop, Schema, Type};
+use crate::train::language::Language;
 use crate::util::fs;
 
 /// The kind.
@@ -31,20 +35,26 @@ static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rou
         )]),
         Schema::new(
             "method",
-            "`rtn`: to the nearest code, in MLX's layout. `gguf`: blocks of llama.cpp's, in one file.",
+            "`rtn`: to the nearest code, in MLX's layout. `gptq`: the same, by what the matrices read. `gguf`: blocks of llama.cpp's, in one file.",
         )
-        .arg("name", Type::Choice(&["rtn", "gguf"]))
+        .arg("name", Type::Choice(&["rtn", "gptq", "gguf"]))
         .required()
         .flat()
         .props(&[
-            Prop::new("bits", Type::Int(2, 8), "rtn: bits a weight: 2, 3, 4, 6 or 8"),
+            Prop::new("bits", Type::Int(2, 8), "rtn, gptq: bits a weight: 2, 3, 4, 6 or 8"),
             Prop::new(
                 "group",
                 Type::Int(32, 128),
-                "rtn: weights that share a scale: 32, 64 or 128; 64 where it is not said",
+                "rtn, gptq: weights that share a scale: 32, 64 or 128; 64 where it is not said",
             ),
             Prop::new("type", Type::Choice(TYPES), "gguf: the blocks' form"),
         ]),
+        Schema::new("calibrate", "gptq: the dataset whose records it reads.").arg("data", Type::Label).props(&[
+            Prop::new("split", Type::Text, "the split").default(Default::Text("train")),
+            Prop::new("rows", Type::Int(1, 1 << 20), "its first records, as many").default(Default::Int(128)),
+            Prop::new("max-length", Type::Int(2, 1 << 20), "tokens of a record at most").default(Default::Int(512)),
+        ]),
+        BACKEND,
         Schema::new("keep", "Globs over the names of matrices that stay as they are.").many_args("globs", Type::Text),
     ]);
 
@@ -52,6 +62,7 @@ static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rou
 struct Fields {
     from: From,
     method: Method,
+    calibrate: Option<Calibrate>,
     keep: Option<Vec<String>>,
 }
 
@@ -59,6 +70,15 @@ struct Fields {
 struct From {
     model: String,
     adapter: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Calibrate {
+    data: String,
+    split: String,
+    rows: usize,
+    max_length: usize,
 }
 
 #[derive(Deserialize)]
@@ -86,8 +106,22 @@ impl Kind for Quantized {
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
-        let Method { name, bits, group, r#type } = decl.read::<Fields>().method;
-        let is_rtn = name == "rtn";
+        let Fields { method: Method { name, bits, group, r#type }, calibrate, .. } = decl.read();
+        let is_rtn = name != "gguf";
+        match (name == "gptq", &calibrate) {
+            (true, None) => {
+                let help = "add calibrate \"data/...\"";
+                problems.at("method", "the method `gptq` needs `calibrate`", "this method", help);
+            }
+            (false, Some(_)) => {
+                let what = format!("`calibrate` means nothing to the method `{name}`");
+                problems.at("calibrate", what, "given here", "leave it out, or name the method `gptq`");
+            }
+            _ => {}
+        }
+        if name != "gptq" && decl.fields[BACKEND.name].is_string() {
+            problems.at(BACKEND.name, format!("the method `{name}` runs no model"), "this", "leave it out");
+        }
         for (field, given, belongs) in
             [("bits", bits.is_some(), is_rtn), ("group", group.is_some(), is_rtn), ("type", r#type.is_some(), !is_rtn)]
         {
@@ -98,7 +132,7 @@ impl Kind for Quantized {
         }
         match (is_rtn, bits, &r#type) {
             (true, None, _) => {
-                problems.at("method", "the method `rtn` needs `bits`", "this method", "add bits=4");
+                problems.at("method", format!("the method `{name}` needs `bits`"), "this method", "add bits=4");
             }
             (false, _, None) => {
                 problems.at("method", "the method `gguf` needs `type`", "this method", "add type=\"Q4_K\"");
@@ -143,7 +177,15 @@ impl Run for Quantized {
         };
         match fields.method.r#type.as_deref().and_then(Blocks::by_name) {
             Some(form) => write_gguf(cx, &fields, checkpoint, &base, form, &stays),
-            None => write_mlx(cx, &fields, checkpoint, &base, &stays),
+            None => {
+                let rounded = match &fields.calibrate {
+                    Some(calibrate) => {
+                        on_backend!(cx.backend()?, by_inputs(cx, &fields, calibrate, &checkpoint, &base, &stays))?
+                    }
+                    None => BTreeMap::new(),
+                };
+                write_mlx(cx, &fields, checkpoint, &base, &stays, rounded)
+            }
         }
     }
 }
@@ -155,6 +197,7 @@ fn write_mlx(
     checkpoint: Checkpoint,
     base: &Path,
     stays: &dyn Fn(&str) -> bool,
+    mut rounded: BTreeMap<String, Affine>,
 ) -> Result<(), Failure> {
     let (bits, group) = (fields.method.bits.expect("checked"), fields.method.group.unwrap_or(GROUP));
     let mut arrays = Arrays::new();
@@ -170,7 +213,10 @@ fn write_mlx(
             continue;
         }
         check_finite(&name, &array)?;
-        let packed = quantized::pack(array.floats(), array.shape[0], array.shape[1], bits, group);
+        let packed = match rounded.remove(&module) {
+            Some(made) => quantized::packed(array.floats(), made, array.shape[0], array.shape[1], bits, group),
+            None => quantized::pack(array.floats(), array.shape[0], array.shape[1], bits, group),
+        };
         weights.packed += array.floats().len();
         cx.metric(&format!("error.{module}"), packed.relative_error);
         arrays.insert(format!("{module}.weight"), packed.weight);
@@ -188,6 +234,51 @@ fn write_mlx(
     copy_companions(base, &out)?;
     let how = format!("rounded to {bits} bits in groups of {group}");
     weights.conclude(cx, fields, "model.safetensors", "mlx", &how)
+}
+
+/// The matrices of a language model's layers, rounded by what they read on the calibration rows; by their modules' names.
+fn by_inputs<T: Tensor>(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    calibrate: &Calibrate,
+    checkpoint: &Checkpoint,
+    base: &Path,
+    stays: &dyn Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Affine>, Failure> {
+    let (bits, group) = (fields.method.bits.expect("checked"), fields.method.group.unwrap_or(GROUP));
+    let mut language = Language::<T>::of(checkpoint, base, &fields.from.model)?;
+    let data = Dataset::open(cx.input(&calibrate.data))?;
+    let mut read = language.examples(&data, &calibrate.split, calibrate.max_length)?;
+    read.examples.truncate(calibrate.rows);
+    let texts: Vec<Vec<u32>> = read.examples.into_iter().map(|example| example.ids).collect();
+    let tokens: usize = texts.iter().map(Vec::len).sum();
+    cx.metric("calibration-tokens", tokens as f64);
+    let mut made = BTreeMap::new();
+    let layers = language.config.num_hidden_layers as u64;
+    let config = language.config.clone();
+    calibrate::by_layers(&mut language.model.weights, &config, &texts, &mut |layer, grams| {
+        let mut changed = Vec::new();
+        let prefix = format!("{}.", llama::layer_name(layer));
+        for (name, array) in checkpoint.arrays.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix))
+        {
+            let Some(module) = name.strip_suffix(".weight").filter(|module| !stays(module)) else { continue };
+            let Some(gram) = grams.get(&calibrate::reader(module)) else { continue };
+            let &[rows, inner] = &array.shape[..] else { continue };
+            if !inner.is_multiple_of(group) {
+                continue;
+            }
+            check_finite(name, array)?;
+            let affine = gptq::round(array.floats(), gram, bits, group).ok_or_else(|| {
+                Failure::target(format!("what `{module}` reads on the calibration rows says nothing of it"))
+                    .help("calibrate with other records, or leave it as it is by `keep`")
+            })?;
+            changed.push((name.clone(), Array::f32(&[rows, inner], affine.expand(inner, bits, group))));
+            made.insert(module.to_owned(), affine);
+        }
+        cx.progress("calibrate", layer as u64 + 1, layers, "layers");
+        Ok(changed)
+    })?;
+    Ok(made)
 }
 
 /// In llama.cpp's blocks, in one file.

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::backend::affine::{self, BITS};
+use crate::backend::affine::{self, Affine, BITS};
 use crate::backend::qmatrix::{BLOCK, QMatrix};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays, Values};
@@ -26,6 +26,23 @@ pub struct Packed {
 /// Rounds a matrix to the nearest of `2^bits` evenly spaced values in each group of `group` inputs: [`affine::round`].
 pub fn pack(values: &[f32], out: usize, inner: usize, bits: usize, group: usize) -> Packed {
     let (made, error) = affine::round(values, inner, bits, group);
+    finish(values, made, error, (out, inner), (bits, group))
+}
+
+/// A matrix whose codes are there, beside its values.
+pub fn packed(values: &[f32], made: Affine, out: usize, inner: usize, bits: usize, group: usize) -> Packed {
+    let back = made.expand(inner, bits, group);
+    let error = values.iter().zip(&back).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    finish(values, made, error, (out, inner), (bits, group))
+}
+
+fn finish(
+    values: &[f32],
+    made: Affine,
+    error: f64,
+    (out, inner): (usize, usize),
+    (bits, group): (usize, usize),
+) -> Packed {
     let square: f64 = values
         .par_chunks(1 << 16)
         .map(|part| part.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())

@@ -19,6 +19,8 @@ pub struct Weights<T: Tensor> {
     /// Matrices that stay quantized.
     codes: BTreeMap<String, Arc<QMatrix>>,
     lora: Option<Lora<T>>,
+    /// What modules were given since it was asked for, in the order of the calls.
+    noted: Option<RefCell<Vec<(String, T)>>>,
 }
 
 /// Low-rank updates in training: `y += scale * B(A(dropout(x)))`. Hu et al., 2021.
@@ -43,7 +45,7 @@ impl<T: Tensor> Weights<T> {
                 Values::U32(_) => {}
             }
         }
-        Ok(Self { tensors, codes, lora: None })
+        Ok(Self { tensors, codes, lora: None, noted: None })
     }
 
     /// Puts values in training into their places: low-rank updates on their modules, whole weights instead of the old.
@@ -59,6 +61,16 @@ impl<T: Tensor> Weights<T> {
     pub fn noise(&self) -> Option<Rng> {
         let (_, rng) = self.lora.as_ref()?.dropout.as_ref()?;
         Some(rng.borrow().clone())
+    }
+
+    /// Whether it is noted from now on what modules are given: see [`Self::noted`].
+    pub fn note(&mut self, yes: bool) {
+        self.noted = yes.then(RefCell::default);
+    }
+
+    /// What [`Self::linear`] was called with since the last time, by the modules' names.
+    pub fn noted(&self) -> Vec<(String, T)> {
+        self.noted.as_ref().map(RefCell::take).unwrap_or_default()
     }
 
     /// A weight by name.
@@ -121,6 +133,9 @@ impl<T: Tensor> Weights<T> {
 
     /// `x [.., in] -> [.., out]` through the module `name`: its weight, bias and adapter.
     pub fn linear(&self, name: &str, x: &T) -> Result<T> {
+        if let Some(noted) = &self.noted {
+            noted.borrow_mut().push((name.to_owned(), x.clone()));
+        }
         let Some((lora, a)) =
             self.lora.as_ref().and_then(|l| Some((l, l.params.get(&format!("{name}.lora_A.weight"))?)))
         else {

@@ -3,5 +3,6 @@
 //! `rtn` needs nothing but the weights ([`crate::backend::affine`]). What is here reads calibration rows: their inputs to a matrix
 //! are summed up in its [`gram::Gram`], and no row is needed any more.
 
+pub mod calibrate;
 pub mod gptq;
 pub mod gram;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::text::{self, Example, Examples, Reader};
 use crate::backend::rng::Rng;
-use crate::backend::{self, Tensor};
+use crate::backend::{self, Tensor, kernels};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::tensors::Arrays;
@@ -31,13 +31,16 @@ impl<T: Tensor> Language<T> {
     /// Opens a directory; `label` is for the error where it is something else.
     pub fn open(dir: &Path, base: Option<&Path>, label: &str) -> Result<(Self, Arrays), Failure> {
         let checkpoint = Checkpoint::open_as_codes(dir, base)?;
+        Ok((Self::of(&checkpoint, base.unwrap_or(dir), label)?, checkpoint.arrays))
+    }
+
+    /// Of a checkpoint that is read already, whose chat template is in `dir`.
+    pub fn of(checkpoint: &Checkpoint, dir: &Path, label: &str) -> Result<Self, Failure> {
         let Config::Llama(config) = checkpoint.config.clone() else {
             return Err(Failure::user(format!("{label} is not a language model"))
                 .help("name a model of architecture \"llama\""));
         };
-        let model = Model::new(&checkpoint)?;
-        let chat = Chat::open(base.unwrap_or(dir))?;
-        Ok((Self { model, config, chat }, checkpoint.arrays))
+        Ok(Self { model: Model::new(checkpoint)?, config, chat: Chat::open(dir)? })
     }
 
     /// The tokens of a text, as it is.
@@ -74,6 +77,47 @@ impl<T: Tensor> Language<T> {
         Ok(all)
     }
 }
+
+impl<T: Tensor> Language<T> {
+    /// How far the model is from another on each example: the mean over the tokens that count of the Kullback-Leibler
+    /// divergence of its prediction from the other's, in nats, and how many those are. Both have one vocabulary.
+    pub fn divergences(
+        &self,
+        other: &Self,
+        examples: &[Example],
+        told: &mut dyn FnMut(usize),
+    ) -> Result<Vec<(f64, usize)>, Failure> {
+        if self.config.vocab_size != other.config.vocab_size {
+            let (own, theirs) = (self.config.vocab_size, other.config.vocab_size);
+            return Err(Failure::user(format!("the models know {own} and {theirs} tokens: they do not compare"))
+                .help("hold a model against the one it was made of"));
+        }
+        let mut all = Vec::with_capacity(examples.len());
+        for example in examples {
+            let batch = [example];
+            let mut rows = Vec::new();
+            for language in [other, self] {
+                let task = Task::new(&language.config, &batch, false)?;
+                let x = task.stages.run(&language.model.weights)?.take_rows(&task.places)?;
+                rows.push((x, task.head));
+            }
+            let [(theirs, their_head), (own, own_head)] = &rows[..] else { unreachable!("two models") };
+            let mut sum = 0.0;
+            for begin in (0..example.targets()).step_by(COMPARED) {
+                let count = COMPARED.min(example.targets() - begin);
+                let p = other.model.weights.linear(their_head, &theirs.narrow(0, begin, count)?)?.to_f32()?;
+                let q = self.model.weights.linear(own_head, &own.narrow(0, begin, count)?)?.to_f32()?;
+                sum += kernels::divergence(&p, &q, self.config.vocab_size);
+            }
+            all.push((sum / example.targets() as f64, example.targets()));
+            told(all.len());
+        }
+        Ok(all)
+    }
+}
+
+/// Tokens whose predictions are compared at once: two logits of each for every token known.
+const COMPARED: usize = 64;
 
 /// Examples whose losses are computed at once.
 const EVALUATED: usize = 8;

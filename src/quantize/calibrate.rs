@@ -1,0 +1,107 @@
+//! What the matrices of a language model read on calibration rows, layer by layer.
+//!
+//! A layer reads what the layers before it give as they have become, so each makes up for what those are off by. Only one
+//! layer's inputs are held beside the model, and the rows on their way.
+
+use std::collections::BTreeMap;
+
+use super::gram::Gram;
+use crate::backend::Tensor;
+use crate::failure::Failure;
+use crate::format::tensors::Array;
+use crate::model::llama::{self, Stages};
+use crate::model::weights::Weights;
+
+/// Tokens computed at once.
+const TOKENS: usize = 4096;
+
+/// The inputs of a layer's matrices by their modules' names.
+pub type Grams = BTreeMap<String, Gram>;
+
+/// Goes through the layers with these texts of token ids. `round` gets a layer's number and inputs, and gives the weights that
+/// it goes on with, by their names.
+pub fn by_layers<T: Tensor>(
+    weights: &mut Weights<T>,
+    config: &llama::Config,
+    texts: &[Vec<u32>],
+    round: &mut dyn FnMut(usize, &Grams) -> Result<Vec<(String, Array)>, Failure>,
+) -> Result<(), Failure> {
+    let stages = batches(texts)
+        .into_iter()
+        // Nothing is padded: every token counts alike.
+        .map(|batch| Stages::new(config, batch, true))
+        .collect::<crate::backend::Result<Vec<_>>>()?;
+    let mut states = stages.iter().map(|stage| stage.begin(weights)).collect::<crate::backend::Result<Vec<T>>>()?;
+    for layer in 0..config.num_hidden_layers {
+        let mut grams = Grams::new();
+        weights.note(true);
+        for (stage, x) in stages.iter().zip(&states) {
+            stage.layer(weights, layer, x)?;
+            for (module, input) in weights.noted() {
+                if shared(&module) {
+                    continue;
+                }
+                let inner = *input.shape().last().unwrap_or(&1);
+                grams.entry(module).or_insert_with(|| Gram::new(inner)).add(&input.to_f32()?);
+            }
+        }
+        weights.note(false);
+        for (name, array) in round(layer, &grams)? {
+            weights.set(&name, T::from_f32(array.floats(), &array.shape)?);
+        }
+        for (stage, x) in stages.iter().zip(&mut states) {
+            *x = stage.layer(weights, layer, x)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether another module of the layer reads the same: [`reader`] is that one.
+fn shared(module: &str) -> bool {
+    reader(module) != module
+}
+
+/// The module whose inputs stand for a module's: keys and values read what queries do, `up` what `gate` does.
+pub fn reader(module: &str) -> String {
+    for (own, first) in [("k_proj", "q_proj"), ("v_proj", "q_proj"), ("up_proj", "gate_proj")] {
+        if let Some(layer) = module.strip_suffix(own) {
+            return format!("{layer}{first}");
+        }
+    }
+    module.to_owned()
+}
+
+/// Texts in batches of about [`TOKENS`].
+fn batches(texts: &[Vec<u32>]) -> Vec<&[Vec<u32>]> {
+    let (mut all, mut begin, mut tokens) = (Vec::new(), 0, 0);
+    for (i, text) in texts.iter().enumerate() {
+        if tokens > 0 && tokens + text.len() > TOKENS {
+            all.push(&texts[begin..i]);
+            (begin, tokens) = (i, 0);
+        }
+        tokens += text.len();
+    }
+    if begin < texts.len() {
+        all.push(&texts[begin..]);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_in_one_batch() {
+        let texts: Vec<Vec<u32>> = [10, 4000, 90, 5000, 1].iter().map(|n| vec![0; *n]).collect();
+        let found: Vec<Vec<usize>> = batches(&texts).iter().map(|b| b.iter().map(Vec::len).collect()).collect();
+        assert_eq!(found, [vec![10, 4000], vec![90], vec![5000], vec![1]]);
+        assert!(batches(&[]).is_empty());
+    }
+
+    #[test]
+    fn modules_that_read_alike_have_one_reader() {
+        assert_eq!(reader("model.layers.3.self_attn.v_proj"), "model.layers.3.self_attn.q_proj");
+        assert_eq!(reader("model.layers.3.mlp.down_proj"), "model.layers.3.mlp.down_proj");
+    }
+}
