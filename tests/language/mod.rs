@@ -8,7 +8,7 @@ mod reports;
 use serde_json::Value;
 
 use crate::support::Project;
-use crate::support::tiny::project;
+use crate::support::tiny::{Tiny, project};
 
 /// What a training made: an adapter's weights, or a model's.
 fn weights(project: &Project) -> Vec<u8> {
@@ -27,6 +27,40 @@ fn more_steps_train_only_what_is_new() {
     let again = project(r#""lora" rank=2"#, "steps 10; checkpoint-every 4");
     again.builds(&["a"]);
     assert_eq!(weights(&again), weights(&first));
+}
+
+#[test]
+fn a_thousand_steps_become_two_thousand() {
+    let begun = |steps: &str| {
+        let project = project(r#""lora" rank=2"#, &format!("steps {steps}; schedule \"constant\""));
+        // As little to compute as there can be: the steps are what counts here.
+        let mut least = Tiny::llama().config;
+        for (name, value) in [("hidden_size", 8), ("intermediate_size", 8), ("num_hidden_layers", 1)] {
+            least[name] = value.into();
+        }
+        Tiny::of(least).pack(&project, "tiny.zip", &[]);
+        project.edit("effai.kdl", "batch 4", "batch 1");
+        project.edit("effai.kdl", "evaluate-every 2", "evaluate-every 500");
+        project
+    };
+    // Builds it and says which steps were trained.
+    let trained = |project: &Project| -> Vec<u64> {
+        let run = project.effai(&["build", "a", "--json"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let events = run.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        events
+            .filter(|e| e["what"]["name"] == "train.loss")
+            .map(|e| e["what"]["step"].as_u64().expect("a step"))
+            .collect()
+    };
+    let project = begun("1000");
+    assert_eq!(trained(&project), Vec::from_iter(1..=1000));
+    project.edit("effai.kdl", "steps 1000", "steps 2000");
+    assert_eq!(trained(&project), Vec::from_iter(1001..=2000), "the first thousand are there");
+    let whole = begun("2000");
+    assert_eq!(trained(&whole), Vec::from_iter(1..=2000));
+    assert_eq!(weights(&project), weights(&whole));
+    assert_eq!(project.read("out/a/training.json"), whole.read("out/a/training.json"));
 }
 
 #[test]
