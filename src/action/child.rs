@@ -29,7 +29,11 @@ pub(super) fn run() -> u8 {
             return 2;
         }
     };
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build_global();
+    if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build_global() {
+        let failure = Failure::environment(format!("cannot start threads ({}): {error}", job.threads));
+        events.send(ActionEvent::Failed(failure.help("fewer jobs with -j start fewer threads")));
+        return 3;
+    }
     let kind = match kind::find(&job.decl.kind).expect("the engine knows the same kinds").how() {
         How::Inside(kind) => kind,
         How::Program(_) => unreachable!("the engine starts the program of such a kind itself"),

@@ -140,7 +140,7 @@ impl Processes {
 fn failed(ran: &Ran, program: &Program, job: &Job, cancel: &Cancel, log: &Path) -> Ended {
     let code = ran.status.code();
     if code.is_none() || ran.told.is_some() || cancel.is_asked() {
-        return conclude(ran, cancel, log);
+        return conclude(ran, job, cancel, log);
     }
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);

@@ -7,6 +7,7 @@
 mod child;
 mod here;
 mod launch;
+mod memory;
 pub mod program;
 mod sandbox;
 mod spawner;
@@ -210,6 +211,8 @@ impl Runner for Processes {
 struct Ran {
     status: ExitStatus,
     told: Option<Failure>,
+    /// 0 where it is not known.
+    peak_bytes: u64,
 }
 
 /// What cannot be started.
@@ -254,7 +257,7 @@ impl Processes {
             rules: None,
         };
         match self.start(request, log, Some(&stdin), cancel, said, cost) {
-            Ok(ran) => Ok(conclude(&ran, cancel, log)),
+            Ok(ran) => Ok(conclude(&ran, job, cancel, log)),
             Err(NotStarted::Failed(failure)) => Err(failure),
             Err(NotStarted::NotFound) => Err(Failure::environment("effai's own program file is gone")
                 .help("it was moved or removed while it ran: run the command again")),
@@ -291,7 +294,7 @@ impl Processes {
             spawner::Ended::Ran { status, cpu, peak_bytes } => {
                 cost.cpu_ms = cpu.as_millis() as u64;
                 cost.peak_bytes = peak_bytes;
-                Ok(Ran { status: std::os::unix::process::ExitStatusExt::from_raw(status), told })
+                Ok(Ran { status: std::os::unix::process::ExitStatusExt::from_raw(status), told, peak_bytes })
             }
             spawner::Ended::NotFound => Err(NotStarted::NotFound),
             spawner::Ended::Refused(why) => {
@@ -332,7 +335,7 @@ fn listen(events: OwnedFd, said: &mut dyn FnMut(ActionEvent)) -> Option<Failure>
     failure
 }
 
-fn conclude(ran: &Ran, cancel: &Cancel, log: &Path) -> Ended {
+fn conclude(ran: &Ran, job: &Job, cancel: &Cancel, log: &Path) -> Ended {
     use std::os::unix::process::ExitStatusExt;
     let status = ran.status;
     if status.success() {
@@ -341,16 +344,26 @@ fn conclude(ran: &Ran, cancel: &Cancel, log: &Path) -> Ended {
     if cancel.is_asked() {
         return Ended::Cancelled;
     }
-    if let Some(failure) = &ran.told {
-        return Ended::Failed(failure.clone());
+    let words = fs::read_text(log).unwrap_or_default();
+    let kind = kind::find(&job.decl.kind).expect("the engine knows the same kinds");
+    if let Some(failure) = memory::ran_out(ran, &words, kind.weighs(&job.decl)) {
+        return Ended::Failed(failure);
     }
-    let last = fs::read_text(log).unwrap_or_default();
-    let last = last.trim_end().lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+    if let Some(failure) = &ran.told {
+        return Ended::Failed(by_names(failure.clone(), job));
+    }
+    let last = words.trim_end().lines().last().map(|line| format!(": {line}")).unwrap_or_default();
     let failure = match status.signal() {
-        Some(9) => Failure::environment("the action was killed (signal 9), as the system does when memory runs out")
-            .help("free memory, or make it smaller: a smaller batch, fewer jobs with -j"),
         Some(signal) => Failure::target(format!("the action ended on signal {signal}{last}")),
         None => Failure::target(format!("the action ended with code {}{last}", status.code().unwrap_or(-1))),
     };
     Ended::Failed(failure)
+}
+
+/// With the labels of targets where a message has the directories their artifacts lie in for this action alone.
+fn by_names(mut failure: Failure, job: &Job) -> Failure {
+    for (label, dir) in &job.inputs {
+        failure.message = failure.message.replace(&*dir.to_string_lossy(), label);
+    }
+    failure
 }

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use candle_core::Device;
-use candle_core::quantized::gguf_file::{self, Content, Value};
+use candle_core::quantized::gguf_file::{self, Content, TensorInfo, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use half::f16;
 use rayon::prelude::*;
@@ -28,6 +28,16 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let mut reader = BufReader::new(fs::open(path)?);
         let content = Content::read(&mut reader).map_err(|e| bad(path, &e))?;
+        let end = |info: &TensorInfo| {
+            let blocks = info.shape.elem_count() / info.ggml_dtype.block_size();
+            content.tensor_data_offset + info.offset + (blocks * info.ggml_dtype.type_size()) as u64
+        };
+        let needed = content.tensor_infos.values().map(end).max().unwrap_or(0);
+        let bytes = fs::at("read", path, reader.get_ref().metadata())?.len();
+        if bytes < needed {
+            let short = format!("{} is not a whole GGUF file: {bytes} bytes of {needed}", path.display());
+            return Err(Failure::target(short).help(AGAIN));
+        }
         Ok(Self { path: path.to_owned(), content })
     }
 
@@ -76,6 +86,11 @@ impl Gguf {
     /// Whether it has a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.content.tensor_infos.contains_key(name)
+    }
+
+    /// Each tensor's name and the length of its axes.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.content.tensor_infos.iter().map(|(name, info)| (name.as_str(), info.shape.dims()))
     }
 
     /// How many numbers its tensors hold.
@@ -271,6 +286,8 @@ fn number(value: &Value) -> Option<usize> {
     }
 }
 
+const AGAIN: &str = "it may have been cut off while it was copied: copy or download it again, then build again";
+
 fn bad(path: &Path, error: &candle_core::Error) -> Failure {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
@@ -278,8 +295,7 @@ fn bad(path: &Path, error: &candle_core::Error) -> Failure {
         return Failure::target(format!("{} holds a tensor of GGUF type {number}, which is not known", path.display()))
             .help("effai reads F32, F16, BF16, Q4_0 to Q8_1 and the K-quants; convert the file to one of these");
     }
-    Failure::target(format!("{} is not a whole GGUF file: {first}", path.display()))
-        .help("it may have been cut off while it was copied: copy or download it again, then build again")
+    Failure::target(format!("{} is not a whole GGUF file: {first}", path.display())).help(AGAIN)
 }
 
 #[cfg(test)]

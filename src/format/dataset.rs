@@ -81,8 +81,9 @@ impl Dataset {
     pub fn rows(&self, split: &str) -> Result<Vec<Row>, Failure> {
         let split = split.replace('-', "_");
         if !self.splits.contains(&split) {
-            return Err(Failure::target(format!("the dataset has no split `{split}`"))
-                .help(format!("its splits are: {}", self.splits.join(", "))));
+            let known = self.splits.join(", ");
+            return Err(Failure::target(format!("the dataset {} has no split `{split}`", self.dir.display()))
+                .help(format!("its splits are: {known}; `split` in the dataset says what each gets")));
         }
         let path = self.dir.join(format!("data/{split}-00000-of-00001.parquet"));
         let bad = |e: &dyn std::fmt::Display| Failure::target(format!("cannot read {}: {e}", path.display()));

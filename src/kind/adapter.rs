@@ -281,6 +281,10 @@ impl Kind for Adapter {
         Needs { pool: if computes { Pool::Machine } else { Pool::Cpu }, ..Needs::default() }
     }
 
+    fn weighs(&self, decl: &Decl) -> &'static [&'static str] {
+        if self.needs(decl).pool == Pool::Machine { &["batch"] } else { &[] }
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }

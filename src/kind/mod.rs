@@ -88,6 +88,11 @@ pub trait Kind: Sync {
         Needs::default()
     }
 
+    /// Fields of a declaration that decide how much memory it takes, by the names a recipe has for them.
+    fn weighs(&self, _decl: &Decl) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Who does the work.
     fn how(&self) -> How<'_>;
 }

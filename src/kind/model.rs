@@ -20,7 +20,7 @@ use crate::format::image::{Colours, Fit, Preprocessing};
 use crate::format::pickle;
 use crate::format::tensors::{self, Array, Arrays};
 use crate::model::weights::Weights;
-use crate::model::{self, Checkpoint, Config, clip, efficientnet_lite, gguf, head, llama};
+use crate::model::{self, Checkpoint, Config, clip, efficientnet_lite, fit, gguf, head, llama};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::{Concept, LOGIT_SCALE_MAX, TEMPERATURE, concepts, info_nce};
@@ -265,6 +265,10 @@ impl Kind for Model {
         Needs { pool, ..Needs::default() }
     }
 
+    fn weighs(&self, decl: &Decl) -> &'static [&'static str] {
+        if self.needs(decl).pool == Pool::Machine { &["batch"] } else { &[] }
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }
@@ -300,7 +304,7 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
         }
     }
     let count = if import.weights.ends_with(".gguf") {
-        import_gguf(&out, weights).map_err(|f| f.within(&import.weights))?
+        import_gguf(&out, weights, &import.weights)?
     } else {
         let arrays = if import.weights.ends_with(".safetensors") {
             let path = cx.scratch().join("weights.safetensors");
@@ -315,7 +319,10 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
                     .config
                     .as_deref()
                     .ok_or_else(|| Failure::user(format!("a {architecture} model needs `config` in its source")))?;
-                let bad = |e: serde_json::Error| Failure::target(format!("{path}: {e}"));
+                let bad = |e: serde_json::Error| {
+                    let whose = format!("take the config.json of a {architecture} model that came with the weights");
+                    Failure::target(format!("{path}: {e}")).help(whose)
+                };
                 let mut config: Value = serde_json::from_slice(member(path)?).map_err(bad)?;
                 llama::settle(&mut config);
                 match architecture {
@@ -347,6 +354,10 @@ fn run_import(cx: &mut ActionCx<'_>, fields: &Fields, import: &Import) -> Result
             }
             _ => {}
         }
+        fit::check(&config, import.config.as_deref().unwrap_or("config.json"), &|name| {
+            arrays.get(name).map(|array| array.shape.clone())
+        })
+        .map_err(|f| f.within(&import.weights))?;
         write_model(&out, &config, &arrays)?;
         arrays.values().map(|a| a.floats().len()).sum()
     };
@@ -370,15 +381,20 @@ fn see_as_clip(out: &Path, config: &clip::Config) -> Result<(), Failure> {
 }
 
 /// Keeps a GGUF file as it is, beside the configuration and tokenizer that are in it; the number of its parameters.
-fn import_gguf(out: &Path, bytes: &[u8]) -> Result<usize, Failure> {
+fn import_gguf(out: &Path, bytes: &[u8], name: &str) -> Result<usize, Failure> {
     let path = out.join(model::GGUF);
     fs::write(&path, bytes)?;
-    let file = Gguf::open(&path)?;
-    let config = gguf::config(&file)?;
+    // It has another name where it came from.
+    let file = Gguf::open(&path).map_err(|mut failure| {
+        failure.message = failure.message.replace(&*path.to_string_lossy(), name);
+        failure
+    })?;
+    let config = gguf::config(&file).map_err(|f| f.within(name))?;
+    gguf::check(&file, &config).map_err(|f| f.within(name))?;
     let text = serde_json::to_string_pretty(&config).expect("plain data");
     fs::write(&out.join("config.json"), text.as_bytes())?;
     if !out.join("tokenizer.json").exists() {
-        let (tokenizer, config) = gguf::tokenizer(&file)?;
+        let (tokenizer, config) = gguf::tokenizer(&file).map_err(|f| f.within(name))?;
         fs::write(&out.join("tokenizer.json"), tokenizer.to_string().as_bytes())?;
         let text = serde_json::to_string_pretty(&config).expect("plain data");
         fs::write(&out.join("tokenizer_config.json"), text.as_bytes())?;

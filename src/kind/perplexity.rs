@@ -75,6 +75,10 @@ impl Kind for Perplexity {
         Needs { pool: Pool::Machine, ..Needs::default() }
     }
 
+    fn weighs(&self, _decl: &Decl) -> &'static [&'static str] {
+        &["max-length"]
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }
@@ -98,6 +102,9 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
     let base = base_of(cx, &dir)?;
     let (language, _) = Language::<T>::open(&dir, base.as_deref(), &fields.of)?;
     let examples = language.examples(&data, &fields.split, fields.max_length)?;
+    if let Some((text, help)) = examples.warning(fields.max_length) {
+        cx.warning(text, Some(help));
+    }
     let total = examples.examples.len() as u64;
     let losses =
         language.losses(&examples.examples, &mut |done| cx.progress("losses", done as u64, total, "records"))?;

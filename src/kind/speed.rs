@@ -50,6 +50,10 @@ impl Kind for Speed {
         Needs { pool: Pool::Machine, repeatable: false, measures: true }
     }
 
+    fn weighs(&self, _decl: &Decl) -> &'static [&'static str] {
+        &["batch"]
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }

@@ -246,6 +246,10 @@ impl Kind for Training {
         Needs { pool: Pool::Machine, ..Needs::default() }
     }
 
+    fn weighs(&self, _decl: &Decl) -> &'static [&'static str] {
+        &["micro-batch", "max-length"]
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }
@@ -295,12 +299,8 @@ fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failur
     drop(arrays);
     let data = Dataset::open(cx.input(&fields.data))?;
     let learn = language.examples(&data, "train", hyper.max_length)?;
-    if learn.cut > 0 {
-        let help = format!("raise `max-length` from {}, or leave it so", hyper.max_length);
-        cx.warning(
-            format!("{} records are longer than `max-length`: their ends are not learnt", learn.cut),
-            Some(help),
-        );
+    if let Some((text, help)) = learn.warning(hyper.max_length) {
+        cx.warning(text, Some(help));
     }
     let held = match data.splits().iter().any(|split| split == "validation") {
         true if hyper.evaluate_every > 0 => language.examples(&data, "validation", hyper.max_length)?.examples,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fit::Weight;
 use super::weights::Weights;
 use crate::backend::{Result, Scope, Tensor};
 
@@ -75,4 +76,34 @@ pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, id
     let sums = x.mul(&keep)?.sum(1)?.reshape(&[rows, width])?;
     let counts: Vec<f32> = ids.iter().map(|ids| ids.len().max(1) as f32).collect();
     sums.div(&T::from_f32(&counts, &[rows, 1])?)
+}
+
+/// Every weight that the forward pass takes, and its shape; `prefix` goes before each name.
+pub fn weights(config: &Config, prefix: &str) -> Vec<Weight> {
+    let (width, inner) = (config.hidden_size, config.intermediate_size);
+    let table = |name: &str, rows: usize| (format!("embeddings.{name}_embeddings.weight"), vec![rows, width]);
+    let mut all = vec![
+        table("word", config.vocab_size),
+        table("position", config.max_position_embeddings),
+        table("token_type", config.type_vocab_size),
+    ];
+    let norm = |module: String| ["weight", "bias"].map(|part| (format!("{module}.{part}"), vec![width]));
+    all.extend(norm("embeddings.LayerNorm".to_owned()));
+    for layer in 0..config.num_hidden_layers {
+        let module = |part: &str| format!("encoder.layer.{layer}.{part}");
+        for (part, out, read) in [
+            ("attention.self.query", width, width),
+            ("attention.self.key", width, width),
+            ("attention.self.value", width, width),
+            ("attention.output.dense", width, width),
+            ("intermediate.dense", inner, width),
+            ("output.dense", width, inner),
+        ] {
+            all.push((module(&format!("{part}.weight")), vec![out, read]));
+            all.push((module(&format!("{part}.bias")), vec![out]));
+        }
+        all.extend(norm(module("attention.output.LayerNorm")));
+        all.extend(norm(module("output.LayerNorm")));
+    }
+    all.into_iter().map(|(name, shape)| (format!("{prefix}{name}"), shape)).collect()
 }

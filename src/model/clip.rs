@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fit::Weight;
 use super::weights::Weights;
 use crate::backend::{BackendError, Result, Scope, Tensor, Window};
 use crate::failure::Failure;
@@ -295,4 +296,47 @@ impl Layers {
         let inner = if self.quick { inner.quick_gelu()? } else { inner.gelu()? };
         x.add(&linear("mlp.fc2", &inner)?)
     }
+}
+
+/// Every weight that the forward pass takes, and its shape.
+pub fn weights(config: &Config) -> Vec<Weight> {
+    let (text, vision) = (&config.text_config, &config.vision_config);
+    let (side, patch) = (vision.image_size / vision.patch_size, vision.patch_size);
+    let (read, seen) = (text.hidden_size, vision.hidden_size);
+    let own = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    let mut all = vec![
+        own("text_model.embeddings.token_embedding.weight", &[text.vocab_size, read]),
+        own("text_model.embeddings.position_embedding.weight", &[text.max_position_embeddings, read]),
+        own("vision_model.embeddings.class_embedding", &[seen]),
+        own("vision_model.embeddings.patch_embedding.weight", &[seen, vision.num_channels, patch, patch]),
+        own("vision_model.embeddings.position_embedding.weight", &[side * side + 1, seen]),
+        own("text_projection.weight", &[config.projection_dim, read]),
+        own("visual_projection.weight", &[config.projection_dim, seen]),
+    ];
+    let both = |module: String, shape: &[usize]| {
+        [(format!("{module}.weight"), shape.to_vec()), (format!("{module}.bias"), vec![shape[0]])]
+    };
+    for norm in ["text_model.final_layer_norm", "vision_model.pre_layrnorm", "vision_model.post_layernorm"] {
+        all.extend(both(norm.to_owned(), &[if norm.starts_with(VISION) { seen } else { read }]));
+    }
+    for (tower, width, inner, layers) in [
+        ("text_model", read, text.intermediate_size, text.num_hidden_layers),
+        (VISION, seen, vision.intermediate_size, vision.num_hidden_layers),
+    ] {
+        for layer in 0..layers {
+            for (part, shape) in [
+                ("layer_norm1", &[width][..]),
+                ("self_attn.q_proj", &[width, width]),
+                ("self_attn.k_proj", &[width, width]),
+                ("self_attn.v_proj", &[width, width]),
+                ("self_attn.out_proj", &[width, width]),
+                ("layer_norm2", &[width]),
+                ("mlp.fc1", &[inner, width]),
+                ("mlp.fc2", &[width, inner]),
+            ] {
+                all.extend(both(format!("{tower}.encoder.layers.{layer}.{part}"), shape));
+            }
+        }
+    }
+    all
 }

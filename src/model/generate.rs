@@ -49,13 +49,21 @@ pub fn generate<T: Tensor>(
     if prompt.is_empty() {
         return Err(Failure::user("the prompt is empty").help("give it at least one word"));
     }
+    let most = config.max_position_embeddings;
+    if prompt.len() >= most {
+        let long = format!(
+            "the prompt is {} tokens long, and the model reads {most} at most, its answer included",
+            prompt.len()
+        );
+        return Err(Failure::user(long).help("shorten the prompt; a chat template adds tokens of its own"));
+    }
     let tokenizer = model.tokenizer()?;
     let ends = config.ends();
     let mut rng = Rng::new(options.seed, "generate");
     let mut cache = Cache::default();
     let mut made = Generated::default();
     let mut next = prompt.to_vec();
-    let room = config.max_position_embeddings.saturating_sub(prompt.len());
+    let room = most - prompt.len();
     while made.tokens.len() < options.max_tokens.min(room) {
         let x = llama::encode(&model.weights, config, &[next.clone()], &mut cache)?;
         let last = x.narrow(1, next.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
@@ -66,9 +74,7 @@ pub fn generate<T: Tensor>(
         }
         made.tokens.push(token);
         // A character may take several tokens: only the whole text is decoded right.
-        let text = tokenizer
-            .decode(&made.tokens, true)
-            .map_err(|e| Failure::target(format!("the tokenizer cannot decode what was generated: {e}")))?;
+        let text = tokenizer.text(&made.tokens)?;
         if let Some(at) = options.stop.iter().filter_map(|stop| text.find(stop)).min() {
             made.text = text[..at].to_owned();
             break;

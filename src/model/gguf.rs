@@ -1,8 +1,10 @@
 //! A GGUF file as a model in Hugging Face's names: configuration, weights, tokenizer.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
-use super::{Config, llama};
+use super::{Config, fit, llama};
 use crate::backend::gguf::{Fact, Gguf};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays, Values};
@@ -49,14 +51,26 @@ pub fn arrays(file: &Gguf, config: &llama::Config, keep_codes: bool) -> Result<A
     let mut arrays = Arrays::new();
     for (name, array) in file.arrays(keep_codes)? {
         let Some(name) = hugging_face(&name) else { continue };
-        let array = match name.rsplit('.').nth(1) {
-            Some("q_proj") => straight(array, config.num_attention_heads),
-            Some("k_proj") => straight(array, config.num_key_value_heads.unwrap_or(config.num_attention_heads)),
-            _ => array,
+        let heads = match name.rsplit('.').nth(1) {
+            Some("q_proj") => Some(config.num_attention_heads),
+            Some("k_proj") => Some(config.num_key_value_heads.unwrap_or(config.num_attention_heads)),
+            _ => None,
+        };
+        // One of another shape is refused with its name, by whoever looks whether all fit.
+        let array = match heads.filter(|heads| array.shape[0].is_multiple_of(2 * heads)) {
+            Some(heads) => straight(array, heads),
+            None => array,
         };
         arrays.insert(name, array);
     }
     Ok(arrays)
+}
+
+/// Refuses a file whose tensors are not those that its metadata speaks of.
+pub fn check(file: &Gguf, config: &Config) -> Result<(), Failure> {
+    let shapes: BTreeMap<String, &[usize]> =
+        file.shapes().filter_map(|(name, shape)| Some((hugging_face(name)?, shape))).collect();
+    fit::check(config, "the file's metadata", &|name| shapes.get(name).map(|shape| shape.to_vec()))
 }
 
 /// Parts of a layer: llama.cpp's names and Hugging Face's.

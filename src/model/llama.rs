@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fit::Weight;
 use super::weights::Weights;
 use crate::backend::{BackendError, Result, Scope, Tensor, segments};
 use crate::failure::Failure;
@@ -103,6 +104,14 @@ impl Config {
         if self.num_attention_heads == 0 || !self.num_attention_heads.is_multiple_of(self.kv_heads().max(1)) {
             let (heads, keys) = (self.num_attention_heads, self.kv_heads());
             return refuse(format!("the model has {heads} heads of queries and {keys} of keys, which do not divide"));
+        }
+        let named = self.bos_token_id.into_iter().chain(self.ends()).find(|token| *token as usize >= self.vocab_size);
+        if let Some(token) = named {
+            let known = self.vocab_size;
+            return Err(Failure::target(format!(
+                "config.json begins or ends texts with the token {token}, and the model knows {known}"
+            ))
+            .help("correct `bos_token_id`, `eos_token_id` or `vocab_size` in config.json"));
         }
         Ok(())
     }
@@ -306,6 +315,32 @@ fn layer<T: Tensor>(weights: &Weights<T>, config: &Config, number: usize, x: &T,
     let gate = weights.linear(&module("mlp.gate_proj"), &y)?;
     let inner = gate.swiglu(&weights.linear(&module("mlp.up_proj"), &y)?)?;
     x.add(&weights.linear(&module("mlp.down_proj"), &inner)?)
+}
+
+/// Every weight that the forward pass takes, and its shape.
+pub fn weights(config: &Config) -> Vec<Weight> {
+    let (width, inner, head) = (config.hidden_size, config.intermediate_size, config.head_width());
+    let (queries, keys) = (config.num_attention_heads * head, config.kv_heads() * head);
+    let mut all = vec![("model.embed_tokens".to_owned(), vec![config.vocab_size, width])];
+    for layer in 0..config.num_hidden_layers {
+        let parts = [
+            ("input_layernorm", vec![width]),
+            ("self_attn.q_proj", vec![queries, width]),
+            ("self_attn.k_proj", vec![keys, width]),
+            ("self_attn.v_proj", vec![keys, width]),
+            ("self_attn.o_proj", vec![width, queries]),
+            ("post_attention_layernorm", vec![width]),
+            ("mlp.gate_proj", vec![inner, width]),
+            ("mlp.up_proj", vec![inner, width]),
+            ("mlp.down_proj", vec![width, inner]),
+        ];
+        all.extend(parts.map(|(part, shape)| (format!("model.layers.{layer}.{part}"), shape)));
+    }
+    all.push(("model.norm".to_owned(), vec![width]));
+    if !config.tie_word_embeddings {
+        all.push((self::head(config).to_owned(), vec![config.vocab_size, width]));
+    }
+    all.into_iter().map(|(module, shape)| (format!("{module}.weight"), shape)).collect()
 }
 
 /// The module of the last matrix, [vocabulary, width].

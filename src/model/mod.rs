@@ -7,6 +7,7 @@ pub mod bert;
 pub mod chat;
 pub mod clip;
 pub mod efficientnet_lite;
+pub mod fit;
 pub mod generate;
 pub mod gguf;
 pub mod head;
@@ -27,6 +28,7 @@ use crate::format::image::Preprocessing;
 use crate::format::tensors::{self, Arrays};
 use crate::util::fs;
 
+use fit::Words;
 use head::Dropout;
 use tower::Tower;
 use weights::Weights;
@@ -91,7 +93,7 @@ pub struct Checkpoint {
     /// The weights, unpacked and with adapters merged.
     pub arrays: Arrays,
     /// The tokenizer, where the model reads text.
-    pub tokenizer: Option<Tokenizer>,
+    pub tokenizer: Option<Words>,
     /// How pictures are prepared, where the model sees.
     pub preprocessing: Option<Preprocessing>,
     /// Bytes of the weight files as they are on disk.
@@ -132,14 +134,13 @@ impl Checkpoint {
             }
             _ => sharded(dir, &text, false)?,
         };
-        let tokenizer = dir.join("tokenizer.json");
-        // A sentence is cut; what a language model learns from or goes on from is whole.
-        let at_most = match &config {
-            Config::Llama(_) => None,
-            Config::Clip(config) => Some(config.text_config.max_position_embeddings),
-            _ => Some(TOKENS_MAX),
+        fit::check(&config, "config.json", &|name| arrays.get(name).map(|array| array.shape.clone()))
+            .map_err(|f| f.within(dir.display()))?;
+        let path = dir.join("tokenizer.json");
+        let tokenizer = match config.text() {
+            Some(text) if path.exists() => Some(Words::new(read_tokenizer(&path, text.at_most)?, &path, text.known)),
+            _ => None,
         };
-        let tokenizer = if tokenizer.exists() { Some(read_tokenizer(&tokenizer, at_most)?) } else { None };
         let preprocessing = match &config {
             Config::Bert(_) | Config::Llama(_) => None,
             Config::EfficientnetLite { preprocessing, .. } | Config::DualEncoder { preprocessing, .. } => {
@@ -176,7 +177,29 @@ fn sharded(dir: &Path, config: &str, keep_codes: bool) -> Result<(Arrays, u64), 
     Ok((arrays, shards.iter().map(|shard| size_of(shard)).sum()))
 }
 
+/// What a model reads of a text.
+struct Text {
+    /// Tokens it knows.
+    known: usize,
+    /// A sentence is cut to so many; what a language model learns from or goes on from is whole.
+    at_most: Option<usize>,
+}
+
 impl Config {
+    fn text(&self) -> Option<Text> {
+        match self {
+            Config::Bert(text) | Config::DualEncoder { text, .. } => {
+                Some(Text { known: text.vocab_size, at_most: Some(TOKENS_MAX.min(text.max_position_embeddings)) })
+            }
+            Config::Clip(config) => {
+                let text = &config.text_config;
+                Some(Text { known: text.vocab_size, at_most: Some(text.max_position_embeddings) })
+            }
+            Config::Llama(config) => Some(Text { known: config.vocab_size, at_most: None }),
+            Config::EfficientnetLite { .. } => None,
+        }
+    }
+
     /// Of a model's directory.
     pub fn read(dir: &Path) -> Result<Self, Failure> {
         Ok(read_config(dir)?.0)
@@ -245,7 +268,7 @@ pub struct Model<T: Tensor> {
     pub config: Config,
     tower: Option<Tower<T>>,
     preprocessing: Option<Preprocessing>,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Words>,
 }
 
 impl<T: Tensor> Model<T> {
@@ -273,17 +296,13 @@ impl<T: Tensor> Model<T> {
     }
 
     /// Its tokenizer.
-    pub fn tokenizer(&self) -> Result<&Tokenizer, Failure> {
+    pub fn tokenizer(&self) -> Result<&Words, Failure> {
         self.tokenizer.as_ref().ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))
     }
 
     /// Token ids of texts.
     pub fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>, Failure> {
-        let encoded = self
-            .tokenizer()?
-            .encode_batch(texts.to_vec(), true)
-            .map_err(|e| Failure::target(format!("a text cannot be tokenized: {e}")))?;
-        Ok(encoded.iter().map(|e| e.get_ids().to_vec()).collect())
+        self.tokenizer()?.all(texts)
     }
 
     /// One batch of token ids -> [rows, d]: pooled, or projected and of length 1 of a picture-text model, where `dropout`

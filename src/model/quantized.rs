@@ -73,7 +73,10 @@ pub fn unpack(arrays: &mut Arrays, config: &str, keep_codes: bool) -> Result<(),
     }
     let modules: Vec<String> = arrays.keys().filter_map(|n| n.strip_suffix(".scales").map(str::to_owned)).collect();
     for module in modules {
-        let broken = || Failure::target(format!("the packed weight `{module}` does not fit its scales"));
+        let broken = || {
+            Failure::target(format!("the packed weight `{module}` does not fit its scales"))
+                .help("take config.json and the weights from one and the same model")
+        };
         let (Some(scales), Some(biases)) =
             (arrays.remove(&format!("{module}.scales")), arrays.remove(&format!("{module}.biases")))
         else {
@@ -81,7 +84,8 @@ pub fn unpack(arrays: &mut Arrays, config: &str, keep_codes: bool) -> Result<(),
         };
         let weight = arrays.get_mut(&format!("{module}.weight")).ok_or_else(broken)?;
         let Values::U32(words) = &weight.values else { return Err(broken()) };
-        let (out, inner) = (weight.shape[0], weight.shape[1] * 32 / bits);
+        let &[out, packed] = &weight.shape[..] else { return Err(broken()) };
+        let inner = packed * 32 / bits;
         let groups = inner / group;
         let (scales, biases) = (scales.floats(), biases.floats());
         if scales.len() != out * groups || biases.len() != out * groups || words.len() * 32 != out * inner * bits {

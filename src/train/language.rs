@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::text::{self, Example, Examples, Reader};
+use super::text::{Example, Examples, Reader};
 use crate::backend::rng::Rng;
 use crate::backend::{self, Tensor, kernels};
 use crate::failure::Failure;
@@ -45,7 +45,7 @@ impl<T: Tensor> Language<T> {
 
     /// The tokens of a text, as it is.
     pub fn ids(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        text::ids(self.model.tokenizer()?, text)
+        self.model.tokenizer()?.ids(text, false)
     }
 
     /// The records of a split as examples.

@@ -6,11 +6,10 @@
 //! | `prompt`, `completion` | the completion; as a conversation where the model has a chat template |
 //! | `text` | all of it |
 
-use tokenizers::Tokenizer;
-
 use crate::failure::Failure;
 use crate::format::dataset::Row;
 use crate::model::chat::{Chat, Message};
+use crate::model::fit::Words;
 use crate::model::llama;
 
 /// One record.
@@ -37,7 +36,7 @@ impl Example {
 /// What turns records into examples.
 pub struct Reader<'a> {
     /// The model's tokenizer.
-    pub tokenizer: &'a Tokenizer,
+    pub tokenizer: &'a Words,
     /// Its chat template, where it has one.
     pub chat: Option<&'a Chat>,
     /// Its configuration.
@@ -51,23 +50,33 @@ pub struct Reader<'a> {
 pub struct Examples {
     /// In the order of the records.
     pub examples: Vec<Example>,
-    /// Records longer than the limit: their ends are not learnt.
+    /// Records longer than the limit: their ends are left out.
     pub cut: usize,
+    /// The limit: what was asked for, or what the model reads.
+    pub length_max: usize,
+}
+
+impl Examples {
+    /// What is to be told of records that were cut where so many tokens were asked for, and what can be done.
+    pub fn warning(&self, asked: usize) -> Option<(String, String)> {
+        let (cut, most) = (self.cut, self.length_max);
+        let (whose, help) = if most < asked {
+            ("what the model reads", "split them; `max_position_embeddings` in its config.json says how much that is")
+        } else {
+            ("`max-length`", "raise `max-length`, or leave it so")
+        };
+        let records = if cut == 1 { "1 record is" } else { &format!("{cut} records are") };
+        let text = format!("{records} longer than {whose}, {most} tokens: what comes after is left out");
+        (cut > 0).then(|| (text, help.to_owned()))
+    }
 }
 
 impl Reader<'_> {
     /// The records of a split, those that have something to learn.
     pub fn examples(&self, rows: &[Row], split: &str) -> Result<Examples, Failure> {
-        let mut all = Examples::default();
+        let mut all = Examples { length_max: self.length_max, ..Examples::default() };
         for row in rows {
             let mut example = self.example(row)?;
-            if let Some(token) = example.ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
-                return Err(Failure::target(format!(
-                    "the tokenizer does not fit the model: it gives the token {token}, and the model knows {}",
-                    self.config.vocab_size
-                ))
-                .help("use the tokenizer.json that came with the model"));
-            }
             if example.ids.len() > self.length_max {
                 all.cut += 1;
                 example.ids.truncate(self.length_max);
@@ -142,13 +151,6 @@ impl Reader<'_> {
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        ids(self.tokenizer, text)
+        self.tokenizer.ids(text, false)
     }
-}
-
-/// The tokens of a text as it is: none are added.
-pub fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Failure> {
-    let encoded = tokenizer.encode(text, false);
-    let encoded = encoded.map_err(|e| Failure::target(format!("a text cannot be tokenized: {e}")))?;
-    Ok(encoded.get_ids().to_vec())
 }

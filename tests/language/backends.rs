@@ -2,9 +2,13 @@
 
 use effai::backend::rng::Rng;
 use serde_json::Value;
+#[cfg(target_os = "linux")]
+use serde_json::json;
 
 use super::{project, weights};
 use crate::support::Project;
+#[cfg(target_os = "linux")]
+use crate::support::tiny::Tiny;
 
 const BACKENDS: &[&str] = if cfg!(feature = "mlx") { &["candle", "mlx"] } else { &["candle"] };
 
@@ -63,6 +67,55 @@ fn killed_at_any_step_it_ends_in_the_same_bytes() {
             assert!(project.killed_at(&["build", "a", "--json", "--backend", backend], &format!("\"step\":{step},")));
             builds(&project, backend, &[]);
             assert_eq!(weights(&project), weights(&clean), "{backend}, killed at step {step}");
+        }
+    }
+}
+
+/// Short records and a few long ones, and a model so wide that a long one takes several times the memory.
+#[cfg(target_os = "linux")]
+fn uneven() -> Project {
+    let project = project(r#""lora" rank=2"#, "steps 10; checkpoint-every 2");
+    let mut wide = Tiny::llama().config;
+    wide["intermediate_size"] = 12_000.into();
+    Tiny::of(wide).pack(&project, "tiny.zip", &[]);
+    project.edit("effai.kdl", "batch 4", "batch 1");
+    project.edit("effai.kdl", "evaluate-every 2", "evaluate-every 0");
+    let text = |i: usize| if i % 5 == 4 { "and so on ".repeat(5) } else { "so".to_owned() };
+    let line = |i: usize| json!({"p": format!("{i} "), "c": text(i)}).to_string();
+    project.write("words.jsonl", &(0..20).map(line).collect::<Vec<_>>().join("\n"));
+    project
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ended_by_a_memory_limit_it_goes_on_and_ends_in_the_same_bytes() {
+    for backend in BACKENDS {
+        let clean = uneven();
+        builds(&clean, backend, &[]);
+        // Between what is too little to begin with and what is enough, in KiB.
+        let (mut low, mut high) = (50_000, 2_000_000);
+        loop {
+            assert!(high - low > 2_000, "{backend}: with {low} KiB no step is done, with {high} all are");
+            let project = uneven();
+            // What the training stands on is there.
+            assert_eq!(project.effai(&["build", "m", "d"]).code, 0);
+            let kib = (low + high) / 2;
+            let run = project.effai_within(kib, &["build", "a", "--backend", backend]);
+            if run.code == 0 {
+                assert_eq!(weights(&project), weights(&clean), "{backend}, with {kib} KiB");
+                high = kib;
+                continue;
+            }
+            if !run.stderr.lines().any(|line| line.starts_with("built") && line.contains(" a:")) {
+                low = kib;
+                continue;
+            }
+            assert_eq!(run.code, 3, "{}", run.stderr);
+            assert!(run.stderr.contains("memory ran out"), "{}", run.stderr);
+            assert!(!project.path("out/a").exists());
+            builds(&project, backend, &[]);
+            assert_eq!(weights(&project), weights(&clean), "{backend}, ended with {kib} KiB");
+            break;
         }
     }
 }

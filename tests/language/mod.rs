@@ -5,115 +5,10 @@ mod imported;
 mod methods;
 mod reports;
 
-use std::collections::BTreeMap;
-
-use effai::backend::rng::Rng;
-use effai::format::tensors::{self, Array, Arrays};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::Project;
-
-const WIDTH: usize = 16;
-/// Every byte, and what ends a text.
-const TOKENS: usize = 257;
-
-/// A Llama of two layers whose tokens are bytes, in Hugging Face's layout, as the archive `tiny.zip`.
-fn tiny(project: &Project) {
-    tiny_with(project, &[]);
-}
-
-/// The same, with more files.
-fn tiny_with(project: &Project, more: &[(&str, &str)]) {
-    let mut arrays = Arrays::new();
-    let mut add = |name: &str, shape: &[usize]| {
-        let mut rng = Rng::new(1, name);
-        let values = (0..shape.iter().product()).map(|_| 0.3 * rng.normal()).collect();
-        arrays.insert(format!("model.{name}.weight"), Array::f32(shape, values));
-    };
-    add("embed_tokens", &[TOKENS, WIDTH]);
-    add("norm", &[WIDTH]);
-    for layer in 0..2 {
-        let mut add = |name: &str, shape: &[usize]| add(&format!("layers.{layer}.{name}"), shape);
-        add("self_attn.q_proj", &[WIDTH, WIDTH]);
-        add("self_attn.k_proj", &[WIDTH / 2, WIDTH]);
-        add("self_attn.v_proj", &[WIDTH / 2, WIDTH]);
-        add("self_attn.o_proj", &[WIDTH, WIDTH]);
-        add("mlp.gate_proj", &[32, WIDTH]);
-        add("mlp.up_proj", &[32, WIDTH]);
-        add("mlp.down_proj", &[WIDTH, 32]);
-        add("input_layernorm", &[WIDTH]);
-        add("post_attention_layernorm", &[WIDTH]);
-    }
-    let dir = tempfile::tempdir().expect("made");
-    let path = dir.path().join("w");
-    tensors::write(&path, &arrays, &[("format", "pt")]).expect("written");
-    let tokenizer = tokenizer().to_string();
-    let weights = std::fs::read(&path).expect("there");
-    let config = config(64);
-    let mut files: Vec<(&str, &[u8])> = vec![
-        ("config.json", config.as_bytes()),
-        ("tokenizer.json", tokenizer.as_bytes()),
-        ("model.safetensors", &weights),
-    ];
-    files.extend(more.iter().map(|(name, text)| (*name, text.as_bytes())));
-    project.archive("tiny.zip", &files);
-}
-
-/// Its shape, for texts of so many tokens.
-fn config(positions: usize) -> String {
-    json!({
-        "model_type": "llama", "hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": TOKENS, "max_position_embeddings": positions,
-        "rms_norm_eps": 1e-5, "tie_word_embeddings": true, "eos_token_id": 256, "hidden_act": "silu",
-    })
-    .to_string()
-}
-
-/// Byte-level BPE without merges.
-fn tokenizer() -> Value {
-    // GPT-2's letters for bytes: those that print stand for themselves, the others come after.
-    let prints = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-    let others = (0..256u32).filter(|byte| !prints(byte)).zip(256..);
-    let letters: BTreeMap<u32, u32> = (0..256u32).filter(prints).map(|byte| (byte, byte)).chain(others).collect();
-    let vocab: serde_json::Map<String, Value> = letters
-        .iter()
-        .map(|(byte, letter)| (char::from_u32(*letter).expect("a letter").to_string(), (*byte).into()))
-        .chain([("<end>".to_owned(), 256.into())])
-        .collect();
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    json!({
-        "version": "1.0", "added_tokens": [{
-            "id": 256, "content": "<end>", "special": true, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false,
-        }],
-        "pre_tokenizer": bytes, "decoder": bytes, "model": {"type": "BPE", "vocab": vocab, "merges": []},
-    })
-}
-
-/// A project with the model, some words to learn, and an adapter; `train` and `method` go into that.
-fn project(method: &str, train: &str) -> Project {
-    let project = Project::new(&format!(
-        r#"
-model "m" {{ source path="tiny.zip" {{ weights "model.safetensors"; config "config.json"; tokenizer "tokenizer.json"; }}; architecture "llama"; }}
-dataset "d" {{
-    files "own" {{ glob "words.jsonl"; }}
-    records "own" from="own" file="words.jsonl" {{ column "prompt" value="{{p}}"; column "completion" value="{{c}}"; }}
-    split train=0.8 validation=0.2 test=0.0
-}}
-adapter "a" {{
-    base "m"
-    method {method}
-    target-modules "q_proj" "v_proj"
-    train "d" {{ loss "next-token"; batch 4; learning-rate 1e-2; warmup 2; evaluate-every 2; {train}; }}
-}}
-"#
-    ));
-    tiny(&project);
-    let lines: Vec<String> =
-        (0..20).map(|i| json!({"p": format!("{i} and {i} are "), "c": (2 * i).to_string()}).to_string()).collect();
-    project.write("words.jsonl", &lines.join("\n"));
-    project
-}
+use crate::support::tiny::{Tiny, project};
 
 /// What a training made: an adapter's weights, or a model's.
 fn weights(project: &Project) -> Vec<u8> {
@@ -132,6 +27,40 @@ fn more_steps_train_only_what_is_new() {
     let again = project(r#""lora" rank=2"#, "steps 10; checkpoint-every 4");
     again.builds(&["a"]);
     assert_eq!(weights(&again), weights(&first));
+}
+
+#[test]
+fn a_thousand_steps_become_two_thousand() {
+    let begun = |steps: &str| {
+        let project = project(r#""lora" rank=2"#, &format!("steps {steps}; schedule \"constant\""));
+        // As little to compute as there can be: the steps are what counts here.
+        let mut least = Tiny::llama().config;
+        for (name, value) in [("hidden_size", 8), ("intermediate_size", 8), ("num_hidden_layers", 1)] {
+            least[name] = value.into();
+        }
+        Tiny::of(least).pack(&project, "tiny.zip", &[]);
+        project.edit("effai.kdl", "batch 4", "batch 1");
+        project.edit("effai.kdl", "evaluate-every 2", "evaluate-every 500");
+        project
+    };
+    // Builds it and says which steps were trained.
+    let trained = |project: &Project| -> Vec<u64> {
+        let run = project.effai(&["build", "a", "--json"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let events = run.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        events
+            .filter(|e| e["what"]["name"] == "train.loss")
+            .map(|e| e["what"]["step"].as_u64().expect("a step"))
+            .collect()
+    };
+    let project = begun("1000");
+    assert_eq!(trained(&project), Vec::from_iter(1..=1000));
+    project.edit("effai.kdl", "steps 1000", "steps 2000");
+    assert_eq!(trained(&project), Vec::from_iter(1001..=2000), "the first thousand are there");
+    let whole = begun("2000");
+    assert_eq!(trained(&whole), Vec::from_iter(1..=2000));
+    assert_eq!(weights(&project), weights(&whole));
+    assert_eq!(project.read("out/a/training.json"), whole.read("out/a/training.json"));
 }
 
 #[test]
@@ -177,7 +106,7 @@ fn what_does_not_fit_is_one_error() {
     assert!(said.contains("`target-modules` \"w_proj\" matches no matrix of the base"), "{said}");
     assert!(said.contains("there are: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"), "{said}");
     let said = fails(r#""lora" rank=2"#, "train=0.8", "train=0.0");
-    assert!(said.contains("the dataset has no split `train`"), "{said}");
+    assert!(said.contains("the dataset d has no split `train`"), "{said}");
     let said = fails(r#""lora" rank=2"#, "steps 2", "epochs 2");
     assert!(said.contains("`epochs` means nothing to the loss `next-token`"), "{said}");
     assert!(said.contains("needs `steps`"), "{said}");

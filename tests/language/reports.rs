@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::project;
 use crate::support::Project;
+use crate::support::tiny::Tiny;
 
 /// The project, its adapter taught long enough, and a report with these fields.
 fn reported(fields: &str) -> Project {
@@ -93,7 +94,9 @@ fn a_report_without_an_interval_or_a_common_measure_is_none() {
             "effai.kdl",
             &format!("{}{other}\n", p.read("effai.kdl").replace("compare \"m\" \"a\"", "compare \"m\" \"n\"")),
         );
-        super::tiny_with(p, &[("other.json", &super::config(15))]);
+        let mut other = Tiny::llama().config;
+        other["max_position_embeddings"] = 15.into();
+        Tiny::llama().pack(p, "tiny.zip", &[("other.json", &other.to_string())]);
     });
     assert!(said.contains("m and n cut the texts of d into other tokens"), "{said}");
 }

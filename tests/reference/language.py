@@ -1,9 +1,10 @@
-"""Language models held against `transformers` and PEFT: tokens, losses record by record, a LoRA adapter put on, and what
-is generated without chance.
+"""Language models held against `transformers` and PEFT: tokens, logits, losses record by record, a LoRA adapter put on, and
+what is generated without chance.
 
-    language.py PROJECT DATA MODEL LOSSES [ADAPTER ADAPTER_LOSSES]
+    language.py LOGITS DATA MODEL LOSSES [ADAPTER ADAPTER_LOSSES]
 
-The directories and files are effai's; the model is read by `transformers` from the GGUF file or the safetensors in there.
+LOGITS is the built example of that name. The directories and files are effai's; the model is read by `transformers` from the
+GGUF file or the safetensors in there.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import torch
+from logits import Logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TOLERANCE = 1e-4  # nats of a record's mean loss, in 32-bit floats on both sides
@@ -54,11 +56,25 @@ def compare(what, ours, theirs):
 
 
 def main():
-    data, directory, own = (Path(p) for p in sys.argv[1:4])
+    logits = Logits(sys.argv[1])
+    data, directory, own = (Path(p) for p in sys.argv[2:5])
     rows = parquet.read_table(data / "data/test-00000-of-00001.parquet").to_pylist()
     model, tokenizer = model_of(directory)
     own = json.loads(own.read_text())
     compare("base", own["losses"][: len(rows)], losses(model, tokenizer, rows))
+    texts = [f"{row['prompt']} {row['completion']}" for row in rows[:4]]
+
+    def ids_of(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def of(model):
+        @torch.no_grad()
+        def given(ids):
+            return model(torch.tensor([ids])).logits[0]
+
+        return given
+
+    logits.close("base: logits", of(model), texts, directory, ids_of=ids_of)
     for answer in own["answers"]:
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": answer["prompt"]}], add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -67,11 +83,12 @@ def main():
         text = tokenizer.decode(made[0, prompt["input_ids"].shape[1]:], skip_special_tokens=True)
         assert text == answer["answer"], f"{answer['prompt']}: {answer['answer']!r}, and {text!r} in transformers"
         print(f"generated: {text[:60]!r}")
-    if len(sys.argv) > 4:
+    if len(sys.argv) > 5:
         from peft import PeftModel
 
-        adapted = PeftModel.from_pretrained(model, sys.argv[4]).eval()
-        compare("adapter", json.loads(Path(sys.argv[5]).read_text())["losses"], losses(adapted, tokenizer, rows))
+        adapted = PeftModel.from_pretrained(model, sys.argv[5]).eval()
+        compare("adapter", json.loads(Path(sys.argv[6]).read_text())["losses"], losses(adapted, tokenizer, rows))
+        logits.close("adapter: logits", of(adapted), texts, sys.argv[5], directory, ids_of=ids_of)
 
 
 main()

@@ -1,8 +1,9 @@
-"""Fine-tuning held against PyTorch, PEFT and mlx-lm, on small Llamas with random weights: losses record by record, the
-gradients of one step, the weights after ten of AdamW's, and adapters that the other tools load.
+"""Fine-tuning held against PyTorch, PEFT and mlx-lm, on small Llamas with random weights: logits token by token, losses
+record by record, the gradients of one step (over a base of 4 bits too), the weights after ten of AdamW's, and adapters that
+the other tools load.
 
-    tune.py draw DIR     makes what tune.kdl reads
-    tune.py hold         compares
+    tune.py draw DIR        makes what tune.kdl reads
+    tune.py hold LOGITS     compares; LOGITS is the built example of that name
 """
 
 import json
@@ -14,6 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from logits import Logits
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -22,6 +24,7 @@ OUT, DRAWN = HERE / "out/tune", HERE / "drawn"
 SHAPES = ("tied", "untied")
 END = 256
 TARGETS = ["q_proj", "v_proj", "down_proj"]
+TEXTS = ["7 and 7 are 14!", "Not one of those that were learnt: \u00e4\u00f6\u00fc, " + "and so on " * 8]
 
 # All in 32-bit floats on both sides, whose sums are in another order.
 LOSS = 1e-5  # nats of a record's mean loss
@@ -141,8 +144,32 @@ def plain(directory):
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 
 
-def adapted(shape, method, state):
+def expanded(shape):
+    """The base of 4 bits, its matrices expanded by MLX."""
+    import mlx.core as mx
+
+    directory = OUT / f"{shape}-q4"
+    packed = mx.load(str(directory / "model.safetensors"))
+    settings = json.loads((directory / "config.json").read_text())["quantization"]
     model = plain(OUT / shape)
+    own, count = model.state_dict(), 0
+    for name, value in packed.items():
+        module = name.removesuffix(".weight")
+        if f"{module}.scales" in packed and name.endswith(".weight"):
+            value = mx.dequantize(
+                value, packed[f"{module}.scales"], packed[f"{module}.biases"], settings["group_size"], settings["bits"]
+            )
+            count += 1
+        if not name.endswith((".scales", ".biases")):
+            own[name] = torch.tensor(value.tolist())
+    # All whose inputs are a multiple of the group: not those of `down_proj`.
+    assert count == 2 * 6 + (1 if shape == "tied" else 2), count
+    model.load_state_dict(own)
+    model.tie_weights()
+    return model
+
+
+def adapted(model, method, state):
     config = LoraConfig(r=4, lora_alpha=16, lora_dropout=0.0, target_modules=TARGETS, use_dora=method == "dora")
     model = get_peft_model(model, config)
     own = dict(model.named_parameters())
@@ -187,7 +214,8 @@ def gradients(shape, method):
     else:
         # At the first step B is zero and A has no gradient: the second is looked at.
         before, after = state(f"{shape}-{method}-sgd-1"), state(f"{shape}-{method}-sgd-2")
-        model, name_of = adapted(shape, method, before), theirs
+        model = expanded(shape) if method == "qlora" else plain(OUT / shape)
+        model, name_of = adapted(model, method, before), theirs
     whole_loss(model).backward()
     grads = {name: weight.grad for name, weight in model.named_parameters()}
     pairs = [(before[name] - after[name], grads[name_of(name)]) for name in after]
@@ -199,7 +227,7 @@ def ten_steps(shape, method):
         before, model, name_of, rate = load_file(OUT / shape / "model.safetensors"), plain(OUT / shape), str, 1e-3
     else:
         before = state(f"{shape}-{method}-begin")
-        model, name_of, rate = adapted(shape, method, before), theirs, 1e-2
+        model, name_of, rate = adapted(plain(OUT / shape), method, before), theirs, 1e-2
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     # Decay is of matrices only.
     groups = [[w for w in trained if w.dim() > 1], [w for w in trained if w.dim() == 1]]
@@ -227,9 +255,12 @@ def of_mlx(directory, adapter=None):
     return lambda ids: torch.tensor(model(mx.array([ids]))[0].tolist())
 
 
-def hold():
+def hold(logits):
     for shape in SHAPES:
         close_losses(f"{shape}: losses", f"{shape}-losses", losses(of_torch(plain(OUT / shape))))
+        logits.close(f"{shape}: logits", of_torch(plain(OUT / shape)), TEXTS, OUT / shape)
+        logits.close(f"{shape}, 4 bits: logits", of_torch(expanded(shape)), TEXTS, OUT / f"{shape}-q4")
+        gradients(shape, "qlora")
         base = losses(of_torch(plain(OUT / shape)))
         for method in ("lora", "dora", "full"):
             gradients(shape, method)
@@ -239,6 +270,7 @@ def hold():
                 found, mlx = losses(of_torch(plain(directory))), losses(of_mlx(directory))
             else:
                 model = PeftModel.from_pretrained(plain(OUT / shape), directory).eval()
+                logits.close(f"{shape}, {method}: logits in PEFT", of_torch(model), TEXTS, directory, OUT / shape)
                 found, mlx = losses(of_torch(model)), losses(of_mlx(OUT / shape, directory / "mlx"))
             # One that loads into nothing would agree with the base.
             assert max(abs(a - b) for a, b in zip(base, found)) > 0.1, "the training moves losses"
@@ -246,7 +278,10 @@ def hold():
             close_losses(f"{shape}, {method}: losses in mlx-lm", f"{shape}-{method}-losses", mlx)
         for method in ("lora", "dora"):
             drawn = DRAWN / f"{shape}-peft-{method}"
-            found = losses(of_torch(PeftModel.from_pretrained(plain(OUT / shape), drawn).eval()))
+            model = PeftModel.from_pretrained(plain(OUT / shape), drawn).eval()
+            made = OUT / f"{shape}-peft-{method}"
+            logits.close(f"{shape}, {method} of PEFT's: logits", of_torch(model), TEXTS, made, OUT / shape)
+            found = losses(of_torch(model))
             close_losses(f"{shape}, {method} of PEFT's: losses", f"{shape}-peft-{method}-losses", found)
             found = losses(of_mlx(OUT / shape, DRAWN / f"{shape}-mlx-{method}"))
             close_losses(f"{shape}, {method} of mlx-lm's: losses", f"{shape}-mlx-{method}-losses", found)
@@ -254,4 +289,4 @@ def hold():
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[2])) if sys.argv[1] == "draw" else hold()
+    draw(Path(sys.argv[2])) if sys.argv[1] == "draw" else hold(Logits(sys.argv[2]))

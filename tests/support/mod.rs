@@ -1,5 +1,7 @@
 //! A temporary project, and the program run in it.
 
+pub(crate) mod tiny;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -133,6 +135,17 @@ impl Project {
     /// With these variables besides.
     pub(crate) fn effai_told(&self, args: &[&str], variables: &[(&str, &str)]) -> Run {
         Run::of(self.command(args).envs(variables.iter().copied()).output().expect("the program starts"))
+    }
+
+    /// With so much address space for each process, in KiB; systems other than Linux do not hold to it.
+    pub(crate) fn effai_within(&self, kib: u64, args: &[&str]) -> Run {
+        let command = self.command(args);
+        let program = command.get_program().to_owned();
+        let limited = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(limited).arg(program).args(args).current_dir(self.path("."));
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Run::of(shell.output().expect("the program starts"))
     }
 
     fn command(&self, args: &[&str]) -> Command {
