@@ -3,6 +3,7 @@
 mod backends;
 mod imported;
 mod methods;
+mod quantized;
 mod reports;
 
 use serde_json::Value;

@@ -1,0 +1,134 @@
+//! Models of fewer bits, by every way. What they are is held against MLX, mlx-lm and `gguf` by tests/reference/quantize.py.
+
+use serde_json::{Value, json};
+
+use crate::support::Project;
+use crate::support::tiny::{DATA, MODEL, Tiny, words};
+
+/// A model whose rows are whole groups and blocks, and these targets of it.
+fn project(targets: &str) -> Project {
+    let project = Project::new(&format!("{MODEL}\n{DATA}\n{targets}\n"));
+    let mut wide = Tiny::llama().config;
+    for (name, value) in [("hidden_size", 64), ("intermediate_size", 256), ("num_hidden_layers", 2)] {
+        wide[name] = value.into();
+    }
+    Tiny::of(wide).pack(&project, "tiny.zip", &[]);
+    words(&project);
+    project
+}
+
+fn divergence(project: &Project, label: &str) -> f64 {
+    let found: Value = serde_json::from_str(&project.read(&format!("out/{label}/losses.json"))).expect("JSON");
+    let own = &found["divergence"];
+    let (low, high) = (own["interval"][0].as_f64().expect("a bound"), own["interval"][1].as_f64().expect("a bound"));
+    let mean = own["mean"].as_f64().expect("a number");
+    assert!(low <= mean && mean <= high, "{own}");
+    mean
+}
+
+/// How far a target of the recipe is from the model, on records that were not read for it.
+fn of(label: &str) -> String {
+    format!("perplexity \"{label}-kl\" {{ of \"{label}\"; on \"d\"; split \"validation\"; against \"m\"; }}\n")
+}
+
+#[test]
+fn more_bits_and_what_a_matrix_reads_bring_a_model_nearer() {
+    let rtn = |bits: usize| format!("quantized \"r{bits}\" {{ from \"m\"; method \"rtn\" bits={bits} group=32; }}\n");
+    let gptq = |bits: usize| {
+        format!(
+            "quantized \"g{bits}\" {{ from \"m\"; method \"gptq\" bits={bits} group=32; calibrate \"d\" rows=16; }}\n"
+        )
+    };
+    let targets: String = [2, 3, 4, 6, 8].map(|bits| rtn(bits) + &of(&format!("r{bits}"))).concat()
+        + &[3, 4].map(|bits| gptq(bits) + &of(&format!("g{bits}"))).concat()
+        + &of("m");
+    let project = project(&targets);
+    project.builds(&[]);
+    let found = [2, 3, 4, 6, 8].map(|bits| divergence(&project, &format!("r{bits}-kl")));
+    assert!(found.windows(2).all(|two| two[1] < two[0]), "{found:?}");
+    assert_eq!(divergence(&project, "m-kl"), 0.0);
+    for bits in [3, 4] {
+        let (made, plain) =
+            (divergence(&project, &format!("g{bits}-kl")), divergence(&project, &format!("r{bits}-kl")));
+        assert!(made < plain, "{bits} bits: {made} {plain}");
+    }
+}
+
+#[test]
+fn what_is_read_is_a_fact_and_threads_are_none() {
+    let targets = "quantized \"g\" { from \"m\"; method \"gptq\" bits=4 group=64; calibrate \"d\" rows=16; }";
+    let weights = |project: &Project| project.read_bytes("out/g/model.safetensors");
+    let [first, other] = ["1", "3"].map(|threads| {
+        let project = project(targets);
+        assert_eq!(project.effai(&["build", "-j", threads]).code, 0);
+        project
+    });
+    assert_eq!(weights(&first), weights(&other));
+    let before = weights(&first);
+    first.edit("words.jsonl", "3 and 3", "3 und 3");
+    let why = first.effai(&["explain", "g"]).stdout;
+    assert!(why.contains("d") && why.contains("words.jsonl"), "{why}");
+    first.builds(&[]);
+    assert_ne!(weights(&first), before);
+}
+
+#[test]
+fn a_gguf_file_is_read_again() {
+    let targets = "quantized \"q\" { from \"m\"; method \"gguf\" type=\"Q8_0\"; }
+quantized \"k\" { from \"m\"; method \"gguf\" type=\"Q4_K\"; keep \"*.down_proj\"; }\n"
+        .to_owned()
+        + &of("q")
+        + &of("k");
+    let project = project(&targets);
+    let run = project.effai(&["build"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    // Rows of 64 are no whole block of a K-quant.
+    assert!(
+        run.stderr.contains("13 matrices are Q5_0: their rows are no multiple of the 256 weights"),
+        "{}",
+        run.stderr
+    );
+    let (eight, four) = (divergence(&project, "q-kl"), divergence(&project, "k-kl"));
+    assert!(eight < 1e-3 && four > 10.0 * eight, "{eight} {four}");
+    let ask = |label: &str| project.effai(&["run", label, "3 and 3 are ", "--max-tokens", "4"]);
+    assert_eq!(ask("q").stdout, ask("m").stdout);
+}
+
+#[test]
+fn what_cannot_be_is_one_error() {
+    let fails = |targets: &str| -> String {
+        let project = project(targets);
+        let run = project.effai(&["build"]);
+        assert_ne!(run.code, 0);
+        assert!(!project.path("out/q").exists());
+        run.stderr
+    };
+    let said = fails("quantized \"q\" { from \"m\"; method \"gptq\" bits=4; }");
+    assert!(said.contains("the method `gptq` needs `calibrate`"), "{said}");
+    let said =
+        fails("quantized \"q\" { from \"m\"; method \"rtn\" type=\"Q8_0\"; calibrate \"d\"; backend \"candle\"; }");
+    for part in [
+        "the method `rtn` needs `bits`",
+        "`type` means nothing to the method `rtn`",
+        "`calibrate` means nothing to the method `rtn`",
+        "the method `rtn` runs no model",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = fails("quantized \"q\" { from \"m\"; method \"rtn\" bits=5; }");
+    assert!(said.contains("5 bits are not supported") && said.contains("use 2, 3, 4, 6 or 8"), "{said}");
+    let said = fails("quantized \"q\" { from \"m\"; method \"gptq\" bits=4; calibrate \"d\" split=\"tests\"; }");
+    assert!(said.contains("has no split `tests`"), "{said}");
+
+    let broken = project("quantized \"q\" { from \"m\"; method \"rtn\" bits=4 group=32; }");
+    let mut tiny = Tiny::of(json!(Tiny::llama().config));
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let mut values = tiny.arrays[name].floats().to_vec();
+    values[37] = f32::NAN;
+    let shape = tiny.arrays[name].shape.clone();
+    tiny.arrays.insert(name.into(), effai::format::tensors::Array::f32(&shape, values));
+    tiny.pack(&broken, "tiny.zip", &[]);
+    let run = broken.effai(&["build", "q"]);
+    assert!(run.stderr.contains(&format!("`{name}` holds NaN in row 1, column 5")), "{}", run.stderr);
+    assert!(!broken.path("out/q").exists());
+}
