@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::failure::Failure;
 use crate::format::tensors::{self, Array, Arrays};
-use crate::model::{self, Checkpoint, Config, quantized, weights};
+use crate::model::{Checkpoint, Config, GGUF, copy_companions, quantized, weights};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Schema, Type};
 use crate::train::peft;
@@ -72,7 +72,7 @@ impl Run for Merge {
         let fields: Fields = cx.decl.read();
         check_inputs(cx, &fields)?;
         let base = cx.input(&fields.base).to_owned();
-        let is_gguf = base.join(model::GGUF).exists();
+        let is_gguf = base.join(GGUF).exists();
         match fields.dequantize {
             Some(false) if is_gguf => {
                 return Err(Failure::user(format!("`{}` is a GGUF file, and merged weights are not rounded to its types", fields.base))
@@ -111,10 +111,10 @@ impl Run for Merge {
         tensors::write(&file, &arrays, &[("format", format)])?;
         cx.metric("bytes", file.metadata().map_or(0, |m| m.len()) as f64);
         fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
-        model::copy_companions(&base, &out)?;
+        copy_companions(&base, &out)?;
         let library = match checkpoint.config {
             _ if format == "mlx" => "mlx",
-            Config::Llama(_) | Config::Bert(_) => "transformers",
+            Config::Llama(_) | Config::Bert(_) | Config::Clip(_) => "transformers",
             _ => "effai",
         };
         let card = format!(

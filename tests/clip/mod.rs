@@ -262,3 +262,20 @@ fn what_does_not_fit_is_one_error() {
     assert!(run.stderr.contains("the model's own files say what it sees"), "{}", run.stderr);
     assert_eq!(run.code, 2);
 }
+
+#[test]
+fn a_merged_model_gives_the_vectors_of_base_and_adapter() {
+    let project = project(LORA, "epochs 2");
+    let more = "merge \"x\" { base \"m\"; adapter \"a\"; }\nfeatures \"h\" { of \"x\"; on \"d\"; }\n";
+    project.write("effai.kdl", &format!("{}{more}", project.read("effai.kdl")));
+    project.builds(&["f", "h", "x"]);
+    for (file, name) in [("images-train", "image"), ("texts", "text")] {
+        let vectors = |label: &str| -> Vec<f32> {
+            let path = project.path(&format!("out/{label}/{file}.safetensors"));
+            tensors::read(&path).expect("there")[name].floats().to_vec()
+        };
+        let apart = vectors("f").iter().zip(vectors("h")).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-5, "{file}: {apart}");
+    }
+    assert!(project.path("out/x/preprocessor_config.json").exists());
+}

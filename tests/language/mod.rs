@@ -1,7 +1,9 @@
 //! Language models, on one so small that a step takes a millisecond.
 
 mod backends;
+mod checkpointing;
 mod imported;
+mod merging;
 mod methods;
 mod quantized;
 mod reports;
