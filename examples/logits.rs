@@ -41,7 +41,7 @@ fn write(dir: &Path, base: Option<&Path>, text: &str, out: &Path) -> Result<(), 
         return Err(Failure::user("the text is empty"));
     }
     // One row of a batch; what is padded and what is kept of earlier tokens are no matter here.
-    let x = llama::Stages::new(config, &[ids.clone()], false)?.run(weights)?;
+    let x = llama::Stages::new(config, std::slice::from_ref(&ids), false)?.run(weights)?;
     let logits = weights.linear(llama::head(config), &x)?;
     let arrays = Arrays::from([
         ("ids".to_owned(), Array { shape: vec![ids.len()], values: Values::U32(ids) }),

@@ -43,7 +43,7 @@ impl Blocks {
     }
 
     /// Weights of one block.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         match self {
             Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 => SMALL,
             Self::Q4K | Self::Q6K => LARGE,
@@ -69,7 +69,7 @@ impl Blocks {
             Self::Q6K => Self::Q8_0,
             other => other,
         };
-        [self, small].into_iter().find(|form| inner.is_multiple_of(form.len()))
+        [self, small].into_iter().find(|form| inner.is_multiple_of(form.size()))
     }
 
     /// The form of a name.
@@ -77,14 +77,14 @@ impl Blocks {
         Self::ALL.into_iter().find(|form| form.name() == name)
     }
 
-    /// Rounds rows of `inner` weights each, a multiple of [`Self::len`].
+    /// Rounds rows of `inner` weights each, a multiple of [`Self::size`].
     ///
     /// # Panics
     /// If it is not.
     pub fn round(self, values: &[f32], inner: usize) -> Vec<u8> {
-        assert!(inner.is_multiple_of(self.len()) && values.len().is_multiple_of(inner.max(1)), "rows of whole blocks");
-        let mut out = vec![0; values.len() / self.len() * self.bytes()];
-        let parts = out.par_chunks_mut(PART / self.len() * self.bytes()).zip(values.par_chunks(PART));
+        assert!(inner.is_multiple_of(self.size()) && values.len().is_multiple_of(inner.max(1)), "rows of whole blocks");
+        let mut out = vec![0; values.len() / self.size() * self.bytes()];
+        let parts = out.par_chunks_mut(PART / self.size() * self.bytes()).zip(values.par_chunks(PART));
         parts.for_each(|(out, values)| simd::widest(Rows { form: self, values, out }));
         out
     }

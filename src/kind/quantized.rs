@@ -336,7 +336,7 @@ fn write_gguf(
     for (name, count) in &others {
         let what = format!(
             "{count} matrices are {name}: their rows are no multiple of the {} weights of a {} block",
-            form.len(),
+            form.size(),
             form.name()
         );
         cx.warning(what, None);

@@ -18,13 +18,15 @@ const TOKENS: usize = 4096;
 /// The inputs of a layer's matrices by their modules' names.
 pub type Grams = BTreeMap<String, Gram>;
 
-/// Goes through the layers with these texts of token ids. `round` gets a layer's number and inputs, and gives the weights that
-/// it goes on with, by their names.
+/// What a layer becomes: its number and what its matrices read -> the weights that it goes on with, by their names.
+pub type Round<'a> = dyn FnMut(usize, &Grams) -> Result<Vec<(String, Array)>, Failure> + 'a;
+
+/// Goes through the layers with these texts of token ids.
 pub fn by_layers<T: Tensor>(
     weights: &mut Weights<T>,
     config: &llama::Config,
     texts: &[Vec<u32>],
-    round: &mut dyn FnMut(usize, &Grams) -> Result<Vec<(String, Array)>, Failure>,
+    round: &mut Round<'_>,
 ) -> Result<(), Failure> {
     let stages = batches(texts)
         .into_iter()

@@ -37,7 +37,7 @@ pub fn round(values: &[f32], gram: &Gram, bits: usize, group: usize) -> Option<A
         let parts = rest.par_chunks_mut(inner).zip(codes.par_chunks_mut(inner)).zip(errors.par_chunks_mut(BLOCK));
         let parts = parts.zip(scales.par_chunks_mut(groups)).zip(biases.par_chunks_mut(groups));
         parts.for_each(|((((row, codes), errors), scales), biases)| {
-            for i in 0..width {
+            for (i, kept) in errors[..width].iter_mut().enumerate() {
                 let at = begin + i;
                 if at.is_multiple_of(group) {
                     // The grid is of the weights as they are now, what came before made up for.
@@ -49,7 +49,7 @@ pub fn round(values: &[f32], gram: &Gram, bits: usize, group: usize) -> Option<A
                 codes[at] = code as u8;
                 let factors = &upper[at * inner + at..at * inner + begin + width];
                 let error = (row[at] - (code * scale + bias)) / factors[0];
-                errors[i] = error;
+                *kept = error;
                 row[at + 1..begin + width].iter_mut().zip(&factors[1..]).for_each(|(w, f)| *w -= error * f);
             }
         });

@@ -142,11 +142,11 @@ mod tests {
             // (U^T U) H is one.
             let product = |i: usize, j: usize| (0..n).map(|k| u[k * n + i] * u[k * n + j]).sum::<f64>();
             let inverse: Vec<f64> = (0..n * n).map(|at| product(at / n, at % n)).collect();
-            for at in 0..n * n {
+            for (at, u) in u.iter().enumerate() {
                 let (i, j) = (at / n, at % n);
                 let one: f64 = (0..n).map(|k| inverse[i * n + k] * gram.sums[k * n + j]).sum();
                 assert!((one - f64::from(u8::from(i == j))).abs() < 1e-8, "{n}: {i} {j} {one}");
-                assert!(j >= i || u[at] == 0.0);
+                assert!(j >= i || *u == 0.0);
             }
         }
     }

@@ -211,8 +211,6 @@ fn what_means_nothing_to_a_method_is_said() {
     let said = fails(r#""full" rank=4 dropout=0.0"#, "", "");
     assert!(said.contains("`rank` means nothing to the method `full`"), "{said}");
     assert!(said.contains("`dropout` means nothing to the method `full`"), "{said}");
-    let said = fails(r#""full""#, "next-token", "info-nce");
-    assert!(said.contains("the method `full` is for language models"), "{said}");
     let said = fails(r#""lora" rank=2"#, "steps 2", "steps 2; optimizer \"adamw\" momentum=0.5");
     assert!(said.contains("`momentum` means nothing to the optimizer `adamw`"), "{said}");
     let said = fails(r#""lora" rank=2"#, "steps 2", "on-divergence factor=1.5; steps 2");
