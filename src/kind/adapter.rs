@@ -1,7 +1,7 @@
 //! `adapter`: low-rank updates (LoRA, Hu et al., 2021; DoRA, Liu et al., 2024) of a picture-text model's towers, or of
 //! a language model; or either trained whole.
 //!
-//! A picture-text model is trained in [`contrast`]. Of a language model the steps are done by [`training`], and this only writes what they ended with.
+//! A picture-text model is trained in `contrast`. Of a language model the steps are done by [`training`], and this only writes what they ended with.
 
 mod contrast;
 mod import;
