@@ -137,11 +137,12 @@ impl Project {
         Run::of(self.command(args).envs(variables.iter().copied()).output().expect("the program starts"))
     }
 
-    /// With so much address space for each process, in KiB; systems other than Linux do not hold to it.
+    /// With so much address space for each process, in KiB; systems other than Linux do not hold to it. With far too little,
+    /// the allocator of a process that begins tries again for ever: after a minute it is ended, with the code 124.
     pub(crate) fn effai_within(&self, kib: u64, args: &[&str]) -> Run {
         let command = self.command(args);
         let program = command.get_program().to_owned();
-        let limited = format!("ulimit -v {kib}; exec \"$0\" \"$@\"");
+        let limited = format!("ulimit -v {kib}; exec timeout 60 \"$0\" \"$@\"");
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(limited).arg(program).args(args).current_dir(self.path("."));
         shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
