@@ -250,7 +250,7 @@ pub(super) fn memory(book: &mut Book) {
     tiny["intermediate_size"] = 16384.into();
     Tiny::of(tiny).pack(&project, "tiny.zip", &[]);
     settle(&project);
-    let mut run = project.effai_within(SMALL_KIB, &["build", "a"]);
+    let mut run = project.effai_within(SMALL_KIB, &["build", "a"]).expect("it ends");
     // Which of many like it cannot be had is chance.
     let size =
         |word: &str| if word.parse::<u64>().is_ok_and(|n| n > 1000) { "BYTES".to_owned() } else { word.to_owned() };

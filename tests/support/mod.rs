@@ -138,15 +138,18 @@ impl Project {
     }
 
     /// With so much address space for each process, in KiB; systems other than Linux do not hold to it. With far too little,
-    /// the allocator of a process that begins tries again for ever: after a minute it is ended, with the code 124.
-    pub(crate) fn effai_within(&self, kib: u64, args: &[&str]) -> Run {
+    /// the allocator of a process that begins tries again for ever: after a minute it is killed, and nothing is given.
+    pub(crate) fn effai_within(&self, kib: u64, args: &[&str]) -> Option<Run> {
         let command = self.command(args);
         let program = command.get_program().to_owned();
-        let limited = format!("ulimit -v {kib}; exec timeout 60 \"$0\" \"$@\"");
+        let limited =
+            format!("ulimit -v {kib}; exec $(command -v timeout > /dev/null && echo timeout -s KILL 60) \"$0\" \"$@\"");
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(limited).arg(program).args(args).current_dir(self.path("."));
         shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        Run::of(shell.output().expect("the program starts"))
+        let output = shell.output().expect("the program starts");
+        let is_killed = output.status.code().is_none_or(|code| code > 128);
+        (!is_killed).then(|| Run::of(output))
     }
 
     fn command(&self, args: &[&str]) -> Command {
