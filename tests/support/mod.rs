@@ -137,16 +137,19 @@ impl Project {
         Run::of(self.command(args).envs(variables.iter().copied()).output().expect("the program starts"))
     }
 
-    /// With so much address space for each process, in KiB; systems other than Linux do not hold to it. With far too little,
-    /// the allocator of a process that begins tries again for ever: after a minute it is killed, and nothing is given.
+    /// With so much address space for each process, in KiB; systems other than Linux do not hold to it. One that does not end
+    /// within minutes is killed, and nothing is given.
     pub(crate) fn effai_within(&self, kib: u64, args: &[&str]) -> Option<Run> {
         let command = self.command(args);
         let program = command.get_program().to_owned();
-        let limited =
-            format!("ulimit -v {kib}; exec $(command -v timeout > /dev/null && echo timeout -s KILL 60) \"$0\" \"$@\"");
+        let limited = format!(
+            "ulimit -v {kib}; exec $(command -v timeout > /dev/null && echo timeout -s KILL 300) \"$0\" \"$@\""
+        );
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(limited).arg(program).args(args).current_dir(self.path("."));
         shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        // The threads of the BLAS under MLX ask for their memory again and again where there is none.
+        shell.env("OPENBLAS_NUM_THREADS", "1");
         let output = shell.output().expect("the program starts");
         let is_killed = output.status.code().is_none_or(|code| code > 128);
         (!is_killed).then(|| Run::of(output))
