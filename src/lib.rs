@@ -7,12 +7,11 @@
 //! ```
 //!
 //! [`engine`] walks that path, [`cli`] calls [`engine`] and is the only user of the terminal besides [`ui`].
-//! [`kind`] holds what effai can make, one file a kind; those stand on [`train`], [`model`], [`backend`]
+//! [`kind`] holds what effai can make, one file a kind; those stand on [`train`], [`quantize`], [`model`], [`backend`]
 //! and `format`, which know nothing of builds.
 
 pub mod fingerprint;
 pub mod plan;
-pub mod quantize;
 pub mod recipe;
 
 pub mod backend;
@@ -21,6 +20,7 @@ pub mod format;
 pub mod kind;
 pub mod lsp;
 pub mod model;
+pub mod quantize;
 pub mod report;
 pub mod train;
 pub mod ui;
