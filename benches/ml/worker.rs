@@ -10,7 +10,8 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use effai::backend::qmatrix::QMatrix;
+use effai::backend::affine::Form;
+use effai::backend::qmatrix::Groups;
 use effai::backend::{CandleTensor, Params, Tensor};
 use effai::format::tensors::{Array, Values};
 use effai::model::generate::{Options, generate};
@@ -64,11 +65,11 @@ fn qlora(dir: &Path) -> Result<Step, Box<dyn Error>> {
     for (name, array) in &mut checkpoint.arrays {
         let &[rows, inner] = &array.shape[..] else { continue };
         if name.contains("_proj.") {
-            let packed = quantized::pack(array.floats(), rows, inner, 4, 64);
+            let packed = quantized::pack(array.floats(), inner, &Form::new(4, 64));
             let Values::U32(words) = &packed.weight.values else { unreachable!("words") };
             let codes: Vec<u8> = words.iter().flat_map(|w| (0..8).map(move |i| (w >> (4 * i) & 15) as u8)).collect();
             let [scales, biases] = [&packed.scales, &packed.biases].map(|a| a.floats().to_vec());
-            *array = Array::codes(QMatrix::new(rows, inner, 64, 4, &codes, scales, biases));
+            *array = Array::codes(Groups::new(rows, inner, 64, 4, &codes, scales, biases));
         }
     }
     steps(&checkpoint, dir)

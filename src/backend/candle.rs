@@ -165,14 +165,12 @@ impl Tensor for CandleTensor {
     fn linear_quantized(&self, weight: &std::sync::Arc<QMatrix>) -> Result<Self> {
         let mut shape = self.0.dims().to_vec();
         let width = shape.pop().unwrap_or(1);
-        if width != weight.inner {
-            return Err(BackendError::Library(format!(
-                "a matrix [{}, {}] for rows of {width}",
-                weight.rows, weight.inner
-            )));
+        let (out, inner) = (weight.rows(), weight.inner());
+        if width != inner {
+            return Err(BackendError::Library(format!("a matrix [{out}, {inner}] for rows of {width}")));
         }
         let rows: usize = shape.iter().product();
-        shape.push(weight.rows);
+        shape.push(out);
         let (forward, backward) = (weight.clone(), weight.clone());
         let op = Fused::new(
             "linear-quantized",
@@ -180,7 +178,7 @@ impl Tensor for CandleTensor {
             move |args, _, grad| one(like(&args[0], &[grad], |a| backward.product_back(a[0]))),
         );
         let x = self.0.reshape((rows, width))?.contiguous()?;
-        wrap(x.apply_op1(Shaped { shape: vec![rows, weight.rows], op })?.reshape(shape))
+        wrap(x.apply_op1(Shaped { shape: vec![rows, out], op })?.reshape(shape))
     }
 
     fn linear_scale_shift(&self, weight: &Self, scale: &Self, shift: &Self, low: f32, high: f32) -> Result<Self> {

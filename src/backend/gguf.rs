@@ -11,7 +11,7 @@ use half::f16;
 use rayon::prelude::*;
 
 use super::blocks::Blocks;
-use super::qmatrix::{BLOCK, QMatrix};
+use super::qmatrix::{BLOCK, Groups};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays};
 use crate::util::fs;
@@ -98,7 +98,7 @@ impl Gguf {
         self.content.tensor_infos.values().map(|info| info.shape.elem_count()).sum()
     }
 
-    /// All tensors, expanded to floats; matrices as their codes where that is asked for and they are of [`QMatrix`]'s form.
+    /// All tensors, expanded to floats; matrices as their codes where that is asked for and they are of [`Groups`]' form.
     pub fn arrays(&self, keep_codes: bool) -> Result<Arrays, Failure> {
         let read = |name: &String| -> Result<(String, Array), Failure> {
             let mut file = fs::open(&self.path)?;
@@ -213,7 +213,7 @@ pub(super) fn kind(form: Blocks) -> GgmlDType {
 
 /// A quantized matrix as it lies in the file (llama.cpp's `ggml-common.h` has the blocks) as codes, scales and biases;
 /// none for types that are not of that form.
-fn codes(kind: GgmlDType, bytes: &[u8], rows: usize, inner: usize) -> Option<QMatrix> {
+fn codes(kind: GgmlDType, bytes: &[u8], rows: usize, inner: usize) -> Option<Groups> {
     if !inner.is_multiple_of(if kind == GgmlDType::Q4K { 256 } else { BLOCK }) {
         return None;
     }
@@ -260,7 +260,7 @@ fn codes(kind: GgmlDType, bytes: &[u8], rows: usize, inner: usize) -> Option<QMa
         scales.push(scale);
         biases.push(bias);
     }
-    (all.len() == rows * inner).then(|| QMatrix::new(rows, inner, BLOCK, bits, &all, scales, biases))
+    (all.len() == rows * inner).then(|| Groups::new(rows, inner, BLOCK, bits, &all, scales, biases))
 }
 
 /// Scale and minimum number j of the eight that a Q4_K block packs in twelve bytes, six bits each.

@@ -335,7 +335,7 @@ mod tests {
 
     use super::*;
     use crate::backend::CandleTensor;
-    use crate::backend::qmatrix::QMatrix;
+    use crate::backend::qmatrix::Groups;
     use crate::backend::rng::Rng;
 
     /// Shapes by name; `f` is run on both backends, whose values and gradients are to agree.
@@ -458,7 +458,7 @@ mod tests {
     fn quantized_matrices_agree() {
         let codes: Vec<u8> = (0..5 * 64).map(|i| (i * 7 % 16) as u8).collect();
         let scales = |by: f32| (0..10).map(|i| by * (i as f32 - 4.0)).collect();
-        let matrix = std::sync::Arc::new(QMatrix::new(5, 64, 32, 4, &codes, scales(0.1), scales(0.3)));
+        let matrix = std::sync::Arc::new(Groups::new(5, 64, 32, 4, &codes, scales(0.1), scales(0.3)).into());
         agree!("linear by codes", &[("x", &[9, 64])], |p| p["x"].linear_quantized(&matrix));
     }
 

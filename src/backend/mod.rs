@@ -13,13 +13,14 @@ mod candle;
 pub mod cross_entropy;
 pub mod gemm;
 pub mod gguf;
+pub mod int8;
 pub mod kernels;
 #[cfg(feature = "mlx")]
 mod mlx;
 pub mod packed;
 pub mod qmatrix;
 pub mod rng;
-mod simd;
+pub(crate) mod simd;
 
 use std::collections::BTreeMap;
 
@@ -222,7 +223,21 @@ pub trait Tensor: Clone + Sized + 'static {
     fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self>;
     /// [`Self::linear`] by a matrix that stays quantized: `x [.., in] -> [.., out]`; the gradient is by x alone.
     fn linear_quantized(&self, weight: &std::sync::Arc<QMatrix>) -> Result<Self> {
-        self.linear(&Self::from_f32(&weight.expand(), &[weight.rows, weight.inner])?, None)
+        let (out, inner) = (weight.rows(), weight.inner());
+        let expanded = Self::from_f32(&weight.expand(), &[out, inner])?;
+        match **weight {
+            QMatrix::Groups(_) => self.linear(&expanded, None),
+            // Inputs are rounded to bytes: effai's own product, whose error is a constant to the gradient.
+            QMatrix::Bytes(_) => {
+                let mut shape = self.shape();
+                if let Some(last) = shape.last_mut() {
+                    *last = out;
+                }
+                let product = Self::from_f32(&weight.product(&self.to_f32()?, gemm::Then::Nothing), &shape)?;
+                let plain = self.linear(&expanded, None)?;
+                plain.add(&product.sub(&plain.detach())?.detach())
+            }
+        }
     }
     /// Softmax over the last axis.
     fn softmax(&self) -> Result<Self>;

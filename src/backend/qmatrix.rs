@@ -1,6 +1,7 @@
-//! Matrices that stay quantized: group-wise affine codes of 4 or 8 bits, multiplied as they lie.
+//! Matrices that stay quantized: group-wise affine codes of 4 or 8 bits, multiplied as they lie; and bytes whose inputs are
+//! rounded too ([`super::int8`]).
 //!
-//! A weight is `code * scale + bias`, with a scale and a bias for each group of a row. That is MLX's form, and GGUF's Q4_0,
+//! In groups, a weight is `code * scale + bias`, with a scale and a bias for each group of a row. That is MLX's form, and GGUF's Q4_0,
 //! Q4_1, Q5_0, Q5_1, Q8_0 and Q4_K are of it to the last bit: their scales have so few digits that the product is exact. So a
 //! matrix is a quarter or less of its floats, and its product by many rows is bit for bit that of the floats: what is packed
 //! for the product is expanded on the way. By a few rows (generation) the codes themselves are read.
@@ -8,14 +9,109 @@
 use rayon::prelude::*;
 
 use super::gemm::{self, Then, View};
+use super::int8::Bytes;
 use super::simd;
 
 /// Codes that lie together: in 4 bits, 16 bytes of which the low halves come first.
 pub const BLOCK: usize = 32;
 
-/// A matrix [rows, inner] in codes.
+/// A matrix [rows, inner] that stays quantized.
 #[derive(Clone, Debug, PartialEq)]
-pub struct QMatrix {
+pub enum QMatrix {
+    /// By codes in groups.
+    Groups(Groups),
+    /// By bytes.
+    Bytes(Bytes),
+}
+
+impl From<Groups> for QMatrix {
+    fn from(matrix: Groups) -> Self {
+        Self::Groups(matrix)
+    }
+}
+
+impl From<Bytes> for QMatrix {
+    fn from(matrix: Bytes) -> Self {
+        Self::Bytes(matrix)
+    }
+}
+
+impl QMatrix {
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Groups(matrix) => matrix.rows,
+            Self::Bytes(matrix) => matrix.rows(),
+        }
+    }
+
+    /// Length of a row.
+    pub fn inner(&self) -> usize {
+        match self {
+            Self::Groups(matrix) => matrix.inner,
+            Self::Bytes(matrix) => matrix.inner(),
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Groups(matrix) => matrix.bytes(),
+            Self::Bytes(matrix) => matrix.bytes(),
+        }
+    }
+
+    /// The rows in another order.
+    #[must_use]
+    pub fn with_rows(&self, order: &[usize]) -> Self {
+        match self {
+            Self::Groups(matrix) => Self::Groups(matrix.with_rows(order)),
+            Self::Bytes(matrix) => Self::Bytes(matrix.with_rows(order)),
+        }
+    }
+
+    /// One row's weights.
+    pub fn row(&self, row: usize) -> Vec<f32> {
+        match self {
+            Self::Groups(matrix) => matrix.row(row),
+            Self::Bytes(matrix) => matrix.row(row),
+        }
+    }
+
+    /// All weights, row after row.
+    pub fn expand(&self) -> Vec<f32> {
+        match self {
+            Self::Groups(matrix) => matrix.expand(),
+            Self::Bytes(matrix) => matrix.expand(),
+        }
+    }
+
+    /// `x [m, inner] x self^T -> [m, rows]`.
+    pub fn product(&self, x: &[f32], then: Then<'_>) -> Vec<f32> {
+        match self {
+            Self::Groups(matrix) => matrix.product(x, then),
+            Self::Bytes(matrix) => matrix.product(x, then),
+        }
+    }
+
+    /// `x [m, rows] x self -> [m, inner]`: the gradient of [`Self::product`] by its rows. Of bytes, as if inputs were not
+    /// rounded: Bengio, Leonard and Courville's straight-through estimator, 2013.
+    pub fn product_back(&self, x: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Groups(matrix) => matrix.product_back(x),
+            Self::Bytes(matrix) => {
+                let weights = matrix.expand();
+                let m = x.len() / matrix.rows();
+                let by = View::new(&weights, matrix.rows(), matrix.inner());
+                gemm::matmul(View::new(x, m, matrix.rows()), by, Then::Nothing)
+            }
+        }
+    }
+}
+
+/// A matrix [rows, inner] in affine codes, each group of a row with a scale and a bias.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Groups {
     /// Rows.
     pub rows: usize,
     /// Length of a row; a multiple of [`BLOCK`].
@@ -32,7 +128,7 @@ pub struct QMatrix {
     pub biases: Vec<f32>,
 }
 
-impl QMatrix {
+impl Groups {
     /// Bytes of one row's codes.
     fn row_bytes(&self) -> usize {
         self.inner * self.bits / 8
@@ -182,11 +278,11 @@ mod tests {
     use super::*;
     use crate::backend::rng::{Rng, random};
 
-    fn drawn(rows: usize, inner: usize, group: usize, bits: usize) -> QMatrix {
+    fn drawn(rows: usize, inner: usize, group: usize, bits: usize) -> Groups {
         let mut rng = Rng::new(1, "codes");
         let codes: Vec<u8> = (0..rows * inner).map(|_| rng.below(1 << bits) as u8).collect();
         let scales = random(rows * inner / group, "scales");
-        let matrix = QMatrix::new(rows, inner, group, bits, &codes, scales, random(rows * inner / group, "biases"));
+        let matrix = Groups::new(rows, inner, group, bits, &codes, scales, random(rows * inner / group, "biases"));
         let at = |i: usize| i / inner * (inner / group) + i % inner / group;
         let plain = |i: usize| f32::from(codes[i]) * matrix.scales[at(i)] + matrix.biases[at(i)];
         assert_eq!(

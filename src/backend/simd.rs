@@ -49,7 +49,7 @@ fn detect() -> Level {
 
 /// A computation to be compiled for each [`Level`]: `run` and all that it calls is `#[inline(always)]`, so that it becomes
 /// part of a function that has the instructions.
-pub(super) trait Kernel {
+pub(crate) trait Kernel {
     /// What it gives.
     type Output;
     /// Computes it.
@@ -57,7 +57,7 @@ pub(super) trait Kernel {
 }
 
 /// Runs a kernel with the widest instructions there are.
-pub(super) fn widest<K: Kernel>(kernel: K) -> K::Output {
+pub(crate) fn widest<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]

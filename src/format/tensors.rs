@@ -8,6 +8,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::backend::affine::Float;
 use crate::backend::qmatrix::QMatrix;
 use crate::failure::Failure;
 use crate::util::fs;
@@ -28,6 +29,8 @@ pub enum Values {
     F32(Vec<f32>),
     /// 32-bit words: packed weights.
     U32(Vec<u32>),
+    /// Bytes with a sign: weights of a row's scale.
+    I8(Vec<i8>),
     /// A matrix that stays quantized, [rows, inner].
     Codes(Arc<QMatrix>),
 }
@@ -39,15 +42,16 @@ impl Array {
     }
 
     /// A matrix that stays quantized.
-    pub fn codes(matrix: QMatrix) -> Self {
-        Self { shape: vec![matrix.rows, matrix.inner], values: Values::Codes(Arc::new(matrix)) }
+    pub fn codes(matrix: impl Into<QMatrix>) -> Self {
+        let matrix = matrix.into();
+        Self { shape: vec![matrix.rows(), matrix.inner()], values: Values::Codes(Arc::new(matrix)) }
     }
 
     /// Its floats; none of packed words and codes.
     pub fn floats(&self) -> &[f32] {
         match &self.values {
             Values::F32(values) => values,
-            Values::U32(_) | Values::Codes(_) => &[],
+            Values::U32(_) | Values::I8(_) | Values::Codes(_) => &[],
         }
     }
 
@@ -63,7 +67,7 @@ impl Array {
 /// Named arrays, sorted.
 pub type Arrays = BTreeMap<String, Array>;
 
-/// Reads a file; f16, bf16 and f64 become f32, integers other than u32 are passed over.
+/// Reads a file; f16, bf16 and f64 become f32, integers other than u32 and i8 are passed over.
 pub fn read(path: &Path) -> Result<Arrays, Failure> {
     let bytes = fs::read(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| {
@@ -89,6 +93,7 @@ pub fn read(path: &Path) -> Result<Arrays, Failure> {
             Dtype::U32 => {
                 Values::U32(data.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
             }
+            Dtype::I8 => Values::I8(data.iter().map(|b| b.cast_signed()).collect()),
             _ => continue,
         };
         arrays.insert(name, Array { shape: view.shape().to_vec(), values });
@@ -121,12 +126,32 @@ pub fn shards(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// Writes a file, sorted by name: the same arrays give the same bytes.
 pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<(), Failure> {
+    write_as(path, arrays, metadata, Float::F32)
+}
+
+/// The same, with the floats in a number type; what it cannot hold is an error.
+pub fn write_as(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)], float: Float) -> Result<(), Failure> {
+    for (name, array) in arrays {
+        let lost = array.floats().iter().find(|v| v.is_finite() && !float.nearest(**v).is_finite());
+        if let Some(value) = lost {
+            return Err(Failure::target(format!("`{name}` holds {value}, which is too large for {float}"))
+                .help("write another `dtype`"));
+        }
+    }
+    let floats = |values: &[f32]| -> (Dtype, Vec<u8>) {
+        match float {
+            Float::F32 => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Float::F16 => (Dtype::F16, values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+            Float::Bf16 => (Dtype::BF16, values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()),
+        }
+    };
     let bytes: BTreeMap<&String, (Dtype, Vec<u8>)> = arrays
         .iter()
         .map(|(name, array)| {
             let (dtype, bytes) = match &array.values {
-                Values::Codes(matrix) => (Dtype::F32, matrix.expand().iter().flat_map(|x| x.to_le_bytes()).collect()),
-                Values::F32(v) => (Dtype::F32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+                Values::Codes(matrix) => floats(&matrix.expand()),
+                Values::F32(v) => floats(v),
+                Values::I8(v) => (Dtype::I8, v.iter().map(|x| x.cast_unsigned()).collect()),
                 Values::U32(v) => (Dtype::U32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
             };
             (name, (dtype, bytes))

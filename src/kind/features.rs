@@ -93,7 +93,7 @@ fn encode<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
     }
     let dir = cx.input(&fields.of);
-    let checkpoint = Checkpoint::open(dir, base_of(cx, dir)?.as_deref())?;
+    let checkpoint = Checkpoint::open_as_codes(dir, base_of(cx, dir)?.as_deref())?;
     let model = Model::<T>::new(&checkpoint)?;
     let splits = fields.splits.clone().unwrap_or_else(|| dataset.splits().to_vec());
     let mut all_rows = Vec::new();

@@ -7,9 +7,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
+use crate::backend::affine::Form;
 use crate::failure::Failure;
 use crate::format::tensors::{self, Array, Arrays};
-use crate::model::{Checkpoint, Config, GGUF, copy_companions, quantized, weights};
+use crate::model::quantized::{self, Grids};
+use crate::model::{Checkpoint, Config, GGUF, copy_companions, weights};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Schema, Type};
 use crate::train::peft;
@@ -91,14 +93,15 @@ impl Run for Merge {
         weights::merge(&mut checkpoint.arrays, &adapter.arrays, adapter.scale)?;
         let mut config: Value = serde_json::from_str(&fs::read_text(&base.join("config.json"))?)
             .map_err(|e| Failure::target(format!("config.json: {e}")))?;
-        let grid = quantized::grid_of(&config).filter(|_| fields.dequantize != Some(true));
-        let (arrays, format, form) = match grid {
-            Some((bits, group)) => {
-                let arrays = rounded(cx, &fields, &before, &checkpoint.arrays, (bits, group))?;
+        let grids = Grids::read(&config).filter(|_| fields.dequantize != Some(true));
+        let (arrays, format, form) = match grids {
+            Some(grids) => {
+                let arrays = rounded(cx, &fields, &before, &checkpoint.arrays, &grids)?;
+                let (bits, group) = grids.all;
                 (arrays, "mlx", format!("rounded to {bits} bits in groups of {group} as the base is"))
             }
             None => {
-                let is_packed = is_gguf || quantized::grid_of(&config).is_some();
+                let is_packed = is_gguf || Grids::read(&config).is_some();
                 if let Some(config) = config.as_object_mut() {
                     config.retain(|name, _| name != "quantization" && name != "quantization_config");
                 }
@@ -209,7 +212,7 @@ fn rounded(
     fields: &Fields,
     before: &Arrays,
     merged: &Arrays,
-    (bits, group): (usize, usize),
+    grids: &Grids,
 ) -> Result<Arrays, Failure> {
     let mut arrays = Arrays::new();
     for shard in tensors::shards(cx.input(&fields.base))? {
@@ -230,7 +233,8 @@ fn rounded(
             // Rounding again what is rounded may move it.
             continue;
         }
-        let packed = quantized::pack(values, new.shape[0], new.shape[1], bits, group);
+        let (bits, group) = grids.of(module);
+        let packed = quantized::pack(values, new.shape[1], &Form::new(bits, group));
         let weight = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         let own = Sums { weight, update, error: packed.relative_error.powi(2) * weight };
         cx.metric(&format!("error.{module}"), own.relative());
@@ -240,9 +244,7 @@ fn rounded(
         }
         all.add(&own);
         count += 1;
-        arrays.insert(format!("{module}.weight"), packed.weight);
-        arrays.insert(format!("{module}.scales"), packed.scales);
-        arrays.insert(format!("{module}.biases"), packed.biases);
+        packed.insert(module, &mut arrays);
     }
     if count == 0 {
         return Ok(arrays);
@@ -256,6 +258,7 @@ fn rounded(
                 module = worst.1,
                 worst = worst.0,
                 lost = all.lost(),
+                bits = grids.all.0,
             ),
             Some(format!("`dequantize #true` writes floats, unrounded; or merge into the model that `{}` was made from and quantize that", fields.base)),
         );

@@ -1,62 +1,93 @@
-//! `quantized`: a model with fewer bits, in MLX's layout or in llama.cpp's.
+//! `quantized`: a model with fewer bits, in MLX's layout, in llama.cpp's, or in bytes whose inputs are rounded too.
 
-use std::collections::BTreeMap;
+mod gguf;
+mod int8;
+mod limit;
+mod methods;
+mod mlx;
+
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
-use crate::backend::affine::Affine;
+use crate::backend::affine::{self, Float, Form, Per};
 use crate::backend::blocks::Blocks;
-use crate::backend::gguf::{Fact, Stored, StoredValues, expand};
-use crate::backend::{self, Tensor, affine, on_backend};
 use crate::failure::Failure;
-use crate::format::dataset::Dataset;
-use crate::format::tensors::{self, Array, Arrays};
-use crate::model::{self, Checkpoint, Config, copy_companions, gguf, llama, quantized};
-use crate::quantize::{calibrate, gptq};
+use crate::format::tensors::Array;
+use crate::model::quantized::Grids;
+use crate::model::{Checkpoint, Config, GGUF};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
-use crate::train::language::Language;
-use crate::util::fs;
+use crate::util::{fs, text};
+use methods::{Calibrated, Made};
 
 /// The kind.
 #[derive(Debug)]
 pub struct Quantized;
 
-static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rounded to a few bits in groups.")
-    .children(&[
-        Schema::new("from", "The model.").arg("model", Type::NamedLabel).required().props(&[Prop::new(
-            "adapter",
-            Type::NamedLabel,
-            "an adapter, merged before",
-        )]),
-        Schema::new(
-            "method",
-            "`rtn`: to the nearest code, in MLX's layout. `gptq`: the same, by what the matrices read. `gguf`: blocks of llama.cpp's, in one file.",
-        )
-        .arg("name", Type::Choice(&["rtn", "gptq", "gguf"]))
-        .required()
-        .flat()
+static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rounded to a few bits.").children(&[
+    Schema::new("from", "The model.").arg("model", Type::NamedLabel).required().props(&[Prop::new(
+        "adapter",
+        Type::NamedLabel,
+        "an adapter, merged before",
+    )]),
+    Schema::new(
+        "method",
+        "`rtn`: to the nearest code, in MLX's layout. `gptq`, `awq`: the same, by what the matrices read. `mixed`: the same, \
+         bits by matrix under a budget. `int8`: bytes, and inputs rounded to bytes as they come. `smoothquant`: the same, what \
+         is hard to round moved from inputs into weights. `gguf`: blocks of llama.cpp's, in one file.",
+    )
+    .arg("name", Type::Choice(METHODS))
+    .required()
+    .flat()
+    .props(&[
+        Prop::new("bits", Type::Int(2, 8), "rtn, gptq, awq: bits a weight: 2, 3, 4, 6 or 8"),
+        Prop::new(
+            "group",
+            Type::Int(32, 128),
+            "rtn, gptq, awq, mixed: weights that share a scale: 32, 64 or 128; 64 where it is not said",
+        ),
+        Prop::new(
+            "symmetric",
+            Type::Bool,
+            "rtn, gptq, awq, mixed: whether the steps below zero are as those above; if not, a grid ends where its weights do",
+        ),
+        Prop::new(
+            "per",
+            Type::Choice(&["group", "channel", "tensor"]),
+            "rtn: what one grid is made for; a row's or a matrix's is written for each of its groups",
+        ),
+        Prop::new("dtype", Type::Choice(&["float32", "float16", "bfloat16"]), "rtn, gptq, awq, mixed: the number type of scales and of what stays as it is; float32 where it is not said"),
+        Prop::new("size", Type::Text, "mixed: the budget of the file, as 70 MB"),
+        Prop::new("strength", Type::Float(0.0, 1.0), "smoothquant: how much of inputs' magnitude goes into the weights; 0.5 where it is not said"),
+        Prop::new("type", Type::Choice(TYPES), "gguf: the blocks' form"),
+    ]),
+    Schema::new("calibrate", "gptq, awq, mixed, smoothquant: the dataset whose records are read.")
+        .arg("data", Type::Label)
         .props(&[
-            Prop::new("bits", Type::Int(2, 8), "rtn, gptq: bits a weight: 2, 3, 4, 6 or 8"),
-            Prop::new(
-                "group",
-                Type::Int(32, 128),
-                "rtn, gptq: weights that share a scale: 32, 64 or 128; 64 where it is not said",
-            ),
-            Prop::new("type", Type::Choice(TYPES), "gguf: the blocks' form"),
-        ]),
-        Schema::new("calibrate", "gptq: the dataset whose records it reads.").arg("data", Type::Label).props(&[
             Prop::new("split", Type::Text, "the split").default(Default::Text("train")),
             Prop::new("rows", Type::Int(1, 1 << 20), "its first records, as many").default(Default::Int(128)),
             Prop::new("max-length", Type::Int(2, 1 << 20), "tokens of a record at most").default(Default::Int(512)),
         ]),
-        BACKEND,
-        Schema::new("keep", "Globs over the names of matrices that stay as they are.").many_args("globs", Type::Text),
-    ]);
+    Schema::new("keep", "Globs over the names of matrices that stay as they are.").many_args("globs", Type::Text),
+    Schema::new("dequantize", "Whether a model that is quantized already is expanded and rounded again, errors upon errors.")
+        .arg("yes", Type::Bool),
+    Schema::new("limit", "What a language model may be off by; where it is more, the build fails and says why.").props(&[
+        Prop::new(
+            "kl",
+            Type::FloatAbove(0.0, 1e3),
+            "the mean Kullback-Leibler divergence of its predictions from the model's own, in nats a token",
+        )
+        .required(),
+        Prop::new("on", Type::Label, "the dataset").required(),
+        Prop::new("split", Type::Text, "its split").default(Default::Text("validation")),
+        Prop::new("max-length", Type::Int(2, 1 << 20), "tokens of a record at most").default(Default::Int(512)),
+    ]),
+    BACKEND,
+]);
 
 #[derive(Deserialize)]
 struct Fields {
@@ -64,6 +95,8 @@ struct Fields {
     method: Method,
     calibrate: Option<Calibrate>,
     keep: Option<Vec<String>>,
+    dequantize: Option<bool>,
+    limit: Option<Limit>,
 }
 
 #[derive(Deserialize)]
@@ -86,13 +119,49 @@ struct Method {
     name: String,
     bits: Option<usize>,
     group: Option<usize>,
+    symmetric: Option<bool>,
+    per: Option<Per>,
+    dtype: Option<Float>,
+    size: Option<String>,
+    strength: Option<f64>,
     r#type: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Limit {
+    kl: f64,
+    on: String,
+    split: String,
+    max_length: usize,
+}
+
+const METHODS: &[&str] = &["rtn", "gptq", "awq", "mixed", "int8", "smoothquant", "gguf"];
 /// The forms of blocks that are written.
 const TYPES: &[&str] = &["Q8_0", "Q6_K", "Q5_0", "Q4_K", "Q4_1", "Q4_0"];
 /// Weights that share a scale where it is not said.
 const GROUP: usize = 64;
+
+/// What a property is of, and how it is written where it must be.
+struct Belongs {
+    prop: &'static str,
+    methods: &'static [&'static str],
+    required: &'static [&'static str],
+    example: &'static str,
+}
+
+const BELONGS: &[Belongs] = &[
+    Belongs { prop: "bits", methods: &["rtn", "gptq", "awq"], required: &["rtn", "gptq", "awq"], example: "bits=4" },
+    Belongs { prop: "group", methods: &["rtn", "gptq", "awq", "mixed"], required: &[], example: "" },
+    Belongs { prop: "symmetric", methods: &["rtn", "gptq", "awq", "mixed"], required: &[], example: "" },
+    Belongs { prop: "per", methods: &["rtn"], required: &[], example: "" },
+    Belongs { prop: "dtype", methods: &["rtn", "gptq", "awq", "mixed"], required: &[], example: "" },
+    Belongs { prop: "size", methods: &["mixed"], required: &["mixed"], example: "size=\"70 MB\"" },
+    Belongs { prop: "strength", methods: &["smoothquant"], required: &[], example: "" },
+    Belongs { prop: "type", methods: &["gguf"], required: &["gguf"], example: "type=\"Q4_K\"" },
+];
+/// Methods that read records.
+const CALIBRATED: &[&str] = &["gptq", "awq", "mixed", "smoothquant"];
 
 impl Kind for Quantized {
     fn schema(&self) -> &'static Schema {
@@ -100,51 +169,55 @@ impl Kind for Quantized {
     }
 
     /// 1: first. 2: a chat template and what pictures are prepared by go along.
-    /// 3: a tie goes to the even code, as in MLX.
+    /// 3: a tie goes to the even code, as in MLX. 4: the card tells how many bits.
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
-        let Fields { method: Method { name, bits, group, r#type }, calibrate, .. } = decl.read();
-        let is_rtn = name != "gguf";
-        match (name == "gptq", &calibrate) {
+        let Fields { method, calibrate, limit, .. } = decl.read();
+        let name = method.name.as_str();
+        for belongs in BELONGS {
+            let prop = belongs.prop;
+            let given = !decl.fields["method"][prop].is_null();
+            if given && !belongs.methods.contains(&name) {
+                let what = format!("`{prop}` means nothing to the method `{name}`");
+                let help = format!("leave it out, or name the method `{}`", belongs.methods.join("` or `"));
+                problems.at(&format!("method.{prop}"), what, "given here", help);
+            }
+            if !given && belongs.required.contains(&name) {
+                let help = format!("add {}", belongs.example);
+                problems.at("method", format!("the method `{name}` needs `{prop}`"), "this method", help);
+            }
+        }
+        match (CALIBRATED.contains(&name), &calibrate) {
             (true, None) => {
                 let help = "add calibrate \"data/...\"";
-                problems.at("method", "the method `gptq` needs `calibrate`", "this method", help);
+                problems.at("method", format!("the method `{name}` needs `calibrate`"), "this method", help);
             }
             (false, Some(_)) => {
                 let what = format!("`calibrate` means nothing to the method `{name}`");
-                problems.at("calibrate", what, "given here", "leave it out, or name the method `gptq`");
+                let help = format!("leave it out, or name the method `{}`", CALIBRATED.join("` or `"));
+                problems.at("calibrate", what, "given here", help);
             }
             _ => {}
         }
-        if name != "gptq" && decl.fields[BACKEND.name].is_string() {
+        if !CALIBRATED.contains(&name) && limit.is_none() && decl.fields[BACKEND.name].is_string() {
             problems.at(BACKEND.name, format!("the method `{name}` runs no model"), "this", "leave it out");
         }
-        for (field, given, belongs) in
-            [("bits", bits.is_some(), is_rtn), ("group", group.is_some(), is_rtn), ("type", r#type.is_some(), !is_rtn)]
-        {
-            if given && !belongs {
-                let what = format!("`{field}` means nothing to the method `{name}`");
-                problems.at(&format!("method.{field}"), what, "given here", "leave it out, or name the other method");
-            }
-        }
-        match (is_rtn, bits, &r#type) {
-            (true, None, _) => {
-                problems.at("method", format!("the method `{name}` needs `bits`"), "this method", "add bits=4");
-            }
-            (false, _, None) => {
-                problems.at("method", "the method `gguf` needs `type`", "this method", "add type=\"Q4_K\"");
-            }
-            _ => {}
-        }
-        if let Some(bits) = bits.filter(|bits| !affine::BITS.contains(bits)) {
+        if let Some(bits) = method.bits.filter(|bits| !affine::BITS.contains(bits)) {
             problems.at("method.bits", format!("{bits} bits are not supported"), "these", "use 2, 3, 4, 6 or 8");
         }
-        if let Some(group) = group.filter(|group| !affine::GROUPS.contains(group)) {
+        if let Some(group) = method.group.filter(|group| !affine::GROUPS.contains(group)) {
             let what = format!("groups of {group} are not supported");
             problems.at("method.group", what, "these", "use 32, 64 or 128");
+        }
+        if method.group.is_some() && method.per.is_some_and(|per| per != Per::Group) {
+            let what = "`group` means nothing where a grid is a row's or a matrix's";
+            problems.at("method.group", what, "given here", "leave it out");
+        }
+        if let Some(Err(why)) = method.size.as_deref().map(text::parse_bytes) {
+            problems.at("method.size", why, "this", "write it as 70 MB or 64 MiB");
         }
     }
 
@@ -157,10 +230,30 @@ impl Kind for Quantized {
     }
 }
 
+impl Fields {
+    /// The form of MLX's layout.
+    fn form(&self) -> Form {
+        let Method { bits, group, symmetric, per, dtype, .. } = &self.method;
+        Form {
+            bits: bits.unwrap_or(4),
+            group: group.unwrap_or(GROUP),
+            symmetric: symmetric.unwrap_or(false),
+            per: per.unwrap_or_default(),
+            float: dtype.unwrap_or_default(),
+        }
+    }
+
+    /// The budget of `mixed`, in bytes.
+    fn size(&self) -> Result<u64, Failure> {
+        text::parse_bytes(self.method.size.as_deref().unwrap_or_default()).map_err(Failure::user)
+    }
+}
+
 impl Run for Quantized {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let base = cx.input(&fields.from.model).to_owned();
+        check_source(&fields, &base)?;
         let checkpoint = match &fields.from.adapter {
             Some(adapter) => Checkpoint::open(cx.input(adapter), Some(&base))?,
             None => Checkpoint::open(&base, None)?,
@@ -175,178 +268,46 @@ impl Run for Quantized {
             let positions = module.contains("position_embedding") || module.contains("token_type");
             positions || keep.iter().any(|g| g.is_match(module))
         };
-        match fields.method.r#type.as_deref().and_then(Blocks::by_name) {
-            Some(form) => write_gguf(cx, &fields, checkpoint, &base, form, &stays),
-            None => {
-                let rounded = match &fields.calibrate {
-                    Some(calibrate) => {
-                        on_backend!(cx.backend()?, by_inputs(cx, &fields, calibrate, &checkpoint, &base, &stays))?
-                    }
-                    None => BTreeMap::new(),
-                };
-                write_mlx(cx, &fields, checkpoint, &base, &stays, rounded)
+        if let Some(form) = fields.method.r#type.as_deref().and_then(Blocks::by_name) {
+            gguf::write(cx, &fields, checkpoint, &base, form, &stays)?;
+        } else {
+            let form = fields.form();
+            let is_language = matches!(checkpoint.config, Config::Llama(_));
+            let made = match &fields.calibrate {
+                None => Made { arrays: checkpoint.arrays, ..Made::default() },
+                Some(calibrate) => {
+                    let backend = cx.backend()?;
+                    Calibrated { fields: &fields, calibrate, form, stays: &stays }.run(cx, backend, checkpoint)?
+                }
+            };
+            match fields.method.name.as_str() {
+                "int8" | "smoothquant" => int8::write(cx, &fields, made, &base, is_language, &stays)?,
+                _ => mlx::write(cx, &fields, made, &base, &form, &stays)?,
             }
         }
+        match &fields.limit {
+            Some(limit) => limit::hold(cx, &fields, limit, &base),
+            None => Ok(()),
+        }
     }
 }
 
-/// To the nearest code, in MLX's layout.
-fn write_mlx(
-    cx: &mut ActionCx<'_>,
-    fields: &Fields,
-    checkpoint: Checkpoint,
-    base: &Path,
-    stays: &dyn Fn(&str) -> bool,
-    mut rounded: BTreeMap<String, Affine>,
-) -> Result<(), Failure> {
-    let (bits, group) = (fields.method.bits.expect("checked"), fields.method.group.unwrap_or(GROUP));
-    let mut arrays = Arrays::new();
-    let mut weights = Weighed::default();
-    let total = checkpoint.arrays.len() as u64;
-    for (i, (name, array)) in checkpoint.arrays.into_iter().enumerate() {
-        cx.progress("quantize", i as u64 + 1, total, "tensors");
-        weights.all += array.floats().len();
-        let module = name.strip_suffix(".weight").unwrap_or_default().to_owned();
-        let fits = matches!(array.shape[..], [_, inner] | [_, inner, 1, 1] if inner % group == 0);
-        if module.is_empty() || !fits || stays(&module) {
-            arrays.insert(name, array);
-            continue;
-        }
-        check_finite(&name, &array)?;
-        let packed = match rounded.remove(&module) {
-            Some(made) => quantized::packed(array.floats(), made, array.shape[0], array.shape[1], bits, group),
-            None => quantized::pack(array.floats(), array.shape[0], array.shape[1], bits, group),
-        };
-        weights.packed += array.floats().len();
-        cx.metric(&format!("error.{module}"), packed.relative_error);
-        arrays.insert(format!("{module}.weight"), packed.weight);
-        arrays.insert(format!("{module}.scales"), packed.scales);
-        arrays.insert(format!("{module}.biases"), packed.biases);
+/// Refuses a model that is quantized already, where nobody said that it is meant.
+fn check_source(fields: &Fields, base: &Path) -> Result<(), Failure> {
+    if fields.dequantize == Some(true) {
+        return Ok(());
     }
-    let out = cx.out().to_owned();
-    tensors::write(&out.join("model.safetensors"), &arrays, &[("format", "mlx")])?;
-    let mut config: Value = serde_json::from_str(&fs::read_text(&base.join("config.json"))?)
-        .map_err(|e| Failure::target(format!("config.json: {e}")))?;
-    let settings = json!({"group_size": group, "bits": bits, "mode": "affine"});
-    config["quantization"] = settings.clone();
-    config["quantization_config"] = settings;
-    fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
-    copy_companions(base, &out)?;
-    let how = format!("rounded to {bits} bits in groups of {group}");
-    weights.conclude(cx, fields, "model.safetensors", "mlx", &how)
-}
-
-/// The matrices of a language model's layers, rounded by what they read on the calibration rows; by their modules' names.
-fn by_inputs<T: Tensor>(
-    cx: &mut ActionCx<'_>,
-    fields: &Fields,
-    calibrate: &Calibrate,
-    checkpoint: &Checkpoint,
-    base: &Path,
-    stays: &dyn Fn(&str) -> bool,
-) -> Result<BTreeMap<String, Affine>, Failure> {
-    let (bits, group) = (fields.method.bits.expect("checked"), fields.method.group.unwrap_or(GROUP));
-    let mut language = Language::<T>::of(checkpoint, base, &fields.from.model)?;
-    let data = Dataset::open(cx.input(&calibrate.data))?;
-    let mut read = language.examples(&data, &calibrate.split, calibrate.max_length)?;
-    read.examples.truncate(calibrate.rows);
-    let texts: Vec<Vec<u32>> = read.examples.into_iter().map(|example| example.ids).collect();
-    let tokens: usize = texts.iter().map(Vec::len).sum();
-    cx.metric("calibration-tokens", tokens as f64);
-    let mut made = BTreeMap::new();
-    let layers = language.config.num_hidden_layers as u64;
-    let config = language.config.clone();
-    calibrate::by_layers(&mut language.model.weights, &config, &texts, &mut |layer, grams| {
-        let mut changed = Vec::new();
-        let prefix = format!("{}.", llama::layer_name(layer));
-        for (name, array) in checkpoint.arrays.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix))
-        {
-            let Some(module) = name.strip_suffix(".weight").filter(|module| !stays(module)) else { continue };
-            let Some(gram) = grams.get(&calibrate::reader(module)) else { continue };
-            let &[rows, inner] = &array.shape[..] else { continue };
-            if !inner.is_multiple_of(group) {
-                continue;
-            }
-            check_finite(name, array)?;
-            let affine = gptq::round(array.floats(), gram, bits, group).ok_or_else(|| {
-                Failure::target(format!("what `{module}` reads on the calibration rows says nothing of it"))
-                    .help("calibrate with other records, or leave it as it is by `keep`")
-            })?;
-            changed.push((name.clone(), Array::f32(&[rows, inner], affine.expand(inner, bits, group))));
-            made.insert(module.to_owned(), affine);
-        }
-        cx.progress("calibrate", layer as u64 + 1, layers, "layers");
-        Ok(changed)
-    })?;
-    Ok(made)
-}
-
-/// In llama.cpp's blocks, in one file.
-fn write_gguf(
-    cx: &mut ActionCx<'_>,
-    fields: &Fields,
-    checkpoint: Checkpoint,
-    base: &Path,
-    form: Blocks,
-    stays: &dyn Fn(&str) -> bool,
-) -> Result<(), Failure> {
-    let Config::Llama(config) = &checkpoint.config else {
-        return Err(Failure::user(format!("{} is not a language model", fields.from.model))
-            .help("GGUF files are written of architecture \"llama\"; take the method `rtn` for others"));
+    let config = base.join("config.json");
+    let read = |text: String| serde_json::from_str::<Value>(&text).unwrap_or_default();
+    let config = if config.exists() { read(fs::read_text(&config)?) } else { Value::Null };
+    let form = match Grids::read(&config) {
+        _ if base.join(GGUF).exists() => "a GGUF file".to_owned(),
+        Some(grids) => format!("of {} bits", grids.all.0),
+        None if config["quantization_config"].is_object() => "of bytes".to_owned(),
+        None => return Ok(()),
     };
-    let read = |name: &str| -> Result<Value, Failure> {
-        let path = base.join(name);
-        if !path.exists() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_str(&fs::read_text(&path)?).map_err(|e| Failure::target(format!("{}: {e}", path.display())))
-    };
-    let mut facts = gguf::facts(config, &read("tokenizer.json")?, &read("tokenizer_config.json")?)?;
-    facts.push(("general.name".into(), Fact::Text(cx.decl.label.to_string())));
-    let mut weights = Weighed::default();
-    let (mut stored, mut others) = (Vec::new(), BTreeMap::<&str, usize>::new());
-    let total = checkpoint.arrays.len() as u64;
-    for (i, (name, array)) in checkpoint.arrays.iter().enumerate() {
-        cx.progress("quantize", i as u64 + 1, total, "tensors");
-        let Some((theirs, array)) = gguf::outward(name, array, config) else { continue };
-        weights.all += array.floats().len();
-        let module = name.strip_suffix(".weight").unwrap_or_default();
-        let inner = array.shape.get(1).copied().unwrap_or(0);
-        let taken = form.for_rows_of(inner).filter(|_| array.shape.len() == 2 && !stays(module));
-        let Some(taken) = taken else {
-            stored.push(Stored {
-                name: theirs,
-                shape: array.shape.clone(),
-                values: StoredValues::F32(array.floats().to_vec()),
-            });
-            continue;
-        };
-        check_finite(name, &array)?;
-        if taken != form {
-            *others.entry(taken.name()).or_default() += 1;
-        }
-        let bytes = taken.round(array.floats(), inner);
-        cx.metric(
-            &format!("error.{module}"),
-            relative_error(array.floats(), &expand(taken, &bytes, array.floats().len())?),
-        );
-        weights.packed += array.floats().len();
-        stored.push(Stored { name: theirs, shape: array.shape.clone(), values: StoredValues::Blocks(taken, bytes) });
-    }
-    for (name, count) in &others {
-        let what = format!(
-            "{count} matrices are {name}: their rows are no multiple of the {} weights of a {} block",
-            form.size(),
-            form.name()
-        );
-        cx.warning(what, None);
-    }
-    let out = cx.out().to_owned();
-    backend::gguf::write(&out.join(model::GGUF), &facts, &stored)?;
-    let config = serde_json::to_string_pretty(&checkpoint.config).expect("plain data");
-    fs::write(&out.join("config.json"), config.as_bytes())?;
-    copy_companions(base, &out)?;
-    weights.conclude(cx, fields, model::GGUF, "gguf", &format!("in blocks of {}", form.name()))
+    Err(Failure::user(format!("`{}` is quantized already: it is {form}", fields.from.model))
+        .help("quantize the model it was made from; or write `dequantize #true`, and errors come upon errors"))
 }
 
 /// How many weights there are, and how many of them are codes.
@@ -354,9 +315,16 @@ fn write_gguf(
 struct Weighed {
     all: usize,
     packed: usize,
+    /// Matrices that stay as they are because no groups of a row are whole, and how long their rows are.
+    passed_over: Vec<(String, usize)>,
 }
 
 impl Weighed {
+    /// Tells what a matrix is off by.
+    fn error(&self, cx: &mut ActionCx<'_>, module: &str, relative: f64) {
+        cx.metric(&format!("error.{module}"), relative);
+    }
+
     /// The metrics of the whole file, and the card.
     fn conclude(
         &self,
@@ -366,6 +334,20 @@ impl Weighed {
         library: &str,
         how: &str,
     ) -> Result<(), Failure> {
+        if self.packed == 0 {
+            let what = format!("no matrix of `{}` is packed: of {} weights, none can be", fields.from.model, self.all);
+            return Err(Failure::user(what)
+                .help("look at `keep`; rows must be whole groups, of 32, 64 or 128 weights; or take another method"));
+        }
+        if let [(first, inner), ..] = &self.passed_over[..] {
+            let count = text::count(self.passed_over.len(), "matrix");
+            let group = fields.form().group;
+            let help = "write group=32, or `keep` them, which says that it is meant".to_owned();
+            cx.warning(
+                format!("{count} stay as they are: no whole groups of {group} are in a row of {inner} (`{first}`)"),
+                Some(help),
+            );
+        }
         let bytes = cx.out().join(file).metadata().map_or(0, |m| m.len());
         let bits_per_weight = bytes as f64 * 8.0 / self.all.max(1) as f64;
         cx.metric("bits-per-weight", bits_per_weight);

@@ -317,6 +317,42 @@ fn layer<T: Tensor>(weights: &Weights<T>, config: &Config, number: usize, x: &T,
     x.add(&weights.linear(&module("mlp.down_proj"), &inner)?)
 }
 
+/// Modules of a layer that read the same, and the one before them that could give it otherwise: with its outputs divided by
+/// scales and the readers' inputs multiplied by them, the model computes the same.
+#[derive(Clone, Debug)]
+pub struct Fold {
+    /// A norm, or a matrix whose rows give the inputs.
+    pub before: String,
+    /// Matrices.
+    pub readers: Vec<String>,
+    /// For each input, the output of `before` that it is.
+    pub outputs: Vec<usize>,
+    /// Whether `before` is a norm.
+    pub of_norm: bool,
+}
+
+/// Where the scales of a layer's inputs can go: all of its matrices are read.
+pub fn folds(config: &Config, number: usize) -> [Fold; 4] {
+    let module = |part: &str| format!("{}.{part}", layer_name(number));
+    let fold = |before: &str, readers: &[&str], outputs: Vec<usize>| Fold {
+        before: module(before),
+        readers: readers.iter().map(|reader| module(reader)).collect(),
+        outputs,
+        of_norm: before.ends_with("norm"),
+    };
+    let (head, width) = (config.head_width(), config.hidden_size);
+    // Heads of queries that share one of values: their mixed values come from the same rows.
+    let shared = config.num_attention_heads / config.kv_heads();
+    let mixed = (0..config.num_attention_heads * head).map(|at| at / head / shared * head + at % head).collect();
+    [
+        fold("input_layernorm", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], (0..width).collect()),
+        fold("self_attn.v_proj", &["self_attn.o_proj"], mixed),
+        fold("post_attention_layernorm", &["mlp.gate_proj", "mlp.up_proj"], (0..width).collect()),
+        // The unit between gates the other factor.
+        fold("mlp.up_proj", &["mlp.down_proj"], (0..config.intermediate_size).collect()),
+    ]
+}
+
 /// Every weight that the forward pass takes, and its shape.
 pub fn weights(config: &Config) -> Vec<Weight> {
     let (width, inner, head) = (config.hidden_size, config.intermediate_size, config.head_width());

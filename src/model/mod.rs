@@ -30,6 +30,7 @@ use crate::util::fs;
 
 use fit::Words;
 use head::Dropout;
+use quantized::Keep;
 use tower::Tower;
 use weights::Weights;
 
@@ -106,7 +107,8 @@ impl Checkpoint {
         Self::open_form(dir, base, false)
     }
 
-    /// The same, but that a language model's quantized matrices stay so, where they can.
+    /// The same for computing with it: a language model's quantized matrices stay so, where they can, and matrices of bytes
+    /// do in every model.
     pub fn open_as_codes(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
         Self::open_form(dir, base, true)
     }
@@ -123,6 +125,7 @@ impl Checkpoint {
             return Ok(checkpoint);
         }
         let (config, text) = read_config(dir)?;
+        let bytes = if keep_codes { Keep::Bytes } else { Keep::Nothing };
         let (arrays, weight_bytes) = match &config {
             Config::Llama(config) => {
                 config.check()?;
@@ -130,9 +133,9 @@ impl Checkpoint {
             }
             Config::Clip(config) => {
                 config.check()?;
-                sharded(dir, &text, false)?
+                sharded(dir, &text, bytes)?
             }
-            _ => sharded(dir, &text, false)?,
+            _ => sharded(dir, &text, bytes)?,
         };
         fit::check(&config, "config.json", &|name| arrays.get(name).map(|array| array.shape.clone()))
             .map_err(|f| f.within(dir.display()))?;
@@ -167,13 +170,13 @@ pub fn read_preprocessing(dir: &Path, size: usize) -> Result<Preprocessing, Fail
 }
 
 /// The weights of one safetensors file, or of several with an index, and their size on disk.
-fn sharded(dir: &Path, config: &str, keep_codes: bool) -> Result<(Arrays, u64), Failure> {
+fn sharded(dir: &Path, config: &str, keep: Keep) -> Result<(Arrays, u64), Failure> {
     let shards = tensors::shards(dir)?;
     let mut arrays = Arrays::new();
     for shard in &shards {
         arrays.extend(tensors::read(shard)?);
     }
-    quantized::unpack(&mut arrays, config, keep_codes)?;
+    quantized::unpack(&mut arrays, config, keep)?;
     Ok((arrays, shards.iter().map(|shard| size_of(shard)).sum()))
 }
 
@@ -232,7 +235,7 @@ fn language_weights(
     if file.exists() {
         return Ok((gguf::arrays(&Gguf::open(&file)?, config, keep_codes)?, size_of(&file)));
     }
-    sharded(dir, text, keep_codes)
+    sharded(dir, text, if keep_codes { Keep::All } else { Keep::Nothing })
 }
 
 /// Bytes of a directory's own weight files: a model's, or an adapter's without its base.

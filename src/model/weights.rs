@@ -42,7 +42,7 @@ impl<T: Tensor> Weights<T> {
             match &array.values {
                 Values::F32(values) => drop(tensors.insert(name.clone(), T::from_f32(values, &array.shape)?)),
                 Values::Codes(matrix) => drop(codes.insert(name.clone(), matrix.clone())),
-                Values::U32(_) => {}
+                Values::U32(_) | Values::I8(_) => {}
             }
         }
         Ok(Self { tensors, codes, lora: None, noted: None })
@@ -88,11 +88,11 @@ impl<T: Tensor> Weights<T> {
         let Some(matrix) = self.codes.get(&format!("{name}.weight")) else {
             return self.matrix(name)?.take_rows(ids);
         };
-        if let Some(id) = ids.iter().find(|id| **id as usize >= matrix.rows) {
-            return Err(BackendError::Library(format!("row {id} of {}", matrix.rows)));
+        if let Some(id) = ids.iter().find(|id| **id as usize >= matrix.rows()) {
+            return Err(BackendError::Library(format!("row {id} of {}", matrix.rows())));
         }
         let values: Vec<f32> = ids.iter().flat_map(|id| matrix.row(*id as usize)).collect();
-        T::from_f32(&values, &[ids.len(), matrix.inner])
+        T::from_f32(&values, &[ids.len(), matrix.inner()])
     }
 
     /// [`Tensor::cross_entropy`] by the module `name`.
@@ -112,7 +112,7 @@ impl<T: Tensor> Weights<T> {
 
     fn matrix(&self, name: &str) -> Result<T> {
         if let Some(matrix) = self.codes.get(&format!("{name}.weight")) {
-            return T::from_f32(&matrix.expand(), &[matrix.rows, matrix.inner]);
+            return T::from_f32(&matrix.expand(), &[matrix.rows(), matrix.inner()]);
         }
         let weight = self.get(&format!("{name}.weight"))?;
         match weight.shape()[..] {
@@ -125,7 +125,8 @@ impl<T: Tensor> Weights<T> {
     /// [`Self::linear`], then `clamp(x * scale + shift, low, high)`; in one pass where nothing is trained.
     pub fn linear_scale_shift(&self, name: &str, x: &T, (scale, shift): (&T, &T), low: f32, high: f32) -> Result<T> {
         let adapted = self.lora.as_ref().is_some_and(|l| l.params.contains_key(&format!("{name}.lora_A.weight")));
-        if adapted || self.tensors.contains_key(&format!("{name}.bias")) {
+        let is_plain = !adapted && !self.codes.contains_key(&format!("{name}.weight"));
+        if !is_plain || self.tensors.contains_key(&format!("{name}.bias")) {
             return self.linear(name, x)?.scale_shift(scale, shift, low, high);
         }
         x.linear_scale_shift(&self.matrix(name)?, scale, shift, low, high)

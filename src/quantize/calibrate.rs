@@ -19,7 +19,7 @@ const TOKENS: usize = 4096;
 pub type Grams = BTreeMap<String, Gram>;
 
 /// What a layer becomes: its number and what its matrices read -> the weights that it goes on with, by their names.
-pub type Round<'a> = dyn FnMut(usize, &Grams) -> Result<Vec<(String, Array)>, Failure> + 'a;
+pub type Round<'a> = dyn FnMut(usize, Grams) -> Result<Vec<(String, Array)>, Failure> + 'a;
 
 /// Goes through the layers with these texts of token ids.
 pub fn by_layers<T: Tensor>(
@@ -48,7 +48,7 @@ pub fn by_layers<T: Tensor>(
             }
         }
         weights.note(false);
-        for (name, array) in round(layer, &grams)? {
+        for (name, array) in round(layer, grams)? {
             weights.set(&name, T::from_f32(array.floats(), &array.shape)?);
         }
         for (stage, x) in stages.iter().zip(&mut states) {

@@ -5,7 +5,7 @@
 use rayon::prelude::*;
 
 use super::gram::{Gram, upper_of_inverse};
-use crate::backend::affine::{self, Affine};
+use crate::backend::affine::{self, Affine, Form};
 use crate::backend::gemm::{Then, View, matmul};
 
 /// Share of the mean of the diagonal that is added to it, as in the paper.
@@ -13,10 +13,10 @@ const DAMPING: f64 = 0.01;
 /// Columns whose errors are carried to the rest at once; a multiple of every group.
 const BLOCK: usize = 128;
 
-/// Rounds a matrix [out, inner] to codes of `bits` in groups of `group`, by the inputs it had. None where the inputs say
-/// nothing of it: they are all zero, or no numbers.
-pub fn round(values: &[f32], gram: &Gram, bits: usize, group: usize) -> Option<Affine> {
-    let inner = gram.inner;
+/// Rounds a matrix [out, inner] by the inputs it had, in a form with a grid for each group. None where the inputs say nothing
+/// of it: they are all zero, or no numbers.
+pub fn round(values: &[f32], gram: &Gram, form: &Form) -> Option<Affine> {
+    let (inner, group) = (gram.inner, form.group);
     let mut sums = gram.sums.clone();
     for i in 0..inner {
         // An input that is always zero: its weights are of no moment.
@@ -26,7 +26,6 @@ pub fn round(values: &[f32], gram: &Gram, bits: usize, group: usize) -> Option<A
     }
     let upper = upper_of_inverse(&sums, inner, DAMPING)?;
     let upper: Vec<f32> = upper.into_iter().map(|v| v as f32).collect();
-    let levels = ((1u32 << bits) - 1) as f32;
     let (rows, groups) = (values.len() / inner, inner / group);
     let mut rest = values.to_vec();
     let (mut codes, mut scales, mut biases) =
@@ -41,11 +40,11 @@ pub fn round(values: &[f32], gram: &Gram, bits: usize, group: usize) -> Option<A
                 let at = begin + i;
                 if at.is_multiple_of(group) {
                     // The grid is of the weights as they are now, what came before made up for.
-                    let (scale, bias) = affine::grid_of(&row[at..at + group], bits);
+                    let (scale, bias) = affine::grid_of(&row[at..at + group], form);
                     (scales[at / group], biases[at / group]) = (scale, bias);
                 }
                 let (scale, bias) = (scales[at / group], biases[at / group]);
-                let code = ((row[at] - bias) / scale).round_ties_even().clamp(0.0, levels);
+                let code = affine::code_of(row[at], (scale, bias), form);
                 codes[at] = code as u8;
                 let factors = &upper[at * inner + at..at * inner + begin + width];
                 let error = (row[at] - (code * scale + bias)) / factors[0];
@@ -68,7 +67,7 @@ pub fn round(values: &[f32], gram: &Gram, bits: usize, group: usize) -> Option<A
             parts.for_each(|(row, carried)| row[after..].iter_mut().zip(carried).for_each(|(w, c)| *w -= c));
         }
     }
-    Some(Affine { words: affine::pack_codes(&codes, bits), scales, biases })
+    Some(Affine { words: affine::pack_codes(&codes, form.bits), scales, biases })
 }
 
 #[cfg(test)]
@@ -103,8 +102,9 @@ mod tests {
                     .collect();
                 gram.error(&off)
             };
-            let (plain, _) = affine::round(&values, inner, bits, 64);
-            let made = round(&values, &gram, bits, 64).expect("inputs that say something");
+            let form = Form::new(bits, 64);
+            let (plain, _) = affine::round(&values, inner, &form);
+            let made = round(&values, &gram, &form).expect("inputs that say something");
             let (plain, made) = (error(&plain), error(&made));
             assert!(made < 0.5 * plain, "{bits} bits: {made} {plain}");
         }
@@ -116,7 +116,8 @@ mod tests {
         let mut gram = Gram::new(128);
         gram.sums = (0..128 * 128).map(|at| if at % 129 == 0 { 3.0 } else { 0.0 }).collect();
         gram.count = 1;
-        assert_eq!(round(&values, &gram, 4, 64), Some(affine::round(&values, 128, 4, 64).0));
+        let form = Form::new(4, 64);
+        assert_eq!(round(&values, &gram, &form), Some(affine::round(&values, 128, &form).0));
     }
 
     #[test]
@@ -128,7 +129,7 @@ mod tests {
             pool.install(|| {
                 let mut gram = Gram::new(256);
                 gram.add(&x);
-                round(&values, &gram, 3, 64)
+                round(&values, &gram, &Form::new(3, 64))
             })
         };
         assert_eq!(run(1), run(3));

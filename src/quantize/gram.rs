@@ -11,6 +11,8 @@ pub struct Gram {
     pub inner: usize,
     /// The sums, row-major, in double precision: the inverse is sensitive.
     pub sums: Vec<f64>,
+    /// The largest magnitude of each.
+    pub largest: Vec<f32>,
     /// Inputs seen.
     pub count: usize,
 }
@@ -18,7 +20,7 @@ pub struct Gram {
 impl Gram {
     /// Of no inputs.
     pub fn new(inner: usize) -> Self {
-        Self { inner, sums: vec![0.0; inner * inner], count: 0 }
+        Self { inner, sums: vec![0.0; inner * inner], largest: vec![0.0; inner], count: 0 }
     }
 
     /// Adds inputs, [n, inner]. The order of calls decides the last bits, threads do not.
@@ -27,7 +29,18 @@ impl Gram {
         let view = View::new(x, n, self.inner);
         let product = matmul(view.transposed(), view, Then::Nothing);
         self.sums.par_iter_mut().zip(&product).for_each(|(sum, v)| *sum += f64::from(*v));
+        for row in x.chunks_exact(self.inner) {
+            self.largest.iter_mut().zip(row).for_each(|(most, v)| *most = most.max(v.abs()));
+        }
         self.count += n;
+    }
+
+    /// As if each input had been divided by its scale.
+    pub fn divide(&mut self, scales: &[f32]) {
+        self.sums.par_chunks_mut(self.inner).zip(scales).for_each(|(row, own)| {
+            row.iter_mut().zip(scales).for_each(|(sum, other)| *sum /= f64::from(*own) * f64::from(*other));
+        });
+        self.largest.iter_mut().zip(scales).for_each(|(most, scale)| *most /= scale);
     }
 
     /// The mean square of each input: the diagonal over the count.
@@ -38,13 +51,43 @@ impl Gram {
 
     /// The mean over the inputs of the squared error of a product, where the matrix is off by `off` [out, inner].
     pub fn error(&self, off: &[f32]) -> f64 {
-        let sums: Vec<f32> = self.sums.iter().map(|v| *v as f32).collect();
+        self.judge().error(off)
+    }
+
+    /// For many errors.
+    pub fn judge(&self) -> Judge {
+        let count = self.count.max(1) as f64;
+        Judge { inner: self.inner, means: self.sums.iter().map(|v| (v / count) as f32).collect() }
+    }
+}
+
+/// What products are off by where a matrix is: [`Gram::error`].
+#[derive(Debug)]
+pub struct Judge {
+    inner: usize,
+    /// The sums over the count, [inner, inner].
+    means: Vec<f32>,
+}
+
+impl Judge {
+    /// The mean over the inputs of the squared error of a product, where the matrix is off by `off` [out, inner].
+    pub fn error(&self, off: &[f32]) -> f64 {
         let n = off.len() / self.inner;
-        let moved = matmul(View::new(off, n, self.inner), View::new(&sums, self.inner, self.inner), Then::Nothing);
+        let moved =
+            matmul(View::new(off, n, self.inner), View::new(&self.means, self.inner, self.inner), Then::Nothing);
         let rows = moved.par_chunks(self.inner).zip(off.par_chunks(self.inner));
         let errors: Vec<f64> =
             rows.map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()).collect();
-        errors.iter().sum::<f64>() / self.count.max(1) as f64
+        errors.iter().sum()
+    }
+
+    /// The means among the inputs of each group, [group, group] after one another.
+    pub fn blocks(&self, group: usize) -> Vec<f32> {
+        let rows = (0..self.inner).flat_map(|i| {
+            let begin = i / group * group;
+            &self.means[i * self.inner + begin..][..group]
+        });
+        rows.copied().collect()
     }
 }
 

@@ -164,6 +164,11 @@ impl<'a> Task<'a> {
         weights.cross_entropy(self.head, &x.take_rows(&self.places)?, &self.targets)
     }
 
+    /// The logits that each token that counts is foreseen by, of what [`Stages::end`] gave: `[targets, vocabulary]`.
+    pub fn logits<T: Tensor>(&self, weights: &Weights<T>, x: &T) -> backend::Result<T> {
+        weights.linear(self.head, &x.take_rows(&self.places)?)
+    }
+
     /// The module of the last matrix.
     pub fn head(&self) -> &'static str {
         self.head

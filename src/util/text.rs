@@ -56,14 +56,18 @@ pub fn local_time(rfc3339: &str) -> String {
     }
 }
 
-/// Reads what [`bytes()`] writes, and its shorter spellings: `10G`, `1.5 GiB`, `500000`. Units are binary.
+/// Reads what [`bytes()`] writes, and its shorter spellings: `10G`, `1.5 GiB`, `70 MB`, `500000`. As in GNU's tools, `M` and `MiB`
+/// are 1024 x 1024, and `MB` is 1000 x 1000.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (value, unit) = number(text).ok_or_else(|| format!("`{text}` is not a size such as 10G or 500M"))?;
     let unit = unit.to_ascii_lowercase();
-    let unit = unit.strip_suffix("ib").or(unit.strip_suffix('b')).unwrap_or(&unit);
+    let (unit, thousand) = match unit.strip_suffix("ib") {
+        Some(unit) => (unit, 1024f64),
+        None => unit.strip_suffix('b').map_or((unit.as_str(), 1024.0), |unit| (unit, 1000.0)),
+    };
     let power = ["", "k", "m", "g", "t"].iter().position(|u| *u == unit);
     let power = power.ok_or_else(|| format!("`{text}` has no unit of K, M, G or T"))?;
-    Ok((value * 1024f64.powi(power as i32)) as u64)
+    Ok((value * thousand.powi(power as i32)) as u64)
 }
 
 /// Reads a span of time as seconds: `30d`, `12h`, `2w`, `90min`.
@@ -94,7 +98,14 @@ mod tests {
 
     #[test]
     fn sizes_and_spans_are_read_as_people_write_them() {
-        for (text, n) in [("0", 0), ("500000", 500_000), ("10G", 10 << 30), ("1.5 GiB", 3 << 29), ("64kb", 64 << 10)] {
+        for (text, n) in [
+            ("0", 0),
+            ("500000", 500_000),
+            ("10G", 10 << 30),
+            ("1.5 GiB", 3 << 29),
+            ("64kb", 64_000),
+            ("70 MB", 70_000_000),
+        ] {
             assert_eq!(parse_bytes(text), Ok(n), "{text}");
         }
         assert_eq!((parse_seconds("30d"), parse_seconds("1.5h")), (Ok(2_592_000), Ok(5400)));

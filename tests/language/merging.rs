@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use effai::format::tensors::{self, Array, Arrays};
-use effai::model::quantized;
+use effai::model::quantized::{self, Keep};
 use serde_json::Value;
 
 use crate::support::Project;
@@ -140,7 +140,7 @@ merge \"y\" { base \"q\"; adapter \"a\"; }\n";
     }
     let unpacked = |label: &str| {
         let mut arrays = arrays(&project, label);
-        quantized::unpack(&mut arrays, &config(&project, label).to_string(), false).expect("unpacks");
+        quantized::unpack(&mut arrays, &config(&project, label).to_string(), Keep::Nothing).expect("unpacks");
         arrays
     };
     let (base, floats, rounded) = (unpacked("q"), unpacked("x"), unpacked("y"));

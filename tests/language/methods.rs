@@ -1,7 +1,7 @@
 //! Ways to train: each goes on after a kill with the same bytes, and each is what other tools read.
 
 use effai::format::tensors;
-use effai::model::quantized;
+use effai::model::quantized::{self, Keep};
 use serde_json::Value;
 
 use super::{project, weights};
@@ -145,7 +145,7 @@ fn updates_of_a_quantized_base_are_those_of_the_same_base_expanded() {
     let config = project.read("out/q/config.json");
     let mut arrays = tensors::read(&project.path("out/q/model.safetensors")).expect("read");
     assert!(arrays.contains_key("model.layers.0.mlp.down_proj.scales"));
-    quantized::unpack(&mut arrays, &config, false).expect("unpacks");
+    quantized::unpack(&mut arrays, &config, Keep::Nothing).expect("unpacks");
     let file = project.path("unpacked");
     tensors::write(&file, &arrays, &[("format", "pt")]).expect("written");
     let (config, tokenizer) = (config.replace("quantization", "other"), project.read("out/q/tokenizer.json"));

@@ -55,6 +55,61 @@ fn more_bits_and_what_a_matrix_reads_bring_a_model_nearer() {
 }
 
 #[test]
+fn what_a_matrix_reads_brings_it_nearer_by_scales_too_and_bits_go_where_they_count() {
+    let made = |label: &str, method: &str, more: &str| {
+        format!("quantized \"{label}\" {{ from \"m\"; method {method}; {more} }}\n") + &of(label)
+    };
+    let read = "calibrate \"d\" rows=16;";
+    let targets = made("r3", "\"rtn\" bits=3 group=32", "")
+        + &made("a3", "\"awq\" bits=3 group=32", read)
+        + &made("r4", "\"rtn\" bits=4 group=32", "")
+        + &made("mixed", "\"mixed\" size=\"130 KB\" group=32", read)
+        + &made("s4", "\"rtn\" bits=4 group=32 symmetric=#true", "")
+        + &made("c4", "\"rtn\" bits=4 per=\"channel\"", "")
+        + &made("t4", "\"rtn\" bits=4 per=\"tensor\"", "")
+        + &made("half", "\"rtn\" bits=8 group=32 dtype=\"float16\"", "")
+        + &made("int8", "\"int8\"", "")
+        + &made("smooth", "\"smoothquant\"", read);
+    let project = project(&targets);
+    project.builds(&[]);
+    let kl = |label: &str| divergence(&project, &format!("{label}-kl"));
+    assert!(kl("a3") < kl("r3"), "{} {}", kl("a3"), kl("r3"));
+    for label in ["r4", "s4", "c4", "t4"] {
+        assert!(kl(label) > 0.0 && kl(label) < kl("r3"), "{label}: {}", kl(label));
+    }
+    for label in ["half", "int8", "smooth"] {
+        assert!(kl(label) < 0.02 * kl("r4"), "{label}: {}", kl(label));
+    }
+    let size = |label: &str| project.read_bytes(&format!("out/{label}/model.safetensors")).len();
+    assert!(size("mixed") <= 130_000 && size("mixed") > 115_000, "{}", size("mixed"));
+    assert!(kl("mixed") < kl("r3"), "{} {}", kl("mixed"), kl("r3"));
+    let config: Value = serde_json::from_str(&project.read("out/mixed/config.json")).expect("JSON");
+    let settings = config["quantization"].as_object().expect("an object");
+    let widths: std::collections::BTreeSet<_> = settings.values().filter_map(|own| own["bits"].as_u64()).collect();
+    assert!(widths.len() > 1, "{widths:?}");
+}
+
+#[test]
+fn a_conversion_beyond_its_limit_fails_and_leaves_why() {
+    let target = |bits: usize, kl: f64| {
+        format!("quantized \"q\" {{ from \"m\"; method \"rtn\" bits={bits} group=32; limit kl={kl} on=\"d\"; }}\n")
+    };
+    let fits = project(&target(8, 0.01));
+    fits.builds(&[]);
+    assert!(fits.path("out/q").exists());
+    let crosses = project(&target(2, 0.0001));
+    let run = crosses.effai(&["build", "q"]);
+    assert_ne!(run.code, 0);
+    let said = &run.stderr;
+    assert!(said.contains("nats a token (95 % interval ") && said.contains("and 0.0001 is the limit"), "{said}");
+    assert!(!crosses.path("out/q").exists());
+    let at = said.split_whitespace().find(|word| word.ends_with("limit.json")).expect("where the report of why is");
+    let why = std::fs::read_to_string(crosses.path(at)).expect("the report of why");
+    let why: Value = serde_json::from_str(&why).expect("JSON");
+    assert!(why["kl"].as_f64() > why["limit"].as_f64() && why["worst"][0]["kl"].as_f64() >= why["kl"].as_f64());
+}
+
+#[test]
 fn what_is_read_is_a_fact_and_threads_are_none() {
     let targets = "quantized \"g\" { from \"m\"; method \"gptq\" bits=4 group=64; calibrate \"d\" rows=16; }";
     let weights = |project: &Project| project.read_bytes("out/g/model.safetensors");
@@ -115,6 +170,28 @@ fn what_cannot_be_is_one_error() {
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    let said = fails("quantized \"q\" { from \"m\"; method \"mixed\" bits=4 per=\"channel\"; }");
+    for part in [
+        "`bits` means nothing to the method `mixed`",
+        "`per` means nothing to the method `mixed`",
+        "the method `mixed` needs `size`",
+        "the method `mixed` needs `calibrate`",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = fails("quantized \"q\" { from \"m\"; method \"mixed\" size=\"9 KB\"; calibrate \"d\" rows=2; }");
+    assert!(said.contains("the model takes 0.") && said.contains("0.0 MB are the budget"), "{said}");
+    let said = fails("quantized \"q\" { from \"m\"; method \"awq\" bits=4; calibrate \"d\" rows=100000; }");
+    assert!(said.contains("and 100000 are to be read"), "{said}");
+    let said = fails(
+        "quantized \"b\" { from \"m\"; method \"rtn\" bits=4; }\nquantized \"q\" { from \"b\"; method \"rtn\" bits=4; }",
+    );
+    assert!(
+        said.contains("`b` is quantized already: it is of 4 bits") && said.contains("`dequantize #true`"),
+        "{said}"
+    );
+    let said = fails("quantized \"q\" { from \"m\"; method \"rtn\" bits=4; keep \"*\"; }");
+    assert!(said.contains("no matrix of `m` is packed"), "{said}");
     let said = fails("quantized \"q\" { from \"m\"; method \"rtn\" bits=5; }");
     assert!(said.contains("5 bits are not supported") && said.contains("use 2, 3, 4, 6 or 8"), "{said}");
     let said = fails("quantized \"q\" { from \"m\"; method \"gptq\" bits=4; calibrate \"d\" split=\"tests\"; }");

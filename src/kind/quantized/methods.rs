@@ -1,0 +1,281 @@
+//! What is done to a model's weights before they are written: codes by what matrices read, scales that move between them, bits
+//! by budget.
+
+use std::collections::BTreeMap;
+
+use super::{Calibrate, Fields, check_finite};
+use crate::backend::affine::{self, Affine, Form};
+use crate::backend::{Backend, Tensor, on_backend};
+use crate::failure::Failure;
+use crate::format::dataset::Dataset;
+use crate::format::tensors::{Array, Arrays};
+use crate::kind::ActionCx;
+use crate::model::{Checkpoint, llama};
+use crate::quantize::budget::{self, Width};
+use crate::quantize::calibrate::{self, Grams};
+use crate::quantize::{awq, fold, gptq, sensitivity, smooth};
+use crate::train::language::Language;
+use crate::train::text::Example;
+
+/// A model's weights, and what is known already of their codes.
+#[derive(Default)]
+pub(super) struct Made {
+    /// All weights, in floats.
+    pub(super) arrays: Arrays,
+    /// By module, codes that are chosen.
+    pub(super) codes: BTreeMap<String, Affine>,
+    /// By module, the bits of those that differ.
+    pub(super) bits: BTreeMap<String, usize>,
+}
+
+/// Of a model and calibration rows: by the method that the fields name.
+pub(super) struct Calibrated<'a> {
+    pub(super) fields: &'a Fields,
+    pub(super) calibrate: &'a Calibrate,
+    pub(super) form: Form,
+    pub(super) stays: &'a dyn Fn(&str) -> bool,
+}
+
+impl Calibrated<'_> {
+    /// Carries it out on a backend.
+    pub(super) fn run(&self, cx: &mut ActionCx<'_>, backend: Backend, checkpoint: Checkpoint) -> Result<Made, Failure> {
+        on_backend!(backend, run_on(self, cx, checkpoint))
+    }
+
+    /// Whether a matrix is to be packed, by its name and shape.
+    fn is_packed(&self, name: &str, array: &Array) -> bool {
+        let module = name.strip_suffix(".weight").unwrap_or_default();
+        let whole = matches!(array.shape[..], [_, inner] if inner % self.form.group == 0);
+        !module.is_empty() && whole && !(self.stays)(module)
+    }
+}
+
+fn run_on<T: Tensor>(this: &Calibrated<'_>, cx: &mut ActionCx<'_>, checkpoint: Checkpoint) -> Result<Made, Failure> {
+    let base = cx.input(&this.fields.from.model).to_owned();
+    let mut language = Language::<T>::of(&checkpoint, &base, &this.fields.from.model)?;
+    let examples = examples(cx, &language, this.calibrate)?;
+    let arrays = checkpoint.arrays;
+    for (name, array) in &arrays {
+        if array.shape.len() == 2 {
+            check_finite(name, array)?;
+        }
+    }
+    if this.fields.method.name == "mixed" {
+        return by_budget(this, cx, &mut language, &examples, arrays);
+    }
+    let widest = arrays.iter().filter(|(name, a)| this.is_packed(name, a)).map(|(_, a)| a.shape[1]).max().unwrap_or(0);
+    let tokens: usize = examples.iter().map(|example| example.ids.len()).sum();
+    if tokens < widest {
+        cx.warning(
+            format!("the calibration rows have {tokens} tokens, and matrices read up to {widest} inputs"),
+            Some("more `rows` tell more of them".into()),
+        );
+    }
+    let texts: Vec<Vec<u32>> = examples.into_iter().map(|example| example.ids).collect();
+    let mut made = Made { arrays, ..Made::default() };
+    let layers = language.config.num_hidden_layers as u64;
+    let config = language.config.clone();
+    calibrate::by_layers(&mut language.model.weights, &config, &texts, &mut |layer, mut grams| {
+        let prefix = format!("{}.", llama::layer_name(layer));
+        let mut own: Arrays = Arrays::new();
+        while let Some((name, array)) = take_first(&mut made.arrays, &prefix) {
+            own.insert(name, array);
+        }
+        let changed = match this.fields.method.name.as_str() {
+            "gptq" => by_inputs(this, &own, &grams, &mut made.codes)?,
+            "awq" => by_activations(this, &config, layer, &mut own, &mut grams, &mut made.codes),
+            _ => smoothed(this, &config, layer, &mut own, &mut grams),
+        };
+        made.arrays.append(&mut own);
+        cx.progress("calibrate", layer as u64 + 1, layers, "layers");
+        Ok(changed)
+    })?;
+    Ok(made)
+}
+
+/// Takes out the first array whose name begins so.
+fn take_first(arrays: &mut Arrays, prefix: &str) -> Option<(String, Array)> {
+    let name = arrays.range(prefix.to_owned()..).next().map(|(name, _)| name.clone())?;
+    if name.starts_with(prefix) { arrays.remove_entry(&name) } else { None }
+}
+
+/// The rows that the method reads.
+fn examples<T: Tensor>(
+    cx: &mut ActionCx<'_>,
+    language: &Language<T>,
+    calibrate: &Calibrate,
+) -> Result<Vec<Example>, Failure> {
+    let data = Dataset::open(cx.input(&calibrate.data))?;
+    let mut read = language.examples(&data, &calibrate.split, calibrate.max_length)?;
+    if read.examples.len() < calibrate.rows {
+        let (there, asked, split) = (read.examples.len(), calibrate.rows, &calibrate.split);
+        return Err(Failure::user(format!(
+            "`{}` has {there} records in its split `{split}`, and {asked} are to be read",
+            calibrate.data
+        ))
+        .help(format!(
+            "write rows={there} or fewer, or name a larger dataset: the fewer, the less is known of what matrices read"
+        )));
+    }
+    read.examples.truncate(calibrate.rows);
+    let tokens: usize = read.examples.iter().map(|example| example.ids.len()).sum();
+    cx.metric("calibration-tokens", tokens as f64);
+    Ok(read.examples)
+}
+
+/// GPTQ: a layer's matrices, rounded by what they read; what the layer goes on with.
+fn by_inputs(
+    this: &Calibrated<'_>,
+    own: &Arrays,
+    grams: &Grams,
+    codes: &mut BTreeMap<String, Affine>,
+) -> Result<Vec<(String, Array)>, Failure> {
+    let mut changed = Vec::new();
+    for (name, array) in own.iter().filter(|(name, array)| this.is_packed(name, array)) {
+        let module = name.strip_suffix(".weight").expect("a weight");
+        let Some(gram) = grams.get(&calibrate::reader(module)) else { continue };
+        let affine = gptq::round(array.floats(), gram, &this.form).ok_or_else(|| {
+            Failure::target(format!("what `{module}` reads on the calibration rows says nothing of it"))
+                .help("calibrate with other records, or leave it as it is by `keep`")
+        })?;
+        changed.push((name.clone(), expanded(&affine, array, &this.form)));
+        codes.insert(module.to_owned(), affine);
+    }
+    Ok(changed)
+}
+
+fn expanded(affine: &Affine, array: &Array, form: &Form) -> Array {
+    Array::f32(&array.shape, affine.expand(array.shape[1], form.bits, form.group))
+}
+
+/// AWQ: scales for all inputs of a layer, then each group's range; `own` becomes the weights with the scales in them.
+fn by_activations(
+    this: &Calibrated<'_>,
+    config: &llama::Config,
+    layer: usize,
+    own: &mut Arrays,
+    grams: &mut Grams,
+    codes: &mut BTreeMap<String, Affine>,
+) -> Vec<(String, Array)> {
+    for fold in llama::folds(config, layer) {
+        let names: Vec<String> = fold.readers.iter().map(|module| format!("{module}.weight")).collect();
+        let readers: Vec<&[f32]> =
+            names.iter().filter(|name| this.is_packed(name, &own[*name])).map(|name| own[name].floats()).collect();
+        let Some(gram) = grams.get(&calibrate::reader(&fold.readers[0])).filter(|_| !readers.is_empty()) else {
+            continue;
+        };
+        let outputs = own[&format!("{}.weight", fold.before)].shape[0];
+        let scales = awq::scales(&readers, gram, &fold.outputs, outputs, &this.form);
+        fold::apply(own, grams, &fold, &scales);
+    }
+    let mut changed: Vec<(String, Array)> = Vec::new();
+    for (name, array) in own.iter() {
+        if !this.is_packed(name, array) {
+            changed.push((name.clone(), array.clone()));
+            continue;
+        }
+        let module = name.strip_suffix(".weight").expect("a weight");
+        let mut values = array.floats().to_vec();
+        // As in the paper's own code: what queries and keys are off by goes through a softmax, and is left alone.
+        let is_cut = !module.ends_with("q_proj") && !module.ends_with("k_proj");
+        if let Some(gram) = grams.get(&calibrate::reader(module)).filter(|_| is_cut) {
+            awq::clip(&mut values, gram, &this.form);
+        }
+        let (affine, _) = affine::round(&values, array.shape[1], &this.form);
+        changed.push((name.clone(), expanded(&affine, array, &this.form)));
+        codes.insert(module.to_owned(), affine);
+    }
+    changed
+}
+
+/// SmoothQuant: what the norms give is divided, and the weights that read it multiplied. The layer goes on as it was.
+fn smoothed(
+    this: &Calibrated<'_>,
+    config: &llama::Config,
+    layer: usize,
+    own: &mut Arrays,
+    grams: &mut Grams,
+) -> Vec<(String, Array)> {
+    for fold in llama::folds(config, layer).into_iter().filter(|fold| fold.of_norm) {
+        let names: Vec<String> = fold.readers.iter().map(|module| format!("{module}.weight")).collect();
+        let readers: Vec<&[f32]> = names.iter().map(|name| own[name].floats()).collect();
+        let Some(gram) = grams.get(&calibrate::reader(&fold.readers[0])) else { continue };
+        let scales = smooth::scales(&readers, &gram.largest, this.fields.method.strength.unwrap_or(0.5) as f32);
+        fold::apply(own, grams, &fold, &scales);
+    }
+    Vec::new()
+}
+
+/// Bits a matrix is measured with.
+const PROBE: usize = 3;
+
+/// Bits by matrix, so that the file is within its budget and the divergence as small as the measured shares say.
+fn by_budget<T: Tensor>(
+    this: &Calibrated<'_>,
+    cx: &mut ActionCx<'_>,
+    language: &mut Language<T>,
+    examples: &[Example],
+    arrays: Arrays,
+) -> Result<Made, Failure> {
+    let packed: Vec<(&String, &Array)> = arrays.iter().filter(|(name, array)| this.is_packed(name, array)).collect();
+    let module = |name: &String| name.strip_suffix(".weight").unwrap_or_default().to_owned();
+    let modules: Vec<String> = packed.iter().map(|(name, _)| module(name)).collect();
+    let round = |array: &Array, bits: usize| affine::round(array.floats(), array.shape[1], &Form { bits, ..this.form });
+    let probe = |module: &str| {
+        let array = &arrays[&format!("{module}.weight")];
+        let form = Form { bits: PROBE, ..this.form };
+        expanded(&round(array, PROBE).0, array, &form)
+    };
+    let config = language.config.clone();
+    let total = modules.len() as u64;
+    let costs =
+        sensitivity::by_module(&mut language.model.weights, &config, examples, &modules, &probe, &mut |done| {
+            cx.progress("sensitivity", done as u64, total, "matrices");
+        })?;
+    // Scales and biases.
+    let each = if this.form.float == affine::Float::F32 { 8 } else { 4 };
+    let mut choices = Vec::new();
+    for (name, array) in &packed {
+        let count = array.floats().len();
+        let cost = costs.get(&module(name)).copied().unwrap_or(0.0);
+        let (_, measured) = round(array, PROBE);
+        cx.metric(&format!("sensitivity.{}", module(name)), cost);
+        choices.push(
+            affine::BITS
+                .iter()
+                .map(|bits| Width {
+                    bits: *bits,
+                    bytes: (count * bits / 8 + count / this.form.group * each) as u64,
+                    // Of a small disturbance, the divergence grows with the square.
+                    cost: cost * round(array, *bits).1 / measured.max(f64::MIN_POSITIVE),
+                })
+                .collect::<Vec<_>>(),
+        );
+    }
+    let size = this.fields.size()?;
+    let whole: u64 = arrays
+        .iter()
+        .filter(|(name, array)| !this.is_packed(name, array))
+        .map(|(_, array)| (array.floats().len() * each / 2) as u64)
+        .sum();
+    // Names and shapes at the file's beginning: about so many a tensor.
+    let names = arrays.keys().map(|name| 3 * (name.len() as u64 + 90)).sum::<u64>();
+    let chosen = budget::allocate(&choices, size.saturating_sub(whole + names)).ok_or_else(|| {
+        let least: u64 = choices.iter().map(|widths| widths[0].bytes).sum::<u64>() + whole + names;
+        Failure::user(format!(
+            "the model takes {:.1} MB at the least, in {} bits, and {:.1} MB are the budget",
+            least as f64 / 1e6,
+            affine::BITS[0],
+            size as f64 / 1e6
+        ))
+        .help("raise `size`, or `keep` fewer matrices")
+    })?;
+    let mut bits = BTreeMap::new();
+    for ((module, choice), widths) in modules.iter().zip(&chosen).zip(&choices) {
+        cx.metric(&format!("bits.{module}"), widths[*choice].bits as f64);
+        bits.insert(module.clone(), widths[*choice].bits);
+    }
+    let foreseen: f64 = chosen.iter().zip(&choices).map(|(choice, widths)| widths[*choice].cost).sum();
+    cx.metric("kl-foreseen", foreseen);
+    Ok(Made { arrays, bits, ..Made::default() })
+}
