@@ -85,3 +85,9 @@ safetensors.numpy.save_file(
     },
     directory / "mlp.safetensors",
 )
+
+directory = root / "square"
+directory.mkdir(exist_ok=True)
+square = normal(4096, 4096) * numpy.float32(0.02)
+numpy.save(directory / "square.npy", square)
+safetensors.numpy.save_file({"square": square, "x": normal(4096)}, directory / "square.safetensors")

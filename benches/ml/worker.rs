@@ -1,7 +1,8 @@
 //! effai's side of `benches/run ml`: prepares one piece of work, then does it once for each line it is sent.
 //!
 //! ```text
-//! ml-worker WORK DIR     WORK is lora, qlora, mlp, clip, minilm or chat; DIR holds the model that all sides read
+//! ml-worker WORK DIR     WORK is lora, qlora, mlp, clip, minilm, minilm-int8, chat, matvec-BITS or round-FORM; DIR holds
+//!                        what all sides read
 //! ```
 //!
 //! It answers `ready`, and for each line a number by which the sides are held against each other.
@@ -10,7 +11,10 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use effai::backend::affine::Form;
+use effai::backend::affine::{self, Form};
+use effai::backend::blocks::Blocks;
+use effai::backend::gemm::Then;
+use effai::backend::int8::{Bytes, Int8};
 use effai::backend::qmatrix::Groups;
 use effai::backend::{CandleTensor, Params, Tensor};
 use effai::format::tensors::{Array, Values};
@@ -41,7 +45,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         "mlp" => mlp(dir)?,
         "clip" => clip(dir)?,
         "minilm" => minilm(dir)?,
+        "minilm-int8" => minilm_int8(dir)?,
         "chat" => chat(dir)?,
+        "matvec-4" => product(dir, 4)?,
+        "matvec-8" => product(dir, 8)?,
+        "round-affine4" => rounded(dir, |values| affine::round(values, SIDE, &Form::new(4, 64)).1)?,
+        other if let Some(form) = other.strip_prefix("round-").and_then(Blocks::by_name) => {
+            rounded(dir, move |values| form.round(values, SIDE).len() as f64)?
+        }
         _ => return Err(format!("no work is called {work}").into()),
     };
     let mut out = std::io::stdout().lock();
@@ -166,6 +177,49 @@ fn minilm(dir: &Path) -> Result<Step, Box<dyn Error>> {
     Ok(Box::new(move || {
         let values = model.text_batch(&ids, None)?.to_f32()?;
         Ok(values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len() as f64)
+    }))
+}
+
+/// The same with matrices of bytes, inputs rounded as they come.
+fn minilm_int8(dir: &Path) -> Result<Step, Box<dyn Error>> {
+    let mut checkpoint = Checkpoint::open(dir, None)?;
+    for (name, array) in &mut checkpoint.arrays {
+        if let &[_, inner] = &array.shape[..]
+            && !name.contains("embeddings.")
+        {
+            *array = Array::codes(Bytes::new(Int8::round(array.floats(), inner).0));
+        }
+    }
+    let model = Model::<CandleTensor>::new(&checkpoint)?;
+    let ids = numbers(&dir.join("ids.json"))?;
+    Ok(Box::new(move || {
+        let values = model.text_batch(&ids, None)?.to_f32()?;
+        Ok(values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len() as f64)
+    }))
+}
+
+/// Rows and columns of the matrix that is rounded and multiplied by.
+const SIDE: usize = 4096;
+
+fn square(dir: &Path, name: &str) -> Result<Vec<f32>, Box<dyn Error>> {
+    let mut arrays = effai::format::tensors::read(&dir.join("square.safetensors"))?;
+    Ok(arrays.remove(name).ok_or("no such tensor")?.floats().to_vec())
+}
+
+fn rounded(dir: &Path, round: impl Fn(&[f32]) -> f64 + 'static) -> Result<Step, Box<dyn Error>> {
+    let values = square(dir, "square")?;
+    Ok(Box::new(move || Ok(round(&values))))
+}
+
+/// A vector by the matrix in codes of `bits` in groups of 64.
+fn product(dir: &Path, bits: usize) -> Result<Step, Box<dyn Error>> {
+    let (values, x) = (square(dir, "square")?, square(dir, "x")?);
+    let (made, _) = affine::round(&values, SIDE, &Form::new(bits, 64));
+    let codes = affine::codes(&made.words, bits);
+    let matrix = Groups::new(SIDE, SIDE, 64, bits, &codes, made.scales, made.biases);
+    Ok(Box::new(move || {
+        let y = matrix.product(&x, Then::Nothing);
+        Ok(y.iter().map(|v| f64::from(v.abs())).sum::<f64>() / y.len() as f64)
     }))
 }
 

@@ -163,4 +163,30 @@ def clip():
     return step
 
 
-serve({"lora": language, "qlora": lambda: language(bits=4), "mlp": mlp, "clip": clip})
+def affine4():
+    values = mx.load(str(directory() / "square.safetensors"))["square"]
+
+    def step():
+        made = mx.quantize(values, group_size=64, bits=4)
+        mx.eval(*made)
+        return 0
+
+    return step
+
+
+def matvec(bits):
+    data = mx.load(str(directory() / "square.safetensors"))
+    codes, scales, biases = mx.quantize(data["square"], group_size=64, bits=bits)
+    x = data["x"].reshape(1, -1)
+    mx.eval(codes, scales, biases, x)
+
+    def step():
+        return mx.abs(mx.quantized_matmul(x, codes, scales, biases, transpose=True, group_size=64, bits=bits)).mean().item()
+
+    return step
+
+
+serve(
+    {"lora": language, "qlora": lambda: language(bits=4), "mlp": mlp, "clip": clip, "affine4": affine4}
+    | {f"matvec-{bits}": lambda bits=bits: matvec(bits) for bits in (4, 8)}
+)
