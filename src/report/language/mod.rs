@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use crate::report::estimate::{Difference, Estimate, bootstrap};
 
-/// A record's mean loss in nats a token, and how many tokens that is of.
+/// A record's mean loss in nats a token, and how many tokens that is of. Likewise its divergence, or the share of its tokens
+/// that were foreseen.
 pub type Loss = (f64, usize);
 
 /// Texts, and how well each model foresees them.
@@ -89,15 +90,19 @@ pub fn mean_loss(losses: &[Loss]) -> f64 {
     losses.iter().map(|(loss, n)| loss * *n as f64).sum::<f64>() / tokens.max(1) as f64
 }
 
+/// The mean over all tokens, with an interval over the records.
+pub fn by_tokens(records: &[Loss], seed: u64) -> Estimate {
+    bootstrap(records, seed, &|drawn| mean_loss(drawn))
+}
+
 /// A model's perplexity, held against the first model's on the same records. The logarithm of a ratio of perplexities is
 /// the difference of losses, so one paired bootstrap over the records gives both.
 pub fn row(subject: &str, losses: &[Loss], reference: Option<&[Loss]>, seed: u64) -> Row {
-    let mean = |losses: &[Loss]| bootstrap(losses, seed, &|drawn| mean_loss(drawn));
-    let loss = mean(losses);
+    let loss = by_tokens(losses, seed);
     let difference = reference.map(|reference| {
         assert_eq!(losses.len(), reference.len(), "the same records");
         let apart: Vec<Loss> = losses.iter().zip(reference).map(|(a, b)| (a.0 - b.0, a.1)).collect();
-        Difference::of(mean(&apart))
+        Difference::of(by_tokens(&apart, seed))
     });
     Row {
         subject: subject.to_owned(),
