@@ -300,10 +300,9 @@ pub fn gelu_grad(x: &[f32], grad: &[f32]) -> Vec<f32> {
     out
 }
 
-/// The sum over rows of the Kullback-Leibler divergence of softmax(q) from softmax(p), in nats: rows of `width` logits.
-pub fn divergence(p: &[f32], q: &[f32], width: usize) -> f64 {
-    let rows: Vec<f64> = p
-        .par_chunks(width)
+/// The Kullback-Leibler divergence of softmax(q) from softmax(p), in nats: of each row of `width` logits.
+pub fn divergences(p: &[f32], q: &[f32], width: usize) -> Vec<f64> {
+    p.par_chunks(width)
         .zip(q.par_chunks(width))
         .map(|(p, q)| {
             let (mut own, mut theirs) = (p.to_vec(), q.to_vec());
@@ -320,8 +319,23 @@ pub fn divergence(p: &[f32], q: &[f32], width: usize) -> f64 {
             // Rounding may leave less than nothing.
             (mean / total - p_log.1 + q_log.1).max(0.0)
         })
-        .collect();
-    rows.iter().sum()
+        .collect()
+}
+
+/// Of each row of `width` logits: its target's loss, in nats, and the most likely token (the first of equals).
+pub fn foreseen(logits: &[f32], width: usize, targets: &[u32]) -> Vec<(f32, u32)> {
+    logits
+        .par_chunks(width)
+        .zip(targets)
+        .map(|(row, target)| {
+            let most = row.iter().enumerate().fold(0, |best, (i, v)| if *v > row[best] { i } else { best });
+            let mut shifted: Vec<f32> = row.iter().map(|v| v - row[most]).collect();
+            let own = shifted[*target as usize];
+            simd::exp_all(&mut shifted);
+            let sum: f64 = shifted.iter().map(|v| f64::from(*v)).sum();
+            (sum.ln() as f32 - own, most as u32)
+        })
+        .collect()
 }
 
 /// GELU by a sigmoid, `x * sigmoid(1.702 x)`: what CLIP was trained with.
@@ -500,12 +514,22 @@ mod tests {
             let sum: f64 = all.iter().sum();
             all.into_iter().map(|v| v / sum).collect()
         };
-        let mut expected = 0.0;
-        for (p, q) in p.chunks(50).zip(q.chunks(50)) {
-            expected += softmax(p).iter().zip(softmax(q)).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+        let found = divergences(&p, &q, 50);
+        assert_eq!(found.len(), 3);
+        for ((p, q), found) in p.chunks(50).zip(q.chunks(50)).zip(found) {
+            let expected = softmax(p).iter().zip(softmax(q)).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+            assert!((found - expected).abs() < 1e-6 * expected, "{found} {expected}");
         }
-        assert!((divergence(&p, &q, 50) - expected).abs() < 1e-6 * expected);
-        assert_eq!(divergence(&p, &p, 50), 0.0);
+        assert_eq!(divergences(&p, &p, 50), [0.0; 3]);
+    }
+
+    #[test]
+    fn what_is_foreseen_is_a_loss_and_the_likeliest() {
+        // e^2 / (e^1 + e^2 + e^2 + 1), and 1 / 4.
+        let found = foreseen(&[1.0, 2.0, 2.0, 0.0, 3.0, 3.0, 3.0, 3.0], 4, &[2, 3]);
+        let expected = (2.0 * 2f32.exp() + 1f32.exp() + 1.0).ln() - 2.0;
+        assert!((found[0].0 - expected).abs() < 1e-6 && (found[1].0 - 4f32.ln()).abs() < 1e-6, "{found:?}");
+        assert_eq!((found[0].1, found[1].1), (1, 0), "the first of equals");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `perplexity`: how well a language model foresees the texts of a dataset, record by record, and what it answers.
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::features::base_of;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
@@ -12,9 +12,9 @@ use crate::model::chat::Message;
 use crate::model::generate::{Options, generate};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Schema, Type};
-use crate::report::estimate::bootstrap;
-use crate::report::language::mean_loss;
-use crate::train::language::Language;
+use crate::report::estimate::Estimate;
+use crate::report::language::{Loss, by_tokens};
+use crate::train::language::{Foreseen, Language};
 use crate::util::fs;
 
 /// The kind.
@@ -32,6 +32,7 @@ static SCHEMA: Schema = Schema::new(
     Schema::new("of", "The model or adapter.").arg("model", Type::NamedLabel).required(),
     Schema::new("on", "The dataset.").arg("data", Type::Label).required(),
     Schema::new("split", "Its split.").arg("name", Type::Text).default(Default::Text("test")),
+    Schema::new("rows", "Its first records, as many; all where it is not said.").arg("count", Type::Int(2, 1 << 30)),
     Schema::new("max-length", "Tokens of a record at most.")
         .arg("tokens", Type::Int(2, 1 << 20))
         .default(Default::Int(512)),
@@ -43,7 +44,8 @@ static SCHEMA: Schema = Schema::new(
         .default(Default::Int(64)),
     Schema::new(
         "against",
-        "The model it was made of: how far its predictions are from that one's, by Kullback-Leibler divergence.",
+        "The model it was made of: how far its predictions are from that one's, by Kullback-Leibler divergence, and how \
+         often the most likely token is the same.",
     )
     .arg("model", Type::NamedLabel),
     BACKEND,
@@ -55,6 +57,7 @@ struct Fields {
     of: String,
     on: String,
     split: String,
+    rows: Option<usize>,
     max_length: usize,
     ask: Vec<String>,
     max_tokens: usize,
@@ -66,9 +69,9 @@ impl Kind for Perplexity {
         &SCHEMA
     }
 
-    /// 1: first. 2: whether an answer was cut.
+    /// 1: first. 2: whether an answer was cut. 3: accuracy, and with `against` how often the most likely token is the same.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn needs(&self, _decl: &Decl) -> Needs {
@@ -98,20 +101,48 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let text = json!({ "reason": reason }).to_string();
         return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
     }
-    let dir = cx.input(&fields.of).to_owned();
-    let base = base_of(cx, &dir)?;
-    let (language, _) = Language::<T>::open(&dir, base.as_deref(), &fields.of)?;
-    let examples = language.examples(&data, &fields.split, fields.max_length)?;
+    let language = open::<T>(cx, &fields.of)?;
+    let other = fields.against.as_ref().map(|label| open::<T>(cx, label)).transpose()?;
+    let mut examples = language.examples(&data, &fields.split, fields.max_length)?;
+    examples.examples.truncate(fields.rows.unwrap_or(usize::MAX));
     if let Some((text, help)) = examples.warning(fields.max_length) {
         cx.warning(text, Some(help));
     }
     let total = examples.examples.len() as u64;
-    let losses =
-        language.losses(&examples.examples, &mut |done| cx.progress("losses", done as u64, total, "records"))?;
-    let mean = mean_loss(&losses);
-    let interval = bootstrap(&losses, 0, &|losses| mean_loss(losses).exp());
-    cx.metric("perplexity", mean.exp());
-    cx.metric("loss", mean);
+    let told = &mut |done| cx.progress("losses", done as u64, total, "records");
+    let found = language.foresees(other.as_ref(), &examples.examples, told)?;
+    let by_record =
+        |pick: &dyn Fn(&Foreseen) -> f64| -> Vec<Loss> { found.iter().map(|f| (pick(f), f.tokens)).collect() };
+    let losses = by_record(&|f| f.loss);
+    let interval = by_tokens(&losses, 0);
+    cx.metric("perplexity", interval.value.exp());
+    cx.metric("loss", interval.value);
+    let mut result = json!({
+        "version": 2, "perplexity": interval.value.exp(), "interval": [interval.low.exp(), interval.high.exp()],
+        "loss": interval.value, "records": losses.len(), "cut": examples.cut,
+        "tokens": found.iter().map(|f| f.tokens).sum::<usize>(), "losses": losses, "answers": answers(&language, &fields)?,
+    });
+    let mut add = |metric: &str, key: &str, records: Vec<Loss>| {
+        let Estimate { value, low, high } = by_tokens(&records, 0);
+        cx.metric(metric, value);
+        result[key] = json!({"mean": value, "interval": [low, high], "records": records});
+    };
+    add("accuracy", "accuracy", by_record(&|f| f.accuracy));
+    if other.is_some() {
+        let apart = |f: &Foreseen| f.apart.expect("another model was given");
+        add("kl", "divergence", by_record(&|f| apart(f).divergence));
+        add("same-top", "same_top", by_record(&|f| apart(f).same_top));
+    }
+    Ok(fs::write(&cx.out().join(LOSSES), result.to_string().as_bytes())?)
+}
+
+fn open<T: Tensor>(cx: &ActionCx<'_>, label: &str) -> Result<Language<T>, Failure> {
+    let dir = cx.input(label);
+    let base = base_of(cx, dir)?;
+    Ok(Language::<T>::open(dir, base.as_deref(), label)?.0)
+}
+
+fn answers<T: Tensor>(language: &Language<T>, fields: &Fields) -> Result<Vec<Value>, Failure> {
     let mut answers = Vec::new();
     for prompt in &fields.ask {
         let text = match &language.chat {
@@ -123,19 +154,5 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let cut = made.tokens.len() >= fields.max_tokens;
         answers.push(json!({"prompt": prompt, "answer": made.text, "cut": cut}));
     }
-    let mut result = json!({
-        "version": 1, "perplexity": mean.exp(), "interval": [interval.low, interval.high], "loss": mean, "records": losses.len(), "cut": examples.cut,
-        "tokens": losses.iter().map(|(_, n)| n).sum::<usize>(), "losses": losses, "answers": answers,
-    });
-    if let Some(other) = &fields.against {
-        let dir = cx.input(other).to_owned();
-        let base = base_of(cx, &dir)?;
-        let (other, _) = Language::<T>::open(&dir, base.as_deref(), other)?;
-        let told = &mut |done| cx.progress("divergence", done as u64, total, "records");
-        let found = language.divergences(&other, &examples.examples, told)?;
-        let (mean, interval) = (mean_loss(&found), bootstrap(&found, 0, &|found| mean_loss(found)));
-        cx.metric("kl", mean);
-        result["divergence"] = json!({"mean": mean, "interval": [interval.low, interval.high], "records": found});
-    }
-    Ok(fs::write(&cx.out().join(LOSSES), result.to_string().as_bytes())?)
+    Ok(answers)
 }

@@ -1,40 +1,65 @@
 //! `speed`: how quick one model is on this machine, in a process of its own.
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::features::base_of;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::rng::Rng;
 use crate::backend::{Backend, Tensor, on_backend};
 use crate::failure::Failure;
-use crate::model::{Checkpoint, Model};
+use crate::model::llama::{self, Cache};
+use crate::model::{Checkpoint, Config, Model, weight_bytes};
 use crate::recipe::decl::Decl;
-use crate::recipe::schema::{Default, Schema, Type};
+use crate::recipe::schema::{Schema, Type};
+use crate::train::language::Language;
 use crate::util::{fs, machine};
 
 /// The kind.
 #[derive(Debug)]
 pub struct Speed;
 
-static SCHEMA: Schema =
-    Schema::new("speed", "Load time, latency and throughput of a picture-text model on this machine.").children(&[
-        Schema::new("of", "The model, adapter or quantized model.").arg("model", Type::Label).required(),
-        Schema::new("rounds", "Measured rounds, after a fifth as many to warm up.")
-            .arg("count", Type::Int(5, 10_000))
-            .default(Default::Int(30)),
-        Schema::new("batch", "Pictures in a batch.").arg("count", Type::Int(1, 1024)).default(Default::Int(16)),
-        BACKEND,
-    ]);
+/// The file of the numbers.
+pub const SPEED: &str = "speed.json";
+
+static SCHEMA: Schema = Schema::new(
+    "speed",
+    "Load time, latency, throughput and peak memory of a picture-text model or of a language model on this machine.",
+)
+.children(&[
+    Schema::new("of", "The model, adapter or quantized model.").arg("model", Type::Label).required(),
+    Schema::new(
+        "rounds",
+        "Measured rounds, after a fifth as many to warm up; where it is not said, 30, and 5 of a language model.",
+    )
+    .arg("count", Type::Int(5, 10_000)),
+    Schema::new("batch", "Picture-text models: pictures in a batch; 16 where it is not said.")
+        .arg("count", Type::Int(1, 1024)),
+    Schema::new("prompt", "Language models: tokens of the prompt; 256 where it is not said.")
+        .arg("tokens", Type::Int(1, 1 << 20)),
+    Schema::new("generate", "Language models: tokens generated after it; 64 where it is not said.")
+        .arg("tokens", Type::Int(1, 1 << 20)),
+    BACKEND,
+]);
 
 #[derive(Deserialize)]
 struct Fields {
     of: String,
-    rounds: usize,
-    batch: usize,
+    rounds: Option<usize>,
+    batch: Option<usize>,
+    prompt: Option<usize>,
+    generate: Option<usize>,
 }
+
+/// Measured rounds where it is not said; of a language model, whose rounds are long.
+const ROUNDS: usize = 30;
+const ROUNDS_OF_LANGUAGE: usize = 5;
+const BATCH: usize = 16;
+const PROMPT: usize = 256;
+const GENERATE: usize = 64;
 
 impl Kind for Speed {
     fn schema(&self) -> &'static Schema {
@@ -51,7 +76,7 @@ impl Kind for Speed {
     }
 
     fn weighs(&self, _decl: &Decl) -> &'static [&'static str] {
-        &["batch"]
+        &["batch", "prompt"]
     }
 
     fn how(&self) -> How<'_> {
@@ -69,49 +94,143 @@ impl Run for Speed {
 fn measure<T: Tensor>(cx: &mut ActionCx<'_>, backend: Backend) -> Result<(), Failure> {
     let fields: Fields = cx.decl.read();
     let dir = cx.input(&fields.of).to_owned();
+    let base = base_of(cx, &dir)?;
+    let mut found = match Config::read(base.as_deref().unwrap_or(&dir))? {
+        Config::Llama(_) => language::<T>(cx, &fields, &dir, base.as_deref())?,
+        _ => pictures::<T>(cx, &fields, &dir, base.as_deref())?,
+    };
+    let common = [
+        ("version", json!(1)),
+        ("machine", json!(machine::identity())),
+        ("backend", json!(backend)),
+        ("threads", json!(cx.threads)),
+        ("peak_bytes", json!(peak_bytes())),
+    ];
+    common.into_iter().for_each(|(name, value)| found[name] = value);
+    let text = serde_json::to_string_pretty(&found).expect("plain data");
+    Ok(fs::write(&cx.out().join(SPEED), text.as_bytes())?)
+}
+
+/// Refuses what was said for the other sort of models.
+fn refuse(fields: &Fields, sort: &str, theirs: &str, given: &[(&str, bool)]) -> Result<(), Failure> {
+    let Some((name, _)) = given.iter().find(|(_, given)| *given) else { return Ok(()) };
+    Err(Failure::user(format!("`{name}` is of {theirs}, and {} is a {sort}", fields.of)).help("leave it out"))
+}
+
+fn pictures<T: Tensor>(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    dir: &Path,
+    base: Option<&Path>,
+) -> Result<Value, Failure> {
+    let given = [("prompt", fields.prompt.is_some()), ("generate", fields.generate.is_some())];
+    refuse(fields, "model of pictures", "language models", &given)?;
     let begin = Instant::now();
-    let checkpoint = Checkpoint::open(&dir, base_of(cx, &dir)?.as_deref())?;
+    let checkpoint = Checkpoint::open_as_codes(dir, base)?;
     let model = Model::<T>::new(&checkpoint)?;
     let bytes = checkpoint.weight_bytes;
     drop(checkpoint);
-    let load_ms = begin.elapsed().as_secs_f64() * 1e3;
+    let load_ms = milliseconds(begin);
     let size = model.preprocessing().map_or(0, |p| p.size);
     let pictures = |n: usize| {
         let mut rng = Rng::new(1, "speed");
         let values: Vec<f32> = (0..n * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
         T::from_f32(&values, &[n, size, size, 3])
     };
-    let (one, many) = (pictures(1)?, pictures(fields.batch)?);
+    let (rounds, many) = (fields.rounds.unwrap_or(ROUNDS), fields.batch.unwrap_or(BATCH));
+    let (one, batch) = (pictures(1)?, pictures(many)?);
     let ids = model.tokenize(&["a red heart with an arrow"])?;
     let mut told = 0;
     let mut timed = |what: &str, run: &dyn Fn() -> Result<(), Failure>| -> Result<Vec<f64>, Failure> {
-        for _ in 0..fields.rounds / 5 {
+        for _ in 0..rounds / 5 {
             run()?;
         }
-        let mut times = Vec::with_capacity(fields.rounds);
-        for _ in 0..fields.rounds {
+        let mut times = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
             let begin = Instant::now();
             run()?;
-            times.push(begin.elapsed().as_secs_f64() * 1e3);
+            times.push(milliseconds(begin));
             told += 1;
-            cx.progress(what, told, 3 * fields.rounds as u64, "rounds");
+            cx.progress(what, told, 3 * rounds as u64, "rounds");
         }
-        times.sort_by(f64::total_cmp);
         Ok(times)
     };
     let run = |x: &T| force(&model.picture_batch(x)?);
     let single = timed("one picture", &|| run(&one))?;
-    let batch = timed("a batch", &|| run(&many))?;
+    let batch = timed("a batch", &|| run(&batch))?;
     let text = timed("one text", &|| force(&model.text_batch(&ids, None)?))?;
-    let at = |times: &[f64], share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
-    let result = json!({
-        "version": 1, "machine": machine::identity(), "backend": backend, "threads": cx.threads, "bytes": bytes, "load_ms": load_ms,
+    Ok(json!({
+        "bytes": bytes, "load_ms": load_ms,
         "picture_p50_ms": at(&single, 0.5), "picture_p95_ms": at(&single, 0.95),
-        "pictures_per_s": fields.batch as f64 * 1e3 / at(&batch, 0.5), "batch": fields.batch,
-        "text_p50_ms": at(&text, 0.5), "text_p95_ms": at(&text, 0.95), "peak_bytes": peak_bytes(),
-    });
-    let text = serde_json::to_string_pretty(&result).expect("plain data");
-    Ok(fs::write(&cx.out().join("speed.json"), text.as_bytes())?)
+        "pictures_per_s": many as f64 * 1e3 / at(&batch, 0.5), "batch": many,
+        "text_p50_ms": at(&text, 0.5), "text_p95_ms": at(&text, 0.95),
+    }))
+}
+
+/// As `effai run` opens and asks it: quantized matrices stay so where they can. The tokens of the prompt are drawn, so no
+/// text is needed, and the end of a text does not end what is generated.
+fn language<T: Tensor>(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    dir: &Path,
+    base: Option<&Path>,
+) -> Result<Value, Failure> {
+    refuse(fields, "language model", "picture-text models", &[("batch", fields.batch.is_some())])?;
+    let begin = Instant::now();
+    let model = Language::<T>::open(dir, base, &fields.of)?.0;
+    let load_ms = milliseconds(begin);
+    let most = model.config.max_position_embeddings;
+    let generate = fields.generate.unwrap_or(GENERATE).min(most / 2).max(1);
+    let prompt = fields.prompt.unwrap_or(PROMPT).min(most - generate).max(1);
+    if fields.prompt.is_some_and(|asked| prompt < asked) || fields.generate.is_some_and(|asked| generate < asked) {
+        let said =
+            format!("the model reads {most} tokens at most: measured are {prompt} of a prompt and {generate} more");
+        cx.warning(said, None);
+    }
+    let mut rng = Rng::new(1, "speed");
+    let ids: Vec<u32> = (0..prompt).map(|_| rng.below(model.config.vocab_size) as u32).collect();
+    let rounds = fields.rounds.unwrap_or(ROUNDS_OF_LANGUAGE);
+    let (mut reading, mut writing) = (Vec::new(), Vec::new());
+    for round in 0..rounds / 5 + rounds {
+        let mut cache = Cache::default();
+        let begin = Instant::now();
+        let mut next = most_likely(&model, &ids, &mut cache)?;
+        let read = milliseconds(begin);
+        let begin = Instant::now();
+        for _ in 0..generate {
+            next = most_likely(&model, &[next], &mut cache)?;
+        }
+        if let Some(measured) = round.checked_sub(rounds / 5) {
+            reading.push(read);
+            writing.push(milliseconds(begin));
+            cx.progress("generate", measured as u64 + 1, rounds as u64, "rounds");
+        }
+    }
+    Ok(json!({
+        "bytes": weight_bytes(dir)? + base.map_or(Ok(0), weight_bytes)?, "load_ms": load_ms, "rounds": rounds,
+        "prompt": prompt, "prompt_tokens_per_s": prompt as f64 * 1e3 / at(&reading, 0.5),
+        "generate": generate, "generation_tokens_per_s": generate as f64 * 1e3 / at(&writing, 0.5),
+    }))
+}
+
+/// The token that most likely follows these, which come after what the cache holds.
+fn most_likely<T: Tensor>(language: &Language<T>, ids: &[u32], cache: &mut Cache<T>) -> Result<u32, Failure> {
+    let (weights, config) = (&language.model.weights, &language.config);
+    let x = llama::encode(weights, config, &[ids.to_vec()], cache)?;
+    let last = x.narrow(1, ids.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
+    let logits = weights.linear(llama::head(config), &last)?.to_f32()?;
+    Ok((0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// The time that this share of the rounds stayed under.
+fn at(times: &[f64], share: f64) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
 /// Waits for a result: backends may compute when a value is asked for.

@@ -47,7 +47,8 @@ pub fn by_module<T: Tensor>(
         let mut sum = 0.0;
         for ((task, x), own) in tasks.iter().zip(states).zip(&own) {
             let x = if module == EMBEDDING { task.stages.begin(weights)? } else { x.clone() };
-            sum += kernels::divergence(own, &finish(weights, task, from, &x)?, config.vocab_size);
+            let found = finish(weights, task, from, &x)?;
+            sum += kernels::divergences(own, &found, config.vocab_size).iter().sum::<f64>();
         }
         weights.set(&name, before);
         found.insert(module.to_owned(), sum / targets as f64);

@@ -58,11 +58,9 @@ impl<T: Tensor> Language<T> {
 
     /// The mean loss of each example's tokens that count, in nats, and how many those are.
     pub fn losses(&self, examples: &[Example], told: &mut dyn FnMut(usize)) -> Result<Vec<(f64, usize)>, Failure> {
-        let mut order: Vec<usize> = (0..examples.len()).collect();
-        order.sort_by_key(|i| (examples[*i].ids.len(), *i));
         let mut all = vec![(0.0, 0); examples.len()];
         let mut done = 0;
-        for chunk in order.chunks(EVALUATED) {
+        for chunk in by_length(examples).chunks(EVALUATED) {
             let batch: Vec<&Example> = chunk.iter().map(|i| &examples[*i]).collect();
             let losses = token_losses(&self.model.weights, &self.config, &batch, false)?.to_f32()?;
             let mut rest = losses.as_slice();
@@ -78,45 +76,120 @@ impl<T: Tensor> Language<T> {
     }
 }
 
+/// What a model foresees of an example, token by token that counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Foreseen {
+    /// How many tokens count.
+    pub tokens: usize,
+    /// Their mean loss, in nats.
+    pub loss: f64,
+    /// The share of them that were the most likely.
+    pub accuracy: f64,
+    /// How far the predictions are from another model's, where one was given.
+    pub apart: Option<Apart>,
+}
+
+/// How far a model's predictions of an example are from another's.
+#[derive(Clone, Copy, Debug)]
+pub struct Apart {
+    /// The mean Kullback-Leibler divergence from the other's, in nats.
+    pub divergence: f64,
+    /// The share of the tokens that count whose most likely token is the other's.
+    pub same_top: f64,
+}
+
 impl<T: Tensor> Language<T> {
-    /// How far the model is from another on each example: the mean over the tokens that count of the Kullback-Leibler
-    /// divergence of its prediction from the other's, in nats, and how many those are. Both have one vocabulary.
-    pub fn divergences(
+    /// What the model foresees of each example; and how far that is from another model's predictions, of the same
+    /// vocabulary, in the same pass.
+    pub fn foresees(
         &self,
-        other: &Self,
+        against: Option<&Self>,
         examples: &[Example],
         told: &mut dyn FnMut(usize),
-    ) -> Result<Vec<(f64, usize)>, Failure> {
-        if self.config.vocab_size != other.config.vocab_size {
-            let (own, theirs) = (self.config.vocab_size, other.config.vocab_size);
-            return Err(Failure::user(format!("the models know {own} and {theirs} tokens: they do not compare"))
+    ) -> Result<Vec<Foreseen>, Failure> {
+        let width = self.config.vocab_size;
+        if let Some(theirs) = against.map(|other| other.config.vocab_size).filter(|theirs| *theirs != width) {
+            return Err(Failure::user(format!("the models know {width} and {theirs} tokens: they do not compare"))
                 .help("hold a model against the one it was made of"));
         }
-        let mut all = Vec::with_capacity(examples.len());
-        for example in examples {
-            let batch = [example];
-            let mut rows = Vec::new();
-            for language in [other, self] {
-                let task = Task::new(&language.config, &batch, false)?;
-                let x = task.stages.run(&language.model.weights)?.take_rows(&task.places)?;
-                rows.push((x, task.head));
+        let mut all = vec![None; examples.len()];
+        let mut done = 0;
+        for chunk in by_length(examples).chunks(EVALUATED) {
+            let batch: Vec<&Example> = chunk.iter().map(|i| &examples[*i]).collect();
+            let own = Rows::of(self, &batch)?;
+            let theirs = against.map(|other| Rows::of(other, &batch)).transpose()?;
+            let (mut found, mut apart) = (Vec::new(), Vec::new());
+            for begin in (0..own.targets.len()).step_by(COMPARED) {
+                let targets = &own.targets[begin..(begin + COMPARED).min(own.targets.len())];
+                let q = own.logits(begin, targets.len())?;
+                let tokens = kernels::foreseen(&q, width, targets);
+                if let Some(theirs) = &theirs {
+                    let p = theirs.logits(begin, targets.len())?;
+                    let others = kernels::foreseen(&p, width, targets);
+                    let same = tokens.iter().zip(others).map(|(own, other)| own.1 == other.1);
+                    apart.extend(kernels::divergences(&p, &q, width).into_iter().zip(same));
+                }
+                found.extend(
+                    tokens.into_iter().zip(targets).map(|((loss, top), target)| (f64::from(loss), top == *target)),
+                );
             }
-            let [(theirs, their_head), (own, own_head)] = &rows[..] else { unreachable!("two models") };
-            let mut sum = 0.0;
-            for begin in (0..example.targets()).step_by(COMPARED) {
-                let count = COMPARED.min(example.targets() - begin);
-                let p = other.model.weights.linear(their_head, &theirs.narrow(0, begin, count)?)?.to_f32()?;
-                let q = self.model.weights.linear(own_head, &own.narrow(0, begin, count)?)?.to_f32()?;
-                sum += kernels::divergence(&p, &q, self.config.vocab_size);
+            let (mut found, mut apart) = (found.as_slice(), apart.as_slice());
+            for i in chunk {
+                let tokens = examples[*i].targets();
+                let (own, after) = found.split_at(tokens);
+                found = after;
+                let (loss, accuracy) = means(own);
+                let apart = against.is_some().then(|| {
+                    let (own, after) = apart.split_at(tokens);
+                    apart = after;
+                    let (divergence, same_top) = means(own);
+                    Apart { divergence, same_top }
+                });
+                all[*i] = Some(Foreseen { tokens, loss, accuracy, apart });
             }
-            all.push((sum / example.targets() as f64, example.targets()));
-            told(all.len());
+            done += chunk.len();
+            told(done);
         }
-        Ok(all)
+        Ok(all.into_iter().flatten().collect())
     }
 }
 
-/// Tokens whose predictions are compared at once: two logits of each for every token known.
+/// The means of numbers and of what holds.
+fn means(tokens: &[(f64, bool)]) -> (f64, f64) {
+    let n = tokens.len() as f64;
+    (tokens.iter().map(|t| t.0).sum::<f64>() / n, tokens.iter().filter(|t| t.1).count() as f64 / n)
+}
+
+/// The vectors from which a model foresees the tokens of examples that count.
+struct Rows<'a, T: Tensor> {
+    language: &'a Language<T>,
+    /// [targets, width]
+    vectors: T,
+    head: &'static str,
+    targets: Vec<u32>,
+}
+
+impl<'a, T: Tensor> Rows<'a, T> {
+    fn of(language: &'a Language<T>, batch: &[&Example]) -> backend::Result<Self> {
+        let task = Task::new(&language.config, batch, false)?;
+        let vectors = task.stages.run(&language.model.weights)?.take_rows(&task.places)?;
+        Ok(Self { language, vectors, head: task.head, targets: task.targets })
+    }
+
+    /// The logits of some of them.
+    fn logits(&self, begin: usize, count: usize) -> backend::Result<Vec<f32>> {
+        self.language.model.weights.linear(self.head, &self.vectors.narrow(0, begin, count)?)?.to_f32()
+    }
+}
+
+/// The examples' numbers, by their lengths.
+fn by_length(examples: &[Example]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..examples.len()).collect();
+    order.sort_by_key(|i| (examples[*i].ids.len(), *i));
+    order
+}
+
+/// Tokens whose logits are held at once: two of each for every token known.
 const COMPARED: usize = 64;
 
 /// Examples whose losses are computed at once.

@@ -117,12 +117,12 @@ fn what_is_read_is_a_fact_and_threads_are_none() {
         ("b", "\"mixed\" size=\"130 KB\" group=32"),
         ("s", "\"smoothquant\""),
     ];
-    let target =
-        |(label, method)| format!("quantized \"{label}\" {{ from \"m\"; method {method}; calibrate \"d\" rows=16; }}\n");
-    let targets = methods.map(target).concat();
-    let weights = |project: &Project| {
-        methods.map(|(label, _)| project.read_bytes(&format!("out/{label}/model.safetensors")))
+    let target = |(label, method)| {
+        format!("quantized \"{label}\" {{ from \"m\"; method {method}; calibrate \"d\" rows=16; }}\n")
     };
+    let targets = methods.map(target).concat();
+    let weights =
+        |project: &Project| methods.map(|(label, _)| project.read_bytes(&format!("out/{label}/model.safetensors")));
     let [first, second, fourth] = ["1", "2", "4"].map(|threads| {
         let project = project(&targets);
         assert_eq!(project.effai(&["build", "-j", threads]).code, 0);

@@ -27,6 +27,10 @@ pub(super) fn write(
     let mut arrays = Arrays::new();
     let mut weights = Weighed::default();
     let mut ignored = Vec::new();
+    if is_language {
+        // Where it is the embedding's, too, and no tensor has its name.
+        ignored.push("lm_head".to_owned());
+    }
     let total = made.arrays.len() as u64;
     for (i, (name, array)) in made.arrays.into_iter().enumerate() {
         cx.progress("quantize", i as u64 + 1, total, "tensors");
@@ -38,7 +42,7 @@ pub(super) fn write(
         };
         let is_table = module.contains("embed") || is_language && module == "lm_head";
         if module.is_empty() || is_table || stays(&module) {
-            if !module.is_empty() {
+            if !module.is_empty() && !ignored.contains(&module) {
                 ignored.push(module);
             }
             arrays.insert(name, array);

@@ -7,9 +7,8 @@ use crate::backend::{Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::kind::ActionCx;
-use crate::report::estimate::bootstrap;
-use crate::report::language::mean_loss;
-use crate::train::language::Language;
+use crate::report::language::{Loss, by_tokens};
+use crate::train::language::{Foreseen, Language};
 use crate::util::fs;
 
 /// The file that says why a limit was crossed, in the directory that is kept of the action.
@@ -32,10 +31,11 @@ fn hold_on<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields, limit: &Limit, bas
     let data = Dataset::open(cx.input(&limit.on))?;
     let read = original.examples(&data, &limit.split, limit.max_length)?;
     let total = read.examples.len() as u64;
-    let found = made.divergences(&original, &read.examples, &mut |done| {
-        cx.progress("divergence", done as u64, total, "records");
-    })?;
-    let interval = bootstrap(&found, 0, &|found| mean_loss(found));
+    let told = &mut |done| cx.progress("divergence", done as u64, total, "records");
+    let found = made.foresees(Some(&original), &read.examples, told)?;
+    let apart = |f: &Foreseen| (f.apart.expect("the original was given").divergence, f.tokens);
+    let found: Vec<Loss> = found.iter().map(apart).collect();
+    let interval = by_tokens(&found, 0);
     let mean = interval.value;
     cx.metric("kl", mean);
     if mean <= limit.kl {

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::format::dataset::{Dataset, Row};
 use crate::kind::features::{Vectors, read_images, read_texts};
+use crate::kind::speed::SPEED;
 use crate::kind::{ActionCx, Part};
 use crate::report::estimate::{mean, paired};
 use crate::report::figures::Figure;
@@ -212,7 +213,7 @@ fn mime(bytes: &[u8]) -> &'static str {
 fn subjects(cx: &ActionCx<'_>, fields: &Fields, names: Vec<String>) -> Result<Vec<Subject>, Failure> {
     let mut all = Vec::new();
     for (i, (label, name)) in fields.compare.iter().zip(names).enumerate() {
-        let speed: Value = read_json(&cx.part(&format!("speed-{i}")).join("speed.json"))?;
+        let speed: Value = read_json(&cx.part(&format!("speed-{i}")).join(SPEED))?;
         let config = cx.input(label).join("config.json");
         let bits = if config.exists() { read_json::<Value>(&config)?["quantization"]["bits"].as_u64() } else { None };
         let bytes = speed["bytes"].as_u64().unwrap_or(0);

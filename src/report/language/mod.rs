@@ -2,6 +2,7 @@
 
 pub mod figures;
 pub mod page;
+pub mod quantization;
 pub mod tables;
 pub mod words;
 
@@ -9,7 +10,8 @@ use serde::Serialize;
 
 use crate::report::estimate::{Difference, Estimate, bootstrap};
 
-/// A record's mean loss in nats a token, and how many tokens that is of.
+/// A record's mean loss in nats a token, and how many tokens that is of. Likewise its divergence, or the share of its tokens
+/// that were foreseen.
 pub type Loss = (f64, usize);
 
 /// Texts, and how well each model foresees them.
@@ -49,6 +51,15 @@ pub struct Row {
     pub ratio: Option<Estimate>,
     /// Records with a lower loss than the first model's.
     pub better: Option<usize>,
+    /// The share of tokens that were the most likely, where that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Estimate>,
+    /// The Kullback-Leibler divergence from the first model's predictions, the mean over tokens, in nats, where that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Estimate>,
+    /// The share of tokens whose most likely one is the first model's, where the divergence is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_top: Option<Estimate>,
 }
 
 /// A record, and how well each model foresees it.
@@ -89,15 +100,19 @@ pub fn mean_loss(losses: &[Loss]) -> f64 {
     losses.iter().map(|(loss, n)| loss * *n as f64).sum::<f64>() / tokens.max(1) as f64
 }
 
+/// The mean over all tokens, with an interval over the records.
+pub fn by_tokens(records: &[Loss], seed: u64) -> Estimate {
+    bootstrap(records, seed, &|drawn| mean_loss(drawn))
+}
+
 /// A model's perplexity, held against the first model's on the same records. The logarithm of a ratio of perplexities is
 /// the difference of losses, so one paired bootstrap over the records gives both.
 pub fn row(subject: &str, losses: &[Loss], reference: Option<&[Loss]>, seed: u64) -> Row {
-    let mean = |losses: &[Loss]| bootstrap(losses, seed, &|drawn| mean_loss(drawn));
-    let loss = mean(losses);
+    let loss = by_tokens(losses, seed);
     let difference = reference.map(|reference| {
         assert_eq!(losses.len(), reference.len(), "the same records");
         let apart: Vec<Loss> = losses.iter().zip(reference).map(|(a, b)| (a.0 - b.0, a.1)).collect();
-        Difference::of(mean(&apart))
+        Difference::of(by_tokens(&apart, seed))
     });
     Row {
         subject: subject.to_owned(),
@@ -106,6 +121,9 @@ pub fn row(subject: &str, losses: &[Loss], reference: Option<&[Loss]>, seed: u64
         difference,
         ratio: difference.map(|d| Estimate { value: d.value, low: d.low, high: d.high }.exp()),
         better: reference.map(|reference| losses.iter().zip(reference).filter(|(a, b)| a.0 < b.0).count()),
+        accuracy: None,
+        divergence: None,
+        same_top: None,
     }
 }
 
@@ -124,7 +142,7 @@ pub fn changed_most(losses: &[f64], reference: &[f64], each: usize) -> Vec<usize
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::report::numbers::{Numbers, Of, Subject, short_names};
+    use crate::report::numbers::{Numbers, Of, PERPLEXITY, Subject, short_names};
 
     /// A base and an adapter that learnt: every record a nat lower but for each tenth, a little higher.
     pub(crate) fn sample() -> Numbers {
@@ -144,6 +162,7 @@ pub(crate) mod tests {
         Numbers {
             of: Of::Language,
             label: "reports/sample".into(),
+            metrics: vec![PERPLEXITY.into()],
             seed: 7,
             subjects: subjects.collect(),
             texts: vec![Texts {
