@@ -30,6 +30,11 @@ pub struct Difference {
 }
 
 impl Estimate {
+    /// A number whose interval is not known.
+    pub fn alone(value: f64) -> Self {
+        Self { value, low: f64::NAN, high: f64::NAN }
+    }
+
     /// e to it, interval and all: a percentile of what grows with the other is the other's.
     #[must_use]
     pub fn exp(self) -> Self {

@@ -69,6 +69,8 @@ mod tests {
     #[test]
     fn every_plot_is_drawn_and_becomes_a_png() {
         check(&retrieval::tests::sample(), vec![], &["recall", "difference", "size", "training"]);
+        let quantization = language::quantization::tests::sample();
+        check(&quantization, vec![], &["front", "speed", "training"]);
         check(&language::tests::sample(), vec![(1.0, 1e-4), (2.0, 1e-4)], &["perplexity", "records", "training"]);
     }
 }

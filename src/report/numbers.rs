@@ -5,12 +5,23 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::report::language::quantization::Quantization;
 use crate::report::language::{Answers, Texts};
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
 
 /// Of `report.json`. 1: first. 2: differences, the headline, what quantization costs, accuracy by class. 3: `of`, `texts`
-/// and `answers` of language models, an adapter's `base` and `own_bytes`.
-pub const VERSION: u32 = 3;
+/// and `answers` of language models, an adapter's `base` and `own_bytes`. 4: of language models `metrics`, accuracy, divergence
+/// and `same_top`, `bits_per_weight`, speed and `quantization`.
+pub const VERSION: u32 = 4;
+
+/// Among the metrics of language models: how well they foresee texts.
+pub const PERPLEXITY: &str = "perplexity";
+/// How far their predictions are from the first one's.
+pub const KL: &str = "kl";
+/// The share of tokens that were the most likely.
+pub const ACCURACY: &str = "accuracy";
+/// How quick they are on this machine.
+pub const SPEED: &str = "speed";
 
 /// All of a report. What the one sort of models has none of is left out, or empty where version 2 had it.
 #[derive(Debug, Default, Serialize)]
@@ -21,6 +32,9 @@ pub struct Numbers {
     pub label: String,
     /// Which models, and so which of the numbers there are.
     pub of: Of,
+    /// What was asked for, of language models.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<String>,
     /// What was found, in words.
     pub headline: Vec<String>,
     /// Where speed was measured, if it was.
@@ -39,11 +53,29 @@ pub struct Numbers {
     /// Texts, of language models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub texts: Vec<Texts>,
+    /// Language models by their divergence from the first, where that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// Questions, of language models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Answers>,
     /// What is not in the report, and why.
     pub left_out: Vec<String>,
+}
+
+impl Numbers {
+    /// Whether this metric of language models was asked for.
+    pub fn has(&self, metric: &str) -> bool {
+        self.metrics.iter().any(|m| m == metric)
+    }
+
+    /// Models in the order of the tables, by their places: as they are, or by divergence.
+    pub fn order(&self) -> Vec<usize> {
+        match &self.quantization {
+            Some(found) => found.places(&self.subjects),
+            None => (0..self.subjects.len()).collect(),
+        }
+    }
 }
 
 /// Which sort of models a report is of.
@@ -68,6 +100,9 @@ pub struct Subject {
     pub bits: Option<u64>,
     /// Of its weights on disk; an adapter's with its base's.
     pub bytes: u64,
+    /// Bits of its weights on disk for each weight of the first model, where a divergence is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits_per_weight: Option<f64>,
     /// The model it adapts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,

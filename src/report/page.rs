@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::report::estimate::RESAMPLES;
 use crate::report::figures::Figure;
-use crate::report::numbers::{Numbers, Of};
+use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
 use crate::report::tables::best;
 use crate::report::{language, plot, retrieval, words};
@@ -20,12 +20,16 @@ pub struct Table {
     pub groups: Vec<(String, usize)>,
     /// Of each column.
     pub columns: Vec<String>,
-    /// By model, in order.
+    /// One a model.
     pub rows: Vec<Vec<Cell>>,
+    /// Which model each row is of.
+    pub order: Vec<usize>,
+    /// Under the models' names, small, by row; none where there are none.
+    pub notes: Vec<String>,
 }
 
 /// One place of it.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Cell {
     /// The value.
     pub text: String,
@@ -46,7 +50,22 @@ impl Table {
             names.push(name);
             rows.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
         }
-        Self { groups: vec![], columns: names, rows }
+        Self { groups: vec![], columns: names, rows, order: (0..models).collect(), notes: vec![] }
+    }
+
+    /// With a note for each model, in the models' order.
+    #[must_use]
+    pub fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// The rows in this order of the models.
+    #[must_use]
+    pub fn in_order(mut self, order: &[usize]) -> Self {
+        self.rows = order.iter().map(|model| self.rows[*model].clone()).collect();
+        self.notes = order.iter().filter_map(|model| self.notes.get(*model).cloned()).collect();
+        self.order = order.to_vec();
+        self
     }
 
     /// With headings over so many columns each.
@@ -73,11 +92,12 @@ fn inline(svg: &str) -> String {
 }
 
 /// The page's frame, and what it has of each sort of models.
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 5] = [
     ("report.html", include_str!("templates/report.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
     ("language.html", include_str!("templates/language.html")),
+    ("quantization.html", include_str!("templates/quantization.html")),
 ];
 
 /// Fills the page's templates with the report's numbers, plots and examples.
@@ -109,7 +129,8 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             is_language,
             retrieval => numbers.tests.iter().map(|t| retrieval::page::retrieval(t, first)).collect::<Vec<_>>(),
             zero_shot => numbers.zero_shot.iter().map(|z| retrieval::page::zero_shot(z, first)).collect::<Vec<_>>(),
-            tables => numbers.texts.iter().map(|t| language::page::texts(t, first)).collect::<Vec<_>>(),
+            tables => numbers.texts.iter().map(|t| language::page::texts(numbers, t)).collect::<Vec<_>>(),
+            has_perplexity => numbers.has(PERPLEXITY),
             names => numbers.texts.iter().map(language::words::texts_name).collect::<Vec<_>>(),
         })
         .map_err(bad)
@@ -136,15 +157,22 @@ mod tests {
         html(&numbers, &figures::all(&numbers, &[]), &examples).unwrap()
     }
 
-    fn language() -> String {
-        let mut numbers = language::tests::sample();
+    fn language_of(mut numbers: Numbers) -> String {
         numbers.headline = headline(&numbers);
         html(&numbers, &figures::all(&numbers, &[]), &Examples::default()).unwrap()
     }
 
+    fn language() -> String {
+        language_of(language::tests::sample())
+    }
+
+    fn quantization() -> String {
+        language_of(language::quantization::tests::sample())
+    }
+
     #[test]
     fn the_page_names_no_network_address() {
-        for page in [pictures(), language()] {
+        for page in [pictures(), language(), quantization()] {
             assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
             assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("<script"));
         }
@@ -152,13 +180,26 @@ mod tests {
 
     #[test]
     fn every_anchor_leads_somewhere() {
-        for page in [pictures(), language()] {
+        for page in [pictures(), language(), quantization()] {
             assert!(page.matches("href=\"#").count() > 3);
             for part in page.split("href=\"#").skip(1) {
                 let id = part.split('"').next().unwrap();
                 assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
             }
         }
+    }
+
+    #[test]
+    fn models_stand_by_their_divergence_in_every_table() {
+        let page = quantization();
+        for table in page.split("<tbody>").skip(1) {
+            let place =
+                |name: &str| table.find(&format!("</svg>{name}<")).unwrap_or_else(|| panic!("no {name}: {table}"));
+            assert!(place("smollm2") < place("smollm2-Q8_0") && place("smollm2-Q8_0") < place("smollm2-q6"));
+            assert!(place("smollm2-q4-gptq") < place("smollm2-q4") && place("smollm2-q4") < place("smollm2-q2"));
+        }
+        assert_eq!(page.matches("<small>recommended</small>").count(), 2);
+        assert!(!page.contains("Records whose loss changed most"));
     }
 
     #[test]

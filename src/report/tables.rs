@@ -34,7 +34,9 @@ pub fn csv(numbers: &Numbers) -> String {
         let apart =
             line.difference.map_or(",,,".into(), |d| format!("{},{},{},{}", d.value, d.low, d.high, d.stands_out));
         let (subject, test) = (quote(line.subject), quote(&line.test));
-        let _ = writeln!(csv, "{subject},{test},{direction},{metric},{},{},{},{n},{apart}", e.value, e.low, e.high);
+        // Without an interval, its ends are empty.
+        let [low, high] = [e.low, e.high].map(|end| if end.is_nan() { String::new() } else { end.to_string() });
+        let _ = writeln!(csv, "{subject},{test},{direction},{metric},{},{low},{high},{n},{apart}", e.value);
     }
     csv
 }

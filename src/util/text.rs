@@ -66,6 +66,18 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok((value * 1024f64.powi(power as i32)) as u64)
 }
 
+/// Reads the size of a file as reports tell it: `70 MB` is 70,000,000 bytes, and `70 MiB` 73,400,320.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let (value, unit) = number(text).ok_or_else(|| format!("`{text}` is not a size such as 70 MB or 1.5 GiB"))?;
+    let (letter, base) = match unit.strip_suffix("iB") {
+        Some(letter) => (letter, 1024f64),
+        None => (unit.strip_suffix('B').unwrap_or(unit), 1000f64),
+    };
+    let power = ["", "k", "M", "G", "T"].iter().position(|known| known.eq_ignore_ascii_case(letter));
+    let power = power.ok_or_else(|| format!("`{text}` has no unit of kB, MB, GB, KiB, MiB or GiB"))?;
+    Ok((value * base.powi(power as i32)) as u64)
+}
+
 /// Reads a span of time as seconds: `30d`, `12h`, `2w`, `90min`.
 pub fn parse_seconds(text: &str) -> Result<i64, String> {
     let (value, unit) = number(text).ok_or_else(|| format!("`{text}` is not a span of time such as 30d or 12h"))?;
@@ -97,6 +109,12 @@ mod tests {
         for (text, n) in [("0", 0), ("500000", 500_000), ("10G", 10 << 30), ("1.5 GiB", 3 << 29), ("64kb", 64 << 10)] {
             assert_eq!(parse_bytes(text), Ok(n), "{text}");
         }
+        for (text, n) in
+            [("70 MB", 70_000_000), ("70MiB", 70 << 20), ("1.5 GB", 1_500_000_000), ("12", 12), ("2k", 2000)]
+        {
+            assert_eq!(parse_size(text), Ok(n), "{text}");
+        }
+        assert!(parse_size("70 Mb/s").is_err() && parse_size("MB").is_err() && parse_size("").is_err());
         assert_eq!((parse_seconds("30d"), parse_seconds("1.5h")), (Ok(2_592_000), Ok(5400)));
         for bad in ["", "G", "-1G", "10X", "1.2.3M"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");

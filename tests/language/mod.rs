@@ -7,6 +7,7 @@ mod merging;
 mod methods;
 mod quantized;
 mod reports;
+mod suite;
 
 use serde_json::Value;
 

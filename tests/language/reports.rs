@@ -26,7 +26,7 @@ fn a_report_says_what_was_learnt() {
     project.builds(&["r", "a"]);
     let json = |path: &str| -> Value { serde_json::from_str(&project.read(path)).expect("JSON") };
     let report = json("out/r/report.json");
-    assert_eq!((&report["version"], &report["of"]), (&3.into(), &"language".into()));
+    assert_eq!((&report["version"], &report["of"]), (&4.into(), &"language".into()));
     let rows = &report["texts"][0]["rows"];
     let (before, after) = (&rows[0], &rows[1]);
     assert!(before["ratio"].is_null() && before["difference"].is_null());

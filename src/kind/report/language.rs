@@ -1,29 +1,90 @@
-//! A report of language models: how well they foresee texts, and what they answer.
+//! A report of language models: how well they foresee texts, how far they are from the first, how quick they are, and what
+//! they answer.
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Fields, On, read_json};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, Row};
 use crate::kind::features::base_of;
 use crate::kind::perplexity::LOSSES;
-use crate::kind::{ActionCx, Part};
-use crate::model::weight_bytes;
-use crate::report::language::{Answer, Answers, Example, Loss, Texts, changed_most, row};
-use crate::report::numbers::{Numbers, Of, Subject, VERSION, short_names};
+use crate::kind::{ActionCx, Part, speed};
+use crate::model::{Config, llama, weight_bytes};
+use crate::recipe::decl::Problems;
+use crate::report::estimate::Estimate;
+use crate::report::language::quantization::{Limit, Quantization};
+use crate::report::language::{self, Answer, Answers, Example, Loss, Texts, by_tokens, changed_most};
+use crate::report::numbers::{ACCURACY, KL, Numbers, Of, PERPLEXITY, SPEED, Subject, VERSION, short_names};
 use crate::report::words::{cut, one_line};
+use crate::util::text::parse_size;
 
 /// Records shown whose loss fell most, and as many at the other end.
 const EXAMPLES: usize = 4;
 /// Characters of a text that is shown.
 const LENGTH: usize = 240;
 
+/// Finds what contradicts itself in a report of language models.
+pub(super) fn check(fields: &Fields, problems: &mut Problems<'_>) {
+    let reads_texts = [PERPLEXITY, KL, ACCURACY].into_iter().any(|metric| fields.has(metric));
+    let needs_on = [
+        ("metrics", "metrics", reads_texts),
+        ("limit", "limit.0", !fields.limit.is_empty()),
+        ("ask", "ask.0", !fields.ask.is_empty()),
+        ("max-tokens", "max-tokens", fields.max_tokens.is_some()),
+    ];
+    let needs_on = needs_on.into_iter().find(|(.., given)| *given);
+    if let (true, Some((field, path, _))) = (fields.on.is_empty(), needs_on) {
+        let help = "name a dataset: on \"data/...\" split=\"test\"";
+        problems.at(path, format!("`{field}` needs `on`"), "given here", help);
+    } else if fields.metrics.is_none() {
+        let path = if fields.ask.is_empty() { "on.0" } else { "ask.0" };
+        let field = if fields.ask.is_empty() { "on" } else { "ask" };
+        let help = "add `metrics \"perplexity\"`";
+        problems.at(path, format!("`{field}` needs `metrics`"), "given here", help);
+    } else if !fields.on.is_empty() && !reads_texts && fields.ask.is_empty() {
+        let help = "leave it out, or add a metric of texts: \"perplexity\", \"kl\" or \"accuracy\"";
+        problems.at("on.0", "`on` means nothing to the metric `speed`", "given here", help);
+    }
+    if fields.max_tokens.is_some() && fields.ask.is_empty() {
+        problems.at("max-tokens", "`max-tokens` needs `ask`", "given here", "add a question, or leave it out");
+    }
+    for (i, on) in fields.on.iter().enumerate() {
+        if fields.on[..i].iter().any(|other| (&other.data, &other.split) == (&on.data, &on.split)) {
+            let message = format!("the split `{}` of `{}` is there twice", on.split, on.data);
+            problems.at(&format!("on.{i}"), message, "again here", "leave one out");
+        }
+    }
+    if fields.has(KL) && fields.compare.len() < 2 {
+        let what = "the metric `kl` holds models against the first, and there is no other";
+        problems.at("compare", what, "one model", "name the models that were made of it too");
+    }
+    for (i, limit) in fields.limit.iter().enumerate() {
+        let path = format!("limit.{i}");
+        if !fields.on.is_empty() && !fields.has(KL) {
+            let help = "add it: metrics \"kl\"; what is near to the original is known by it";
+            problems.at(&path, "`limit` needs the metric `kl`", "given here", help);
+        }
+        if limit.size.is_none() && limit.kl.is_none() {
+            problems.at(&path, "this `limit` limits nothing", "here", "add size=\"70 MB\" or kl=0.01, or both");
+        }
+        if let Some(Err(message)) = limit.size.as_deref().map(parse_size) {
+            let help = "such as \"70 MB\" (of 1,000,000 bytes) or \"70 MiB\" (of 1,048,576)";
+            problems.at(&format!("{path}.size"), message, "a number and a unit belong here", help);
+        }
+    }
+}
+
 fn part_name(model: usize, on: usize) -> String {
     format!("perplexity-{model}-{on}")
 }
 
-/// Each model's losses on each dataset; questions go with the first.
+fn speed_name(model: usize) -> String {
+    format!("speed-{model}")
+}
+
+/// Each model's losses on each dataset, against the first model where that is asked; questions go with the first dataset. And
+/// each one's speed.
 pub(super) fn parts(fields: &Fields) -> Vec<Part> {
     let mut parts = Vec::new();
     for (i, model) in fields.compare.iter().enumerate() {
@@ -36,7 +97,13 @@ pub(super) fn parts(fields: &Fields) -> Vec<Part> {
                     own["max-tokens"] = count.into();
                 }
             }
+            if i > 0 && fields.has(KL) {
+                own["against"] = json!(fields.compare[0]);
+            }
             parts.push(Part { name: part_name(i, j), kind: "perplexity", fields: own });
+        }
+        if fields.has(SPEED) {
+            parts.push(Part { name: speed_name(i), kind: "speed", fields: json!({ "of": model }) });
         }
     }
     parts
@@ -48,6 +115,14 @@ struct Found {
     losses: Vec<Loss>,
     cut: usize,
     answers: Vec<Answer>,
+    accuracy: Measured,
+    divergence: Option<Measured>,
+    same_top: Option<Measured>,
+}
+
+#[derive(Deserialize)]
+struct Measured {
+    records: Vec<Loss>,
 }
 
 /// The numbers.
@@ -66,7 +141,13 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Numbers,
         }
         let texts = texts(fields, on, &found, &data.rows(&on.split)?)?;
         for row in &texts.rows {
-            cx.metric(&format!("{}.{}.{}.perplexity", on.data, on.split, row.subject), row.perplexity.value);
+            let name = format!("{}.{}.{}", on.data, on.split, row.subject);
+            cx.metric(&format!("{name}.perplexity"), row.perplexity.value);
+            for (metric, found) in [(KL, row.divergence), (ACCURACY, row.accuracy)] {
+                if let Some(found) = found {
+                    cx.metric(&format!("{name}.{metric}"), found.value);
+                }
+            }
         }
         all.push(texts);
         if j == 0 {
@@ -78,12 +159,19 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Numbers,
                 .collect();
         }
     }
+    let subjects = subjects(cx, fields)?;
+    let limit =
+        |limit: &super::Limit| Limit { bytes: limit.size.as_deref().and_then(|s| parse_size(s).ok()), kl: limit.kl };
+    let limits: Vec<Limit> = fields.limit.iter().map(limit).collect();
     Ok(Numbers {
         version: VERSION,
         of: Of::Language,
         label: cx.decl.label.to_string(),
+        metrics: fields.metrics.clone().unwrap_or_default(),
+        machine: subjects[0].speed["machine"].as_str().unwrap_or("").to_owned(),
         seed: fields.seed,
-        subjects: subjects(cx, fields)?,
+        quantization: all.first().and_then(|texts| Quantization::of(&subjects, texts, &limits)),
+        subjects,
         texts: all,
         answers,
         left_out,
@@ -106,21 +194,35 @@ fn texts(fields: &Fields, on: &On, found: &[Found], rows: &[Row]) -> Result<Text
         return Err(Failure::target(format!("the split `{}` of {} has one record: no interval", on.split, on.data))
             .help("name a split with more"));
     }
-    let line = |i: usize| row(&fields.compare[i], &found[i].losses, (i > 0).then_some(&first.losses), fields.seed);
+    let of = |measured: &Measured| by_tokens(&measured.records, fields.seed);
+    // The first is held against itself.
+    let against = |measured: &Option<Measured>, own: f64| {
+        let same = Estimate { value: own, low: own, high: own };
+        fields.has(KL).then(|| measured.as_ref().map_or(same, of))
+    };
+    let line = |i: usize| language::Row {
+        accuracy: fields.has(ACCURACY).then(|| of(&found[i].accuracy)),
+        divergence: against(&found[i].divergence, 0.0),
+        same_top: against(&found[i].same_top, 1.0),
+        ..language::row(&fields.compare[i], &found[i].losses, (i > 0).then_some(&first.losses), fields.seed)
+    };
     let losses: Vec<Vec<f64>> = found.iter().map(|f| f.losses.iter().map(|(loss, _)| *loss).collect()).collect();
     let lines: Vec<_> = (0..found.len()).map(line).collect();
     // Of several models, the one that foresees best.
     let best = (1..found.len()).min_by(|a, b| lines[*a].loss.value.total_cmp(&lines[*b].loss.value));
-    // Records without a token that counts have no loss: then it is not known whose each is.
+    // Records without a token that counts have no loss: then it is not known whose each is. And of models that differ by
+    // rounding alone, what changed most is chance.
     let examples = match best {
-        Some(best) if rows.len() == records => changed_most(&losses[best], &losses[0], EXAMPLES)
-            .into_iter()
-            .filter_map(|r| {
-                let (prompt, completion) = shown(&rows[r])?;
-                let of = losses.iter().map(|l| l[r]).collect();
-                Some(Example { prompt, completion, tokens: first.losses[r].1, losses: of })
-            })
-            .collect(),
+        Some(best) if rows.len() == records && fields.has(PERPLEXITY) && !fields.has(KL) => {
+            changed_most(&losses[best], &losses[0], EXAMPLES)
+                .into_iter()
+                .filter_map(|r| {
+                    let (prompt, completion) = shown(&rows[r])?;
+                    let of = losses.iter().map(|l| l[r]).collect();
+                    Some(Example { prompt, completion, tokens: first.losses[r].1, losses: of })
+                })
+                .collect()
+        }
         _ => Vec::new(),
     };
     Ok(Texts {
@@ -145,24 +247,41 @@ fn shown(row: &Row) -> Option<(String, String)> {
     }
 }
 
-/// The models, with their sizes.
+/// The models, with their sizes and speeds.
 fn subjects(cx: &ActionCx<'_>, fields: &Fields) -> Result<Vec<Subject>, Failure> {
     let mut all = Vec::new();
-    for (label, name) in fields.compare.iter().zip(short_names(&fields.compare)) {
+    let mut parameters = None;
+    for (i, (label, name)) in fields.compare.iter().zip(short_names(&fields.compare)).enumerate() {
         let dir = cx.input(label);
         let own = weight_bytes(dir)?;
         let base = base_of(cx, dir)?;
         let under = base.as_deref().map(weight_bytes).transpose()?;
+        let bytes = own + under.unwrap_or(0);
+        if i == 0 && fields.has(KL) {
+            parameters = parameters_of(base.as_deref().unwrap_or(dir))?;
+        }
+        let speed = match fields.has(SPEED) {
+            true => read_json(&cx.part(&speed_name(i)).join(speed::SPEED))?,
+            false => Value::Null,
+        };
         all.push(Subject {
             label: label.clone(),
             name,
-            bytes: own + under.unwrap_or(0),
+            bytes,
+            bits_per_weight: parameters.map(|count| 8.0 * bytes as f64 / count as f64),
             base: adapted(dir)?,
             own_bytes: under.map(|_| own),
+            speed,
             ..Subject::default()
         });
     }
     Ok(all)
+}
+
+/// How many weights a language model has.
+fn parameters_of(dir: &std::path::Path) -> Result<Option<usize>, Failure> {
+    let Config::Llama(config) = Config::read(dir)? else { return Ok(None) };
+    Ok(Some(llama::weights(&config).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()))
 }
 
 /// The label of the model that an adapter is of.

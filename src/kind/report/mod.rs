@@ -1,5 +1,5 @@
 //! `report`: models side by side on what they did not see, picture-text models by retrieval and language models by
-//! perplexity.
+//! perplexity, or by their divergence from the one they were made of.
 
 mod language;
 mod retrieval;
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::report::figures::{self, Figure, Training};
-use crate::report::numbers::Numbers;
+use crate::report::numbers::{ACCURACY, KL, Numbers, PERPLEXITY, SPEED};
 use crate::report::retrieval::page::Examples;
 use crate::report::{page, plot, tables, words};
 use crate::util::fs;
@@ -27,7 +27,7 @@ pub struct Report;
 static SCHEMA: Schema = Schema::new(
     "report",
     "Models side by side: picture-text models by retrieval, zero-shot, size and speed; language models by perplexity, \
-     answers and size.",
+     divergence, accuracy, answers, size and speed.",
 )
 .children(&[
     Schema::new("compare", "The models.").many_args("models", Type::NamedLabel).required(),
@@ -58,8 +58,22 @@ static SCHEMA: Schema = Schema::new(
             Prop::new("max-length", Type::Int(2, 1 << 20), "tokens of a record at most").default(Default::Int(512)),
         ])
         .many(),
-    Schema::new("metrics", "Language models: what is measured there.")
-        .many_args("names", Type::Choice(&["perplexity"])),
+    Schema::new(
+        "metrics",
+        "Language models: what is measured. `kl`: how far each is from the first, by Kullback-Leibler divergence. `accuracy`: \
+         how often the right token is the most likely. `speed` needs no `on`.",
+    )
+    .many_args("names", Type::Choice(&[PERPLEXITY, KL, ACCURACY, SPEED])),
+    Schema::new("limit", "Language models with the metric `kl`: one of them is recommended within it.")
+        .props(&[
+            Prop::new("size", Type::Text, "of the weights at most, such as \"70 MB\": the nearest to the first is taken"),
+            Prop::new(
+                "kl",
+                Type::FloatAbove(0.0, 1e6),
+                "what the divergence is surely below, in nats: the smallest is taken, or with `size` the nearest",
+            ),
+        ])
+        .many(),
     Schema::new("ask", "Language models: a question; answers stand side by side, the most likely token each time.")
         .arg("prompt", Type::Text)
         .many(),
@@ -77,6 +91,7 @@ struct Fields {
     zero_shot: Vec<ByNames>,
     on: Vec<On>,
     metrics: Option<Vec<String>>,
+    limit: Vec<Limit>,
     ask: Vec<String>,
     max_tokens: Option<u64>,
     seed: u64,
@@ -108,9 +123,20 @@ struct On {
     max_length: u64,
 }
 
+#[derive(Deserialize)]
+struct Limit {
+    size: Option<String>,
+    kl: Option<f64>,
+}
+
 impl Fields {
     fn is_of_language(&self) -> bool {
-        !self.on.is_empty()
+        !self.on.is_empty() || self.metrics.is_some()
+    }
+
+    /// Whether a metric of language models was asked for.
+    fn has(&self, metric: &str) -> bool {
+        self.metrics.iter().flatten().any(|m| m == metric)
     }
 }
 
@@ -120,16 +146,17 @@ impl Kind for Report {
     }
 
     /// 1: first. 2: paired differences, accuracy by class, what quantization costs, and another page. 3: language models,
-    /// and learning rates among the curves.
+    /// and learning rates among the curves. 4: divergence, accuracy and speed of language models, and limits.
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
         let language = [
-            ("on", "on.0", fields.is_of_language()),
+            ("on", "on.0", !fields.on.is_empty()),
             ("metrics", "metrics", fields.metrics.is_some()),
+            ("limit", "limit.0", !fields.limit.is_empty()),
             ("ask", "ask.0", !fields.ask.is_empty()),
             ("max-tokens", "max-tokens", fields.max_tokens.is_some()),
         ];
@@ -146,33 +173,12 @@ impl Kind for Report {
             }
             return;
         }
-        let Some((field, path, _)) = given.first() else {
+        if given.is_empty() {
             let help = "`test` is for picture-text models; `on` with `metrics \"perplexity\"` for language models";
             problems.at("", "nothing is measured: `test` or `on` is missing", "this report", help);
             return;
-        };
-        if !fields.is_of_language() {
-            problems.at(
-                path,
-                format!("`{field}` needs `on`"),
-                "given here",
-                "name a dataset: on \"data/...\" split=\"test\"",
-            );
-        } else if fields.metrics.is_none() {
-            let path = if fields.ask.is_empty() { "on.0" } else { "ask.0" };
-            let field = if fields.ask.is_empty() { "on" } else { "ask" };
-            let help = "add `metrics \"perplexity\"`";
-            problems.at(path, format!("`{field}` needs `metrics`"), "given here", help);
         }
-        if fields.max_tokens.is_some() && fields.ask.is_empty() {
-            problems.at("max-tokens", "`max-tokens` needs `ask`", "given here", "add a question, or leave it out");
-        }
-        for (i, on) in fields.on.iter().enumerate() {
-            if fields.on[..i].iter().any(|other| (&other.data, &other.split) == (&on.data, &on.split)) {
-                let message = format!("the split `{}` of `{}` is there twice", on.split, on.data);
-                problems.at(&format!("on.{i}"), message, "again here", "leave one out");
-            }
-        }
+        language::check(&fields, problems);
     }
 
     fn parts(&self, decl: &Decl) -> Vec<Part> {

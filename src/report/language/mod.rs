@@ -2,6 +2,7 @@
 
 pub mod figures;
 pub mod page;
+pub mod quantization;
 pub mod tables;
 pub mod words;
 
@@ -50,6 +51,15 @@ pub struct Row {
     pub ratio: Option<Estimate>,
     /// Records with a lower loss than the first model's.
     pub better: Option<usize>,
+    /// The share of tokens that were the most likely, where that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Estimate>,
+    /// The Kullback-Leibler divergence from the first model's predictions, the mean over tokens, in nats, where that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Estimate>,
+    /// The share of tokens whose most likely one is the first model's, where the divergence is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_top: Option<Estimate>,
 }
 
 /// A record, and how well each model foresees it.
@@ -111,6 +121,9 @@ pub fn row(subject: &str, losses: &[Loss], reference: Option<&[Loss]>, seed: u64
         difference,
         ratio: difference.map(|d| Estimate { value: d.value, low: d.low, high: d.high }.exp()),
         better: reference.map(|reference| losses.iter().zip(reference).filter(|(a, b)| a.0 < b.0).count()),
+        accuracy: None,
+        divergence: None,
+        same_top: None,
     }
 }
 
@@ -129,7 +142,7 @@ pub fn changed_most(losses: &[f64], reference: &[f64], each: usize) -> Vec<usize
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::report::numbers::{Numbers, Of, Subject, short_names};
+    use crate::report::numbers::{Numbers, Of, PERPLEXITY, Subject, short_names};
 
     /// A base and an adapter that learnt: every record a nat lower but for each tenth, a little higher.
     pub(crate) fn sample() -> Numbers {
@@ -149,6 +162,7 @@ pub(crate) mod tests {
         Numbers {
             of: Of::Language,
             label: "reports/sample".into(),
+            metrics: vec![PERPLEXITY.into()],
             seed: 7,
             subjects: subjects.collect(),
             texts: vec![Texts {

@@ -1,53 +1,168 @@
 //! Of the page: the tables of language models.
 
-use crate::report::language::Texts;
+use crate::report::estimate::Estimate;
+use crate::report::language::quantization::{Quantization, divergence_text, interval_text};
 use crate::report::language::words::{perplexity_text, texts_name};
-use crate::report::numbers::Numbers;
+use crate::report::language::{Row, Texts};
+use crate::report::numbers::{ACCURACY, Numbers, PERPLEXITY, SPEED, Subject};
 use crate::report::page::{Cell, Table, plain};
 use crate::report::tables::{best, mark};
 
-/// The perplexities of each text, their best marked, with or without intervals.
-fn perplexities(texts: &Texts, interval: bool) -> Vec<Cell> {
+/// The perplexities of a text with their intervals, the best marked; but not where models stand by their divergence: by
+/// perplexity a rounded model may seem better than the original.
+fn perplexities(numbers: &Numbers, texts: &Texts) -> Vec<Cell> {
     // By what is shown: of two that look the same, none is better.
     let shown: Vec<String> = texts.rows.iter().map(|row| perplexity_text(row.perplexity.value)).collect();
     let bests = best(&shown.iter().map(|text| text.parse().unwrap_or(0.0)).collect::<Vec<_>>(), false);
     let cells = texts.rows.iter().zip(shown).zip(bests).map(|((row, text), best)| Cell {
         text,
-        note: match interval {
-            true => format!("{}\u{2013}{}", perplexity_text(row.perplexity.low), perplexity_text(row.perplexity.high)),
-            false => String::new(),
-        },
-        best,
+        note: format!("{}\u{2013}{}", perplexity_text(row.perplexity.low), perplexity_text(row.perplexity.high)),
+        best: best && numbers.quantization.is_none(),
         mark: mark(row.difference),
     });
     cells.collect()
 }
 
-/// One column a text, and sizes.
+/// One column a text and metric, sizes and speeds; where divergences are known, the models by them.
 pub fn summary(numbers: &Numbers) -> Table {
-    let mut columns: Vec<(String, Vec<Cell>)> =
-        numbers.texts.iter().map(|texts| (texts_name(texts), perplexities(texts, true))).collect();
+    if let (Some(found), Some(texts)) = (&numbers.quantization, numbers.texts.first()) {
+        return quantization(numbers, found, texts);
+    }
+    let mut columns = Vec::new();
+    let mut groups = Vec::new();
+    if numbers.has(PERPLEXITY) {
+        columns.extend(numbers.texts.iter().map(|texts| (texts_name(texts), perplexities(numbers, texts))));
+        groups.push((PERPLEXITY, numbers.texts.len()));
+    }
+    if numbers.has(ACCURACY) {
+        columns.extend(numbers.texts.iter().map(|texts| (texts_name(texts), accuracies(numbers, texts))));
+        groups.push(("accuracy, %", numbers.texts.len()));
+    }
     let megabytes: Vec<f64> = numbers.subjects.iter().map(|s| s.megabytes()).collect();
     columns.push(("MB".into(), plain(&megabytes, 1, false)));
-    Table::of(columns, numbers.subjects.len()).under(&[("perplexity", numbers.texts.len()), ("size", 1)])
+    groups.push(("size", 1));
+    let speeds = speeds(numbers);
+    groups.push(("on this machine", speeds.len()));
+    columns.extend(speeds);
+    groups.retain(|(_, columns)| *columns > 0);
+    Table::of(columns, numbers.subjects.len()).under(&groups)
 }
 
-/// All numbers of a text.
-pub fn texts(texts: &Texts, first: &str) -> Table {
-    let column = |cell: &dyn Fn(&crate::report::language::Row) -> Cell| texts.rows.iter().map(cell).collect::<Vec<_>>();
+/// The models by their divergence from the first on the first texts: at which size, and how quick.
+fn quantization(numbers: &Numbers, found: &Quantization, texts: &Texts) -> Table {
+    let column = |pick: &dyn Fn(&Subject) -> f64| numbers.subjects.iter().map(pick).collect::<Vec<f64>>();
+    let mut columns = vec![
+        ("bits a weight".to_owned(), plain(&column(&|s| s.bits_per_weight.unwrap_or(0.0)), 2, false)),
+        ("MB".to_owned(), plain(&column(&Subject::megabytes), 1, false)),
+    ];
+    let apart = divergences(texts);
+    let against = format!("against {}", numbers.subjects.first().map_or("", |s| s.name.as_str()));
+    let mut groups = vec![("size".to_owned(), 2), (against, apart.len())];
+    columns.extend(apart);
+    let mut measured = Vec::new();
+    if numbers.has(PERPLEXITY) {
+        measured.push((PERPLEXITY.to_owned(), perplexities(numbers, texts)));
+    }
+    if numbers.has(ACCURACY) {
+        measured.push(("accuracy, %".to_owned(), accuracies(numbers, texts)));
+    }
+    let speeds = speeds(numbers);
+    groups.extend([(texts_name(texts), measured.len()), ("on this machine".to_owned(), speeds.len())]);
+    columns.extend(measured);
+    columns.extend(speeds);
+    groups.retain(|(_, columns)| *columns > 0);
+    let groups: Vec<(&str, usize)> = groups.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    let note = |(i, subject): (usize, &Subject)| {
+        let notes = [
+            (found.takes(&subject.label), "recommended"),
+            (i == 0, "the original"),
+            (found.front.contains(&subject.label), "on the front"),
+        ];
+        notes.into_iter().find(|(holds, _)| *holds).map_or(String::new(), |(_, note)| note.to_owned())
+    };
+    let notes = numbers.subjects.iter().enumerate().map(note).collect();
+    Table::of(columns, numbers.subjects.len()).under(&groups).with_notes(notes).in_order(&numbers.order())
+}
+
+/// How far each model's predictions are from the first one's, where that is known.
+fn divergences(texts: &Texts) -> Vec<(String, Vec<Cell>)> {
+    let Some(kl) = texts.rows.iter().map(|row| row.divergence).collect::<Option<Vec<_>>>() else { return Vec::new() };
+    // The original's own is nothing to compare with.
+    let others: Vec<f64> = kl.iter().skip(1).map(|kl| kl.value).collect();
+    let bests = [false].into_iter().chain(best(&others, false));
+    let cells = kl.iter().zip(bests).map(|(kl, best)| Cell {
+        text: divergence_text(kl.value),
+        note: interval_text(*kl),
+        best,
+        mark: "",
+    });
+    let same = |row: &Row| match (row.same_top, row.difference) {
+        (Some(same), Some(_)) => share(same),
+        _ => Cell { text: "100".into(), ..Cell::default() },
+    };
+    vec![("KL divergence, nats".into(), cells.collect()), ("same top, %".into(), texts.rows.iter().map(same).collect())]
+}
+
+/// Shares of tokens foreseen, the best marked where perplexities are.
+fn accuracies(numbers: &Numbers, texts: &Texts) -> Vec<Cell> {
+    let cells: Vec<Cell> = texts.rows.iter().map(|row| row.accuracy.map_or_else(Cell::default, share)).collect();
+    let bests = best(&cells.iter().map(|cell| cell.text.parse().unwrap_or(0.0)).collect::<Vec<_>>(), true);
+    cells
+        .into_iter()
+        .zip(bests)
+        .map(|(cell, best)| Cell { best: best && numbers.quantization.is_none(), ..cell })
+        .collect()
+}
+
+/// A share with its interval, in hundredths.
+fn share(e: Estimate) -> Cell {
+    Cell {
+        text: format!("{:.1}", 100.0 * e.value),
+        note: format!("{:.1}\u{2013}{:.1}", 100.0 * e.low, 100.0 * e.high),
+        ..Cell::default()
+    }
+}
+
+/// How quick each model is.
+pub fn speed(numbers: &Numbers) -> Table {
+    Table::of(speeds(numbers), numbers.subjects.len()).in_order(&numbers.order())
+}
+
+/// How quick each model is, where that was measured.
+fn speeds(numbers: &Numbers) -> Vec<(String, Vec<Cell>)> {
+    if !numbers.has(SPEED) {
+        return Vec::new();
+    }
+    let column = |name: &str, key: &str, scale: f64, decimals: usize, larger: bool| {
+        let values: Vec<f64> = numbers.subjects.iter().map(|s| s.speed(key) * scale).collect();
+        (name.to_owned(), plain(&values, decimals, larger))
+    };
+    vec![
+        column("load, ms", "load_ms", 1.0, 0, false),
+        column("prompt, tokens/s", "prompt_tokens_per_s", 1.0, 1, true),
+        column("generation, tokens/s", "generation_tokens_per_s", 1.0, 1, true),
+        column("peak, MB", "peak_bytes", 1e-6, 0, false),
+    ]
+}
+
+/// All numbers of a text, in the order of the models.
+pub fn texts(numbers: &Numbers, texts: &Texts) -> Table {
+    let first = numbers.subjects.first().map_or("", |s| s.name.as_str());
+    let column = |cell: &dyn Fn(&Row) -> Cell| texts.rows.iter().map(cell).collect::<Vec<_>>();
     let of = |text: String, note: String| Cell { text, note, ..Cell::default() };
     let none = || of("\u{b7}".into(), String::new());
-    let mut columns = vec![
-        ("perplexity".to_owned(), perplexities(texts, true)),
-        (
+    let mut columns = divergences(texts);
+    if numbers.has(PERPLEXITY) {
+        columns.push((PERPLEXITY.to_owned(), perplexities(numbers, texts)));
+        columns.push((
             "loss, nats a token".to_owned(),
             column(&|row| {
                 let e = row.loss;
                 of(format!("{:.3}", e.value), format!("{:.3}\u{2013}{:.3}", e.low, e.high))
             }),
-        ),
-    ];
-    if texts.rows.len() > 1 {
+        ));
+    }
+    if numbers.has(PERPLEXITY) && texts.rows.len() > 1 {
         let ratio = column(&|row| match row.ratio {
             None => none(),
             Some(r) => Cell {
@@ -62,16 +177,22 @@ pub fn texts(texts: &Texts, first: &str) -> Table {
         columns.push((format!("ratio to {first}"), ratio));
         columns.push((format!("better than {first} on"), better));
     }
-    Table::of(columns, texts.rows.len())
+    if numbers.has(ACCURACY) {
+        columns.push(("accuracy, %".to_owned(), accuracies(numbers, texts)));
+    }
+    Table::of(columns, texts.rows.len()).in_order(&numbers.order())
 }
 
-/// What each model takes on disk.
+/// What each model takes on disk, and how quick it is where that was measured and the summary does not say all of it.
 pub fn sizes(numbers: &Numbers) -> Table {
     let column =
         |pick: &dyn Fn(usize) -> f64| plain(&(0..numbers.subjects.len()).map(pick).collect::<Vec<_>>(), 1, false);
-    let columns = vec![
+    let mut columns = vec![
         ("MB on disk".to_owned(), column(&|i| numbers.subjects[i].megabytes())),
         ("of its own".to_owned(), column(&|i| numbers.subjects[i].own_megabytes())),
     ];
-    Table::of(columns, numbers.subjects.len())
+    if numbers.quantization.is_none() {
+        columns.extend(speeds(numbers));
+    }
+    Table::of(columns, numbers.subjects.len()).in_order(&numbers.order())
 }

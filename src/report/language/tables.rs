@@ -2,16 +2,20 @@
 
 use std::fmt::Write;
 
+use crate::report::estimate::Estimate;
+use crate::report::language::quantization::{divergence_text, interval_text};
 use crate::report::language::words::{perplexity_text, texts_name};
-use crate::report::numbers::Numbers;
+use crate::report::language::{Row, Texts, page};
+use crate::report::numbers::{ACCURACY, KL, Numbers, PERPLEXITY, SPEED};
+use crate::report::page::{Cell, Table};
 use crate::report::tables::{Line, best, bold, mark};
 use crate::report::words;
 
-/// The lines of the CSV.
+/// The lines of the CSV, models in the order of the tables.
 pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
     let mut lines = Vec::new();
     for texts in &numbers.texts {
-        for row in &texts.rows {
+        for row in numbers.order().into_iter().map(|model| &texts.rows[model]) {
             let line = |metric, estimate, difference| Line {
                 subject: &row.subject,
                 test: texts_name(texts),
@@ -21,9 +25,33 @@ pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
                 n: texts.records,
                 difference,
             };
-            lines.push(line("perplexity", row.perplexity, None));
-            lines.push(line("loss", row.loss, row.difference));
-            lines.extend(row.ratio.map(|ratio| line("perplexity-ratio", ratio, None)));
+            if numbers.has(PERPLEXITY) {
+                lines.push(line(PERPLEXITY, row.perplexity, None));
+                lines.push(line("loss", row.loss, row.difference));
+                lines.extend(row.ratio.map(|ratio| line("perplexity-ratio", ratio, None)));
+            }
+            let more = [(KL, row.divergence), ("same-top", row.same_top), (ACCURACY, row.accuracy)];
+            lines.extend(more.into_iter().filter_map(|(metric, estimate)| Some(line(metric, estimate?, None))));
+        }
+    }
+    for subject in numbers.order().into_iter().map(|model| &numbers.subjects[model]) {
+        let keys = ["load_ms", "prompt_tokens_per_s", "generation_tokens_per_s", "peak_bytes"];
+        let keys = keys.into_iter().filter(|_| numbers.has(SPEED));
+        let measured = keys.map(|key| (key, subject.speed[key].as_f64(), subject.speed("rounds") as usize));
+        let bytes = numbers.quantization.is_some().then_some(subject.bytes as f64);
+        let size = [("bytes", bytes, 1), ("bits_per_weight", subject.bits_per_weight, 1)];
+        for (metric, value, n) in size.into_iter().chain(measured) {
+            let Some(value) = value else { continue };
+            let (subject, test) = (subject.label.as_str(), String::new());
+            lines.push(Line {
+                subject,
+                test,
+                direction: "",
+                metric,
+                estimate: Estimate::alone(value),
+                n,
+                difference: None,
+            });
         }
     }
     lines
@@ -31,35 +59,27 @@ pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
 
 /// The sections of the Markdown page.
 pub fn markdown(numbers: &Numbers, md: &mut String) {
-    for texts in &numbers.texts {
+    if numbers.quantization.is_some() {
         let _ = writeln!(
             md,
-            "\n## Perplexity: {} (n = {} records, {} tokens)\n\n| model | perplexity | 95 % interval | loss, nats a token \
-             | ratio to the first | better on |\n|---|--:|--:|--:|--:|--:|",
-            texts_name(texts),
-            texts.records,
-            texts.tokens
+            "\n## By divergence\n\nThe nearest to the original first, by KL divergence (95 % interval) and not by perplexity, where \
+             errors of rounding cancel: a rounded model may even seem better.\n"
         );
-        let bests = best(&texts.rows.iter().map(|row| row.perplexity.value).collect::<Vec<_>>(), false);
-        for (row, best) in texts.rows.iter().zip(bests) {
-            let p = row.perplexity;
-            let ratio = row.ratio.map_or(String::new(), |r| format!("{:.3}, {:.3} to {:.3}", r.value, r.low, r.high));
-            let better = row.better.map_or(String::new(), |n| format!("{n} of {}", texts.records));
-            let _ = writeln!(
-                md,
-                "| {} | {}{} | {} to {} | {:.3} | {ratio} | {better} |",
-                row.subject,
-                bold(&perplexity_text(p.value), best),
-                mark(row.difference),
-                perplexity_text(p.low),
-                perplexity_text(p.high),
-                row.loss.value
-            );
-        }
+        table(numbers, &page::summary(numbers), md);
+    }
+    for texts in &numbers.texts {
+        let title = if numbers.has(PERPLEXITY) { "Perplexity" } else { "Texts" };
+        let (name, records, tokens) = (texts_name(texts), texts.records, texts.tokens);
+        let _ = writeln!(md, "\n## {title}: {name} (n = {records} records, {tokens} tokens)\n");
+        text(numbers, texts, md);
     }
     let _ = writeln!(md, "\n## Size\n\n| model | MB | of its own |\n|---|--:|--:|");
     for s in &numbers.subjects {
         let _ = writeln!(md, "| {} | {:.1} | {:.1} |", s.label, s.megabytes(), s.own_megabytes());
+    }
+    if numbers.has(SPEED) && numbers.quantization.is_none() {
+        let _ = writeln!(md, "\n## Speed\n\nMeasured on: {}.\n", numbers.machine);
+        table(numbers, &page::speed(numbers), md);
     }
     if !numbers.answers.is_empty() {
         let _ = writeln!(md, "\n## Answers");
@@ -73,6 +93,56 @@ pub fn markdown(numbers: &Numbers, md: &mut String) {
     }
 }
 
+/// What each model foresees of a text.
+fn text(numbers: &Numbers, texts: &Texts, md: &mut String) {
+    let mut heads = Vec::new();
+    if numbers.has(PERPLEXITY) {
+        heads.extend(["perplexity", "95 % interval", "loss, nats a token", "ratio to the first", "better on"]);
+    }
+    let more =
+        |row: &Row| [("KL divergence, nats", row.divergence), ("same top", row.same_top), (ACCURACY, row.accuracy)];
+    let measured = more(&texts.rows[0]).into_iter().filter(|(_, estimate)| estimate.is_some());
+    heads.extend(measured.map(|(name, _)| name));
+    let _ = writeln!(md, "| model | {} |\n|---|{}", heads.join(" | "), "--:|".repeat(heads.len()));
+    let bests = best(&texts.rows.iter().map(|row| row.perplexity.value).collect::<Vec<_>>(), false);
+    for model in numbers.order() {
+        let row = &texts.rows[model];
+        let mut cells = Vec::new();
+        if numbers.has(PERPLEXITY) {
+            let p = row.perplexity;
+            let best = bests[model] && numbers.quantization.is_none();
+            cells.push(format!("{}{}", bold(&perplexity_text(p.value), best), mark(row.difference)));
+            cells.push(format!("{} to {}", perplexity_text(p.low), perplexity_text(p.high)));
+            cells.push(format!("{:.3}", row.loss.value));
+            cells.push(row.ratio.map_or(String::new(), |r| format!("{:.3}, {:.3} to {:.3}", r.value, r.low, r.high)));
+            cells.push(row.better.map_or(String::new(), |n| format!("{n} of {}", texts.records)));
+        }
+        for (name, estimate) in more(row) {
+            let Some(e) = estimate else { continue };
+            cells.push(match name {
+                ACCURACY | "same top" => format!("{:.3}, {:.3} to {:.3}", e.value, e.low, e.high),
+                _ => format!("{} {}", divergence_text(e.value), interval_text(e)).trim_end().to_owned(),
+            });
+        }
+        let _ = writeln!(md, "| {} | {} |", row.subject, cells.join(" | "));
+    }
+}
+
+/// A table of the page.
+fn table(numbers: &Numbers, table: &Table, md: &mut String) {
+    let _ = writeln!(md, "| model | {} |\n|---|{}", table.columns.join(" | "), "--:|".repeat(table.columns.len()));
+    for (at, (model, row)) in table.order.iter().zip(&table.rows).enumerate() {
+        let note =
+            table.notes.get(at).filter(|note| !note.is_empty()).map_or(String::new(), |note| format!(", {note}"));
+        let cell = |c: &Cell| {
+            let note = if c.note.is_empty() { String::new() } else { format!(" ({})", c.note) };
+            format!("{}{}{note}", bold(&c.text, c.best), c.mark)
+        };
+        let cells: Vec<String> = row.iter().map(cell).collect();
+        let _ = writeln!(md, "| {}{note} | {} |", numbers.subjects[*model].label, cells.join(" | "));
+    }
+}
+
 /// A text within a table.
 fn cell(text: &str) -> String {
     let text = text.trim().replace('\\', "\\\\").replace('|', "\\|").replace('<', "&lt;");
@@ -81,8 +151,26 @@ fn cell(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::report::language::quantization;
     use crate::report::language::tests::sample;
     use crate::report::tables::{csv, markdown};
+
+    #[test]
+    fn the_tables_of_a_quantization_have_all_that_was_measured() {
+        let numbers = quantization::tests::sample();
+        let md = markdown(&numbers);
+        let line = md.lines().find(|l| l.starts_with("| models/smollm2-q4-gptq, recommended |")).expect("a line");
+        assert!(
+            line.contains("| 4.51 | 75.9 | 1.72\u{a0}\u{d7}\u{a0}10\u{207b}\u{b2} (1.60\u{2013}1.84\u{a0}\u{d7}\u{a0}10\u{207b}\u{b2}) |"),
+            "{line}"
+        );
+        assert!(line.ends_with("| 190 | 186.0 | **52.3** | 167 |"), "{line}");
+        let csv = csv(&numbers);
+        // Of each model six of texts, or five of the original, and six of size and speed.
+        assert_eq!(csv.lines().count(), 1 + 14 * (6 + 6) - 1, "{csv}");
+        assert!(csv.contains("models/smollm2-q4,,,generation_tokens_per_s,52.1,,,5,,,,\n"), "{csv}");
+        assert!(csv.contains("models/smollm2,\"data/definitions, test\",,kl,0,0,0,40,"), "{csv}");
+    }
 
     #[test]
     fn the_csv_has_a_line_for_each_number() {

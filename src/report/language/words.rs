@@ -1,17 +1,83 @@
 //! What was found of language models.
 
+use crate::report::language::quantization::{Limit, Quantization, Recommendation, divergence_text, interval_text};
 use crate::report::language::{Row, Texts};
-use crate::report::numbers::Numbers;
-use crate::report::words::name;
+use crate::report::numbers::{Numbers, PERPLEXITY, SPEED};
+use crate::report::words::{list, name};
 
 /// A sentence or two for each text and model.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
     let mut said = Vec::new();
-    for texts in &numbers.texts {
-        said.extend(perplexity(numbers, texts));
+    match &numbers.quantization {
+        Some(found) => said.extend(quantization(numbers, found)),
+        None if numbers.has(PERPLEXITY) => said.extend(numbers.texts.iter().flat_map(|t| perplexity(numbers, t))),
+        None => {}
     }
     said.extend(sizes(numbers));
     said
+}
+
+/// What to take within each limit; what is on the front; and whom perplexity would prefer to the original.
+fn quantization(numbers: &Numbers, found: &Quantization) -> Vec<String> {
+    let Some(texts) = numbers.texts.first() else { return Vec::new() };
+    let first = name(numbers, &texts.rows[0].subject);
+    let mut said: Vec<String> = found.limits.iter().map(|r| recommendation(numbers, texts, r)).collect();
+    let front: Vec<String> = found.front.iter().map(|label| name(numbers, label).to_owned()).collect();
+    if !front.is_empty() {
+        let (are, each) = if front.len() == 1 { ("is", "it is") } else { ("are", "each is") };
+        said.push(format!(
+            "On the front of size and divergence {are} {}: {each} nearer to {first} than every smaller model.",
+            list(&front)
+        ));
+    }
+    let lower = texts.rows[1..].iter().filter(|row| row.perplexity.value < texts.rows[0].perplexity.value);
+    let lower: Vec<String> = lower.map(|row| name(numbers, &row.subject).to_owned()).collect();
+    if numbers.has(PERPLEXITY) && !lower.is_empty() {
+        said.push(format!(
+            "By perplexity {} would pass for better than {first}: what ranks models is their divergence from it.",
+            list(&lower)
+        ));
+    }
+    said
+}
+
+fn recommendation(numbers: &Numbers, texts: &Texts, found: &Recommendation) -> String {
+    let Limit { bytes, kl } = found.limit;
+    let size = bytes.map(|most| format!("{} MB", megabytes(most)));
+    let kl = kl.map(|most| format!("a divergence below {most}"));
+    let within = size.iter().chain(&kl).cloned().collect::<Vec<_>>().join(" and ");
+    let of = |label: &str| -> String {
+        let place = numbers.subjects.iter().position(|s| s.label == label);
+        let Some((subject, row)) = place.and_then(|i| Some((numbers.subjects.get(i)?, texts.rows.get(i)?))) else {
+            return String::new();
+        };
+        let mut facts = vec![format!("{} MB", megabytes(subject.bytes))];
+        facts.extend(row.divergence.filter(|kl| kl.value > 0.0).map(|kl| {
+            format!("KL divergence {} (95\u{a0}% interval {})", divergence_text(kl.value), interval_text(kl))
+        }));
+        facts.extend(
+            row.same_top.map(|same| format!("the same top token {:.1}\u{a0}% of the time", 100.0 * same.value)),
+        );
+        if numbers.has(SPEED) {
+            let [own, first] = [subject, &numbers.subjects[0]].map(|s| s.speed("generation_tokens_per_s"));
+            facts.push(format!("{own:.1} tokens/s generated ({}: {first:.1})", numbers.subjects[0].name));
+        }
+        facts.join(", ")
+    };
+    match (&found.take, &found.nearest) {
+        (Some(label), _) => format!("Within {within} take {}: {}.", name(numbers, label), of(label)),
+        (None, Some(label)) => {
+            format!("Nothing stays within {within}; {} comes nearest: {}.", name(numbers, label), of(label))
+        }
+        (None, None) => format!("Nothing stays within {within}."),
+    }
+}
+
+/// Megabytes as people write them: "70", "73.4", "0.11".
+pub fn megabytes(bytes: u64) -> String {
+    let megabytes = bytes as f64 / 1e6;
+    let text = if megabytes < 1.0 { format!("{megabytes:.3}") } else { format!("{megabytes:.1}") };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A perplexity to three figures, or all before the point.
@@ -92,7 +158,32 @@ fn sizes(numbers: &Numbers) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::language::{row, tests::sample};
+    use crate::report::language::{quantization, row, tests::sample};
+
+    #[test]
+    fn what_to_take_is_said_first() {
+        let mut numbers = quantization::tests::sample();
+        let said = headline(&numbers);
+        assert_eq!(said.len(), 5, "{said:?}");
+        assert!(
+            said[0].starts_with("Within 80 MB take smollm2-q4-gptq: 75.9 MB, KL divergence 1.72\u{a0}"),
+            "{said:?}"
+        );
+        assert!(said[0].ends_with(", 52.3 tokens/s generated (smollm2: 14.2)."), "{said:?}");
+        assert!(said[1].starts_with("Within a divergence below 0.01 take smollm2-Q5_0: 93.2 MB, "), "{said:?}");
+        let nothing = "Nothing stays within 60 MB and a divergence below 0.05; smollm2-q3-gptq comes nearest: 59 MB, ";
+        assert!(said[2].starts_with(nothing), "{said:?}");
+        assert!(
+            said[3].starts_with("On the front of size and divergence are smollm2-q2, smollm2-q3-gptq, "),
+            "{said:?}"
+        );
+        assert!(
+            said[4].starts_with("By perplexity smollm2-q6 and smollm2-Q8_0 would pass for better than smollm2:"),
+            "{said:?}"
+        );
+        numbers.metrics.retain(|metric| metric != PERPLEXITY);
+        assert_eq!(headline(&numbers).len(), 4, "of what was not asked nothing is said");
+    }
 
     #[test]
     fn the_headline_says_from_where_to_where() {
@@ -123,6 +214,11 @@ mod tests {
         numbers.subjects.truncate(1);
         let said = headline(&numbers);
         assert!(said.len() == 1 && said[0].contains("the perplexity of base is"), "{said:?}");
+    }
+
+    #[test]
+    fn megabytes_have_no_digits_that_say_nothing() {
+        assert_eq!([70_000_000, 73_400_320, 110_000, 4_200].map(megabytes), ["70", "73.4", "0.11", "0.004"]);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! Every colour is a class. A file alone carries [`style`] and is right on white; the page carries it once and
 //! has its own colours for dark mode after it.
 
+pub mod front;
+
 use std::fmt::Write;
 
 use crate::failure::Failure;
@@ -25,7 +27,7 @@ pub fn style() -> String {
     }
     css + ".fx .n{fill:none}.fx .o{fill:#fff}.fx .z{stroke:none}.fx .d{fill:none;stroke:#333;stroke-width:1.5}\
            .fx .p{fill:#fff;stroke:#333}.fx .i{fill:#333;stroke:none}.fx .w{stroke-width:2}\
-           .fx .r{stroke-width:.8;stroke-opacity:.4}.fx .v{stroke-dasharray:6 3}"
+           .fx .r{stroke-width:.8;stroke-opacity:.4}.fx .v{stroke-dasharray:6 3}.fx .e{font-size:8px}"
 }
 
 /// A drawing under construction.
@@ -50,6 +52,14 @@ impl Canvas {
         let _ = write!(self.svg, r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" class="{class}">{text}</text>"#);
     }
 
+    /// 10 to a power, ending at `x`. Not by the letters that stand above the line: the PNG's have no minus among them.
+    fn power(&mut self, x: f64, y: f64, power: i32) {
+        let above = power.to_string().replace('-', "\u{2212}");
+        let start = x - 5.0 * above.chars().count() as f64;
+        self.text(start, y, "end", "s", "10");
+        self.text(start + 1.0, y - 5.0, "start", "s e", &above);
+    }
+
     fn line(&mut self, from: (f64, f64), to: (f64, f64), class: &str) {
         let ((x1, y1), (x2, y2)) = (from, to);
         let _ = write!(self.svg, r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" class="{class}"/>"#);
@@ -62,6 +72,10 @@ impl Canvas {
 
     fn marker(&mut self, x: f64, y: f64, colour: usize, class: &str) {
         let _ = write!(self.svg, "{}", marker(x, y, colour, class));
+    }
+
+    fn circle(&mut self, x: f64, y: f64, radius: f64, class: &str) {
+        let _ = write!(self.svg, r#"<circle cx="{x:.1}" cy="{y:.1}" r="{radius:.1}" class="{class}"/>"#);
     }
 
     /// A small triangle, up for above and down for below beyond noise.
