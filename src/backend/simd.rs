@@ -1,9 +1,11 @@
 //! Vector instructions, chosen at run time: AVX-512, AVX2 with FMA, or what the compiler makes of plain code.
 //!
 //! Every output element is one chain of fused multiply-adds in one order, whatever the width of the vectors,
-//! the shape of the tile or the number of threads: so the bytes are the same on each of them. The only file
-//! with `unsafe`: vector loads take pointers, and calling code for a processor is a promise that it is there.
+//! the shape of the tile or the number of threads: so the bytes are the same on each of them. With `simd/int8.rs`,
+//! the only files with `unsafe`: vector loads take pointers, and calling code for a processor is a promise that it is there.
 #![expect(unsafe_code, reason = "vector instructions; each use says why it is sound")]
+
+pub(super) mod int8;
 
 use std::sync::OnceLock;
 

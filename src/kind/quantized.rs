@@ -6,6 +6,7 @@ mod limit;
 mod methods;
 mod mlx;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::affine::{self, Float, Form, Per};
 use crate::backend::blocks::Blocks;
 use crate::failure::Failure;
-use crate::format::tensors::Array;
+use crate::format::tensors::{Array, Arrays};
 use crate::model::quantized::Grids;
 use crate::model::{Checkpoint, Config, GGUF};
 use crate::recipe::decl::{Decl, Problems};
@@ -72,6 +73,10 @@ static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rou
             Prop::new("rows", Type::Int(1, 1 << 20), "its first records, as many").default(Default::Int(128)),
             Prop::new("max-length", Type::Int(2, 1 << 20), "tokens of a record at most").default(Default::Int(512)),
         ]),
+    Schema::new("matrices", "rtn, gptq, awq: a glob over the names of matrices that have bits of their own; the last that fits holds.")
+        .arg("glob", Type::Text)
+        .props(&[Prop::new("bits", Type::Int(2, 8), "2, 3, 4, 6 or 8").required()])
+        .many(),
     Schema::new("keep", "Globs over the names of matrices that stay as they are.").many_args("globs", Type::Text),
     Schema::new("dequantize", "Whether a model that is quantized already is expanded and rounded again, errors upon errors.")
         .arg("yes", Type::Bool),
@@ -94,6 +99,7 @@ struct Fields {
     from: From,
     method: Method,
     calibrate: Option<Calibrate>,
+    matrices: Vec<Matrices>,
     keep: Option<Vec<String>>,
     dequantize: Option<bool>,
     limit: Option<Limit>,
@@ -125,6 +131,12 @@ struct Method {
     size: Option<String>,
     strength: Option<f64>,
     r#type: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Matrices {
+    glob: String,
+    bits: usize,
 }
 
 #[derive(Deserialize)]
@@ -175,7 +187,7 @@ impl Kind for Quantized {
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
-        let Fields { method, calibrate, limit, .. } = decl.read();
+        let Fields { method, calibrate, limit, matrices, .. } = decl.read();
         let name = method.name.as_str();
         for belongs in BELONGS {
             let prop = belongs.prop;
@@ -204,6 +216,16 @@ impl Kind for Quantized {
         }
         if !CALIBRATED.contains(&name) && limit.is_none() && decl.fields[BACKEND.name].is_string() {
             problems.at(BACKEND.name, format!("the method `{name}` runs no model"), "this", "leave it out");
+        }
+        for (i, own) in matrices.iter().enumerate() {
+            let path = format!("matrices.{i}");
+            if !matches!(name, "rtn" | "gptq" | "awq") {
+                let what = format!("`matrices` means nothing to the method `{name}`");
+                problems.at(&path, what, "given here", "leave it out, or name the method `rtn`, `gptq` or `awq`");
+            } else if !affine::BITS.contains(&own.bits) {
+                let what = format!("{} bits are not supported", own.bits);
+                problems.at(&path, what, "these", "use 2, 3, 4, 6 or 8");
+            }
         }
         if let Some(bits) = method.bits.filter(|bits| !affine::BITS.contains(bits)) {
             problems.at("method.bits", format!("{bits} bits are not supported"), "these", "use 2, 3, 4, 6 or 8");
@@ -258,12 +280,8 @@ impl Run for Quantized {
             Some(adapter) => Checkpoint::open(cx.input(adapter), Some(&base))?,
             None => Checkpoint::open(&base, None)?,
         };
-        let keep: Vec<_> = fields
-            .keep
-            .iter()
-            .flatten()
-            .map(|g| glob::compile(g).map_err(|e| Failure::user(e.to_string())))
-            .collect::<Result<_, _>>()?;
+        let compiled = |g: &String| glob::compile(g).map_err(|e| Failure::user(e.to_string()));
+        let keep: Vec<_> = fields.keep.iter().flatten().map(compiled).collect::<Result<_, _>>()?;
         let stays = |module: &str| {
             let positions = module.contains("position_embedding") || module.contains("token_type");
             positions || keep.iter().any(|g| g.is_match(module))
@@ -272,12 +290,13 @@ impl Run for Quantized {
             gguf::write(cx, &fields, checkpoint, &base, form, &stays)?;
         } else {
             let form = fields.form();
+            let bits = own_bits(&fields, &checkpoint.arrays)?;
             let is_language = matches!(checkpoint.config, Config::Llama(_));
             let made = match &fields.calibrate {
-                None => Made { arrays: checkpoint.arrays, ..Made::default() },
+                None => Made { arrays: checkpoint.arrays, bits, ..Made::default() },
                 Some(calibrate) => {
                     let backend = cx.backend()?;
-                    Calibrated { fields: &fields, calibrate, form, stays: &stays }.run(cx, backend, checkpoint)?
+                    Calibrated { fields: &fields, calibrate, form, bits, stays: &stays }.run(cx, backend, checkpoint)?
                 }
             };
             match fields.method.name.as_str() {
@@ -290,6 +309,24 @@ impl Run for Quantized {
             None => Ok(()),
         }
     }
+}
+
+/// Bits by module, of those that have their own; a glob that fits nothing is an error.
+fn own_bits(fields: &Fields, arrays: &Arrays) -> Result<BTreeMap<String, usize>, Failure> {
+    let mut bits = BTreeMap::new();
+    for own in &fields.matrices {
+        let glob = glob::compile(&own.glob).map_err(|e| Failure::user(e.to_string()))?;
+        let matrices = arrays.iter().filter(|(_, array)| array.shape.len() == 2);
+        let names = matrices.filter_map(|(name, _)| name.strip_suffix(".weight")).filter(|name| glob.is_match(name));
+        let before = bits.len();
+        bits.extend(names.map(|name| (name.to_owned(), own.bits)));
+        if bits.len() == before && !bits.keys().any(|name| glob.is_match(name)) {
+            let mut there = arrays.keys().filter_map(|name| name.strip_suffix(".weight"));
+            return Err(Failure::user(format!("no matrix of `{}` is called `{}`", fields.from.model, own.glob))
+                .help(format!("the first is `{}`", there.next().unwrap_or_default())));
+        }
+    }
+    Ok(bits)
 }
 
 /// Refuses a model that is quantized already, where nobody said that it is meant.
@@ -340,7 +377,7 @@ impl Weighed {
                 .help("look at `keep`; rows must be whole groups, of 32, 64 or 128 weights; or take another method"));
         }
         if let [(first, inner), ..] = &self.passed_over[..] {
-            let count = text::count(self.passed_over.len(), "matrix");
+            let count = text::count(self.passed_over.len(), "tensor");
             let group = fields.form().group;
             let help = "write group=32, or `keep` them, which says that it is meant".to_owned();
             cx.warning(

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::backend::affine::{self, Affine, BITS, Form};
-use crate::backend::int8::{Bytes, Int8};
+use crate::backend::int8::{Bytes, Int8, LONGEST};
 use crate::backend::qmatrix::{BLOCK, Groups};
 use crate::failure::Failure;
 use crate::format::tensors::{Array, Arrays, Values};
@@ -147,7 +147,7 @@ fn unpack_bytes(arrays: &mut Arrays, config: &Value, keep: Keep) -> Result<(), F
         let weight = arrays.get_mut(&format!("{module}.weight")).ok_or_else(broken)?;
         let (Values::I8(codes), &[rows, inner]) = (&weight.values, &weight.shape[..]) else { return Err(broken()) };
         let scales = scales.floats().to_vec();
-        if scales.len() != rows || codes.len() != rows * inner {
+        if scales.len() != rows || codes.len() != rows * inner || inner > LONGEST {
             return Err(broken());
         }
         let matrix = Int8 { rows, inner, codes: codes.clone(), scales };

@@ -59,9 +59,9 @@ fn what_a_matrix_reads_brings_it_nearer_by_scales_too_and_bits_go_where_they_cou
     let made = |label: &str, method: &str, more: &str| {
         format!("quantized \"{label}\" {{ from \"m\"; method {method}; {more} }}\n") + &of(label)
     };
-    let read = "calibrate \"d\" rows=16;";
-    let targets = made("r3", "\"rtn\" bits=3 group=32", "")
-        + &made("a3", "\"awq\" bits=3 group=32", read)
+    let (read, head) = ("calibrate \"d\" rows=16;", "matrices \"model.embed_tokens\" bits=8;");
+    let targets = made("r3", "\"rtn\" bits=3 group=32", head)
+        + &made("a3", "\"awq\" bits=3 group=32", &format!("{head} {read}"))
         + &made("r4", "\"rtn\" bits=4 group=32", "")
         + &made("mixed", "\"mixed\" size=\"130 KB\" group=32", read)
         + &made("s4", "\"rtn\" bits=4 group=32 symmetric=#true", "")
@@ -80,6 +80,8 @@ fn what_a_matrix_reads_brings_it_nearer_by_scales_too_and_bits_go_where_they_cou
     for label in ["half", "int8", "smooth"] {
         assert!(kl(label) < 0.02 * kl("r4"), "{label}: {}", kl(label));
     }
+    let own: Value = serde_json::from_str(&project.read("out/a3/config.json")).expect("JSON");
+    assert_eq!(own["quantization"]["model.embed_tokens"]["bits"], 8);
     let size = |label: &str| project.read_bytes(&format!("out/{label}/model.safetensors")).len();
     assert!(size("mixed") <= 130_000 && size("mixed") > 115_000, "{}", size("mixed"));
     assert!(kl("mixed") < kl("r3"), "{} {}", kl("mixed"), kl("r3"));
@@ -153,11 +155,9 @@ quantized \"k\" { from \"m\"; method \"gguf\" type=\"Q4_K\"; keep \"*.down_proj\
     let run = project.effai(&["build"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     // Rows of 64 are no whole block of a K-quant.
-    assert!(
-        run.stderr.contains("13 matrices are Q5_0: their rows are no multiple of the 256 weights"),
-        "{}",
-        run.stderr
-    );
+    for said in ["12 tensors are Q5_0: their rows are no multiple of the 256 weights", "1 tensor is Q8_0"] {
+        assert!(run.stderr.contains(said), "{}", run.stderr);
+    }
     let (eight, four) = (divergence(&project, "q-kl"), divergence(&project, "k-kl"));
     assert!(eight < 1e-3 && four > 10.0 * eight, "{eight} {four}");
     let ask = |label: &str| project.effai(&["run", label, "3 and 3 are ", "--max-tokens", "4"]);
@@ -205,6 +205,10 @@ fn what_cannot_be_is_one_error() {
         said.contains("`b` is quantized already: it is of 4 bits") && said.contains("`dequantize #true`"),
         "{said}"
     );
+    let said = fails("quantized \"q\" { from \"m\"; method \"rtn\" bits=4; matrices \"*.head\" bits=8; }");
+    assert!(said.contains("no matrix of `m` is called `*.head`"), "{said}");
+    let said = fails("quantized \"q\" { from \"m\"; method \"int8\"; matrices \"*\" bits=8; }");
+    assert!(said.contains("`matrices` means nothing to the method `int8`"), "{said}");
     let said = fails("quantized \"q\" { from \"m\"; method \"rtn\" bits=4; keep \"*\"; }");
     assert!(said.contains("no matrix of `m` is packed"), "{said}");
     let said = fails("quantized \"q\" { from \"m\"; method \"rtn\" bits=5; }");

@@ -10,8 +10,8 @@ use crate::backend::blocks::Blocks;
 use crate::backend::gguf::{self as file, Fact, Stored, StoredValues, expand};
 use crate::failure::Failure;
 use crate::kind::ActionCx;
-use crate::model::{self, Checkpoint, Config, copy_companions, gguf};
-use crate::util::fs;
+use crate::model::{self, Checkpoint, Config, copy_companions, gguf, llama};
+use crate::util::{fs, text};
 
 /// Writes a language model in blocks of this form; matrices whose rows are no whole blocks in another, which is told.
 pub(super) fn write(
@@ -44,7 +44,9 @@ pub(super) fn write(
         weights.all += array.floats().len();
         let module = name.strip_suffix(".weight").unwrap_or_default();
         let inner = array.shape.get(1).copied().unwrap_or(0);
-        let taken = form.for_rows_of(inner).filter(|_| array.shape.len() == 2 && !stays(module));
+        // As llama.cpp's own quantizer has it: what the logits are computed by is 6 bits at the least.
+        let wanted = if module == llama::head(config) && form != Blocks::Q8_0 { Blocks::Q6K } else { form };
+        let taken = wanted.for_rows_of(inner).filter(|_| array.shape.len() == 2 && !stays(module));
         let Some(taken) = taken else {
             stored.push(Stored {
                 name: theirs,
@@ -54,7 +56,7 @@ pub(super) fn write(
             continue;
         };
         check_finite(name, &array)?;
-        if taken != form {
+        if taken != wanted {
             *others.entry(taken.name()).or_default() += 1;
         }
         let bytes = taken.round(array.floats(), inner);
@@ -67,9 +69,9 @@ pub(super) fn write(
     }
     for (name, count) in &others {
         let what = format!(
-            "{count} matrices are {name}: their rows are no multiple of the {} weights of a {} block",
-            form.size(),
-            form.name()
+            "{} {} {name}: their rows are no multiple of the 256 weights of a K-quant's block",
+            text::count(*count, "tensor"),
+            if *count == 1 { "is" } else { "are" }
         );
         cx.warning(what, None);
     }

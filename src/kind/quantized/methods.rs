@@ -33,6 +33,8 @@ pub(super) struct Calibrated<'a> {
     pub(super) fields: &'a Fields,
     pub(super) calibrate: &'a Calibrate,
     pub(super) form: Form,
+    /// Of modules that have their own.
+    pub(super) bits: BTreeMap<String, usize>,
     pub(super) stays: &'a dyn Fn(&str) -> bool,
 }
 
@@ -40,6 +42,11 @@ impl Calibrated<'_> {
     /// Carries it out on a backend.
     pub(super) fn run(&self, cx: &mut ActionCx<'_>, backend: Backend, checkpoint: Checkpoint) -> Result<Made, Failure> {
         on_backend!(backend, run_on(self, cx, checkpoint))
+    }
+
+    /// The form of a module.
+    fn form_of(&self, module: &str) -> Form {
+        Form { bits: self.bits.get(module).copied().unwrap_or(self.form.bits), ..self.form }
     }
 
     /// Whether a matrix is to be packed, by its name and shape.
@@ -72,7 +79,7 @@ fn run_on<T: Tensor>(this: &Calibrated<'_>, cx: &mut ActionCx<'_>, checkpoint: C
         );
     }
     let texts: Vec<Vec<u32>> = examples.into_iter().map(|example| example.ids).collect();
-    let mut made = Made { arrays, ..Made::default() };
+    let mut made = Made { arrays, bits: this.bits.clone(), ..Made::default() };
     let layers = language.config.num_hidden_layers as u64;
     let config = language.config.clone();
     calibrate::by_layers(&mut language.model.weights, &config, &texts, &mut |layer, mut grams| {
@@ -133,12 +140,12 @@ fn by_inputs(
     let mut changed = Vec::new();
     for (name, array) in own.iter().filter(|(name, array)| this.is_packed(name, array)) {
         let module = name.strip_suffix(".weight").expect("a weight");
-        let Some(gram) = grams.get(&calibrate::reader(module)) else { continue };
-        let affine = gptq::round(array.floats(), gram, &this.form).ok_or_else(|| {
+        let (Some(gram), form) = (grams.get(&calibrate::reader(module)), this.form_of(module)) else { continue };
+        let affine = gptq::round(array.floats(), gram, &form).ok_or_else(|| {
             Failure::target(format!("what `{module}` reads on the calibration rows says nothing of it"))
                 .help("calibrate with other records, or leave it as it is by `keep`")
         })?;
-        changed.push((name.clone(), expanded(&affine, array, &this.form)));
+        changed.push((name.clone(), expanded(&affine, array, &form)));
         codes.insert(module.to_owned(), affine);
     }
     Ok(changed)
@@ -165,7 +172,7 @@ fn by_activations(
             continue;
         };
         let outputs = own[&format!("{}.weight", fold.before)].shape[0];
-        let scales = awq::scales(&readers, gram, &fold.outputs, outputs, &this.form);
+        let scales = awq::scales(&readers, gram, &fold.outputs, outputs, &this.form_of(&fold.readers[0]));
         fold::apply(own, grams, &fold, &scales);
     }
     let mut changed: Vec<(String, Array)> = Vec::new();
@@ -175,14 +182,14 @@ fn by_activations(
             continue;
         }
         let module = name.strip_suffix(".weight").expect("a weight");
-        let mut values = array.floats().to_vec();
+        let (form, mut values) = (this.form_of(module), array.floats().to_vec());
         // As in the paper's own code: what queries and keys are off by goes through a softmax, and is left alone.
         let is_cut = !module.ends_with("q_proj") && !module.ends_with("k_proj");
         if let Some(gram) = grams.get(&calibrate::reader(module)).filter(|_| is_cut) {
-            awq::clip(&mut values, gram, &this.form);
+            awq::clip(&mut values, gram, &form);
         }
-        let (affine, _) = affine::round(&values, array.shape[1], &this.form);
-        changed.push((name.clone(), expanded(&affine, array, &this.form)));
+        let (affine, _) = affine::round(&values, array.shape[1], &form);
+        changed.push((name.clone(), expanded(&affine, array, &form)));
         codes.insert(module.to_owned(), affine);
     }
     changed

@@ -74,7 +74,7 @@ fn fronts(numbers: &Numbers, texts: &Texts, found: &Quantization) -> Vec<Figure>
 fn fastest(numbers: &Numbers, texts: &Texts, speed: &dyn Fn(&Subject) -> f64) -> Vec<usize> {
     let kl = |i: usize| texts.rows[i].divergence.map_or(f64::INFINITY, |kl| kl.value);
     let of = |i: usize| speed(&numbers.subjects[i]);
-    let mut order: Vec<usize> = (1..numbers.subjects.len()).collect();
+    let mut order: Vec<usize> = (0..numbers.subjects.len()).collect();
     order.sort_by(|a, b| of(*b).total_cmp(&of(*a)).then(kl(*a).total_cmp(&kl(*b))));
     nearer_and_nearer(order, &kl)
 }

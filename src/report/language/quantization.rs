@@ -105,18 +105,19 @@ fn smaller(models: &[Weighed], a: usize, b: usize) -> std::cmp::Ordering {
 
 /// The Pareto front of size and divergence without the original, the smallest first.
 fn front(models: &[Weighed]) -> Vec<usize> {
-    let mut order: Vec<usize> = (1..models.len()).collect();
+    let mut order: Vec<usize> = (0..models.len()).collect();
     order.sort_by(|a, b| smaller(models, *a, *b));
     nearer_and_nearer(order, &|i| models[i].kl.value)
 }
 
-/// Of models by what they cost, the cheapest first, those that are nearer than every one before.
+/// Of models by what they cost, the cheapest first, those that are nearer than every one before; without the original, after
+/// which none is.
 pub fn nearer_and_nearer(mut order: Vec<usize>, kl: &dyn Fn(usize) -> f64) -> Vec<usize> {
     let mut nearest = f64::INFINITY;
     order.retain(|i| {
         let is_nearer = kl(*i) < nearest;
         nearest = nearest.min(kl(*i));
-        is_nearer
+        is_nearer && *i > 0
     });
     order
 }
@@ -278,6 +279,7 @@ pub(crate) mod tests {
         assert_eq!(front(&models(&FEW)), [5, 3, 1], "without what is as large and farther, or larger and farther");
         assert_eq!(front(&models(&[(9, 0.0), (5, 0.1), (5, 0.1)])), [1], "one of two that are the same");
         assert!(front(&models(&FEW[..1])).is_empty());
+        assert!(front(&models(&[(9, 0.0), (12, 0.1)])).is_empty(), "the original is smaller");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn recommendation(numbers: &Numbers, texts: &Texts, found: &Recommendation) -> S
         let Some((subject, row)) = place.and_then(|i| Some((numbers.subjects.get(i)?, texts.rows.get(i)?))) else {
             return String::new();
         };
-        let mut facts = vec![format!("{:.1} MB", subject.megabytes())];
+        let mut facts = vec![format!("{} MB", megabytes(subject.bytes))];
         facts.extend(row.divergence.filter(|kl| kl.value > 0.0).map(|kl| {
             format!("KL divergence {} (95\u{a0}% interval {})", divergence_text(kl.value), interval_text(kl))
         }));
@@ -73,10 +73,11 @@ fn recommendation(numbers: &Numbers, texts: &Texts, found: &Recommendation) -> S
     }
 }
 
-/// Megabytes as people write them: "70", "73.4".
+/// Megabytes as people write them: "70", "73.4", "0.11".
 pub fn megabytes(bytes: u64) -> String {
-    let text = format!("{:.1}", bytes as f64 / 1e6);
-    text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+    let megabytes = bytes as f64 / 1e6;
+    let text = if megabytes < 1.0 { format!("{megabytes:.3}") } else { format!("{megabytes:.1}") };
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A perplexity to three figures, or all before the point.
@@ -170,8 +171,7 @@ mod tests {
         );
         assert!(said[0].ends_with(", 52.3 tokens/s generated (smollm2: 14.2)."), "{said:?}");
         assert!(said[1].starts_with("Within a divergence below 0.01 take smollm2-Q5_0: 93.2 MB, "), "{said:?}");
-        let nothing =
-            "Nothing stays within 60 MB and a divergence below 0.05; smollm2-q3-gptq comes nearest: 59.0 MB, ";
+        let nothing = "Nothing stays within 60 MB and a divergence below 0.05; smollm2-q3-gptq comes nearest: 59 MB, ";
         assert!(said[2].starts_with(nothing), "{said:?}");
         assert!(
             said[3].starts_with("On the front of size and divergence are smollm2-q2, smollm2-q3-gptq, "),
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn megabytes_have_no_digits_that_say_nothing() {
-        assert_eq!([70_000_000, 73_400_320, 4_200].map(megabytes), ["70", "73.4", "0"]);
+        assert_eq!([70_000_000, 73_400_320, 110_000, 4_200].map(megabytes), ["70", "73.4", "0.11", "0.004"]);
     }
 
     #[test]
