@@ -45,35 +45,35 @@ static SCHEMA: Schema = Schema::new("quantized", "A model whose matrices are rou
     .required()
     .flat()
     .props(&[
-        Prop::new("bits", Type::Int(2, 8), "rtn, gptq, awq: bits a weight: 2, 3, 4, 6 or 8"),
+        Prop::new("bits", Type::Int(2, 8), "bits a weight, of `rtn`, `gptq` and `awq`: 2, 3, 4, 6 or 8"),
         Prop::new(
             "group",
             Type::Int(32, 128),
-            "rtn, gptq, awq, mixed: weights that share a scale: 32, 64 or 128; 64 where it is not said",
+            "weights that share a scale, in MLX's layout: 32, 64 or 128; 64 where it is not said",
         ),
         Prop::new(
             "symmetric",
             Type::Bool,
-            "rtn, gptq, awq, mixed: whether the steps below zero are as those above; if not, a grid ends where its weights do",
+            "whether the steps below zero are as those above, in MLX's layout; if not, a grid ends where its weights do",
         ),
         Prop::new(
             "per",
             Type::Choice(&["group", "channel", "tensor"]),
-            "rtn: what one grid is made for; a row's or a matrix's is written for each of its groups",
+            "what one grid of `rtn` is made for; a row's or a matrix's is written for each of its groups",
         ),
-        Prop::new("dtype", Type::Choice(&["float32", "float16", "bfloat16"]), "rtn, gptq, awq, mixed: the number type of scales and of what stays as it is; float32 where it is not said"),
-        Prop::new("size", Type::Text, "mixed: the budget of the file, as 70 MB"),
-        Prop::new("strength", Type::Float(0.0, 1.0), "smoothquant: how much of inputs' magnitude goes into the weights; 0.5 where it is not said"),
-        Prop::new("type", Type::Choice(TYPES), "gguf: the blocks' form"),
+        Prop::new("dtype", Type::Choice(&["float32", "float16", "bfloat16"]), "the number type of scales and of what stays as it is, in MLX's layout; float32 where it is not said"),
+        Prop::new("size", Type::Text, "the budget of the file of `mixed`, such as \"70 MB\""),
+        Prop::new("strength", Type::Float(0.0, 1.0), "how much of the inputs' magnitude `smoothquant` moves into the weights; 0.5 where it is not said"),
+        Prop::new("type", Type::Choice(TYPES), "the form of the blocks of `gguf`"),
     ]),
-    Schema::new("calibrate", "gptq, awq, mixed, smoothquant: the dataset whose records are read.")
+    Schema::new("calibrate", "The dataset whose records are read by `gptq`, `awq`, `mixed` and `smoothquant`.")
         .arg("data", Type::Label)
         .props(&[
             Prop::new("split", Type::Text, "the split").default(Default::Text("train")),
             Prop::new("rows", Type::Int(1, 1 << 20), "its first records, as many").default(Default::Int(128)),
             Prop::new("max-length", Type::Int(2, 1 << 20), "tokens of a record at most").default(Default::Int(512)),
         ]),
-    Schema::new("matrices", "rtn, gptq, awq: a glob over the names of matrices that have bits of their own; the last that fits holds.")
+    Schema::new("matrices", "A glob over the names of matrices that have bits of their own, in `rtn`, `gptq` and `awq`; the last that fits holds.")
         .arg("glob", Type::Text)
         .props(&[Prop::new("bits", Type::Int(2, 8), "2, 3, 4, 6 or 8").required()])
         .many(),

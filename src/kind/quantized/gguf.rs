@@ -69,7 +69,7 @@ pub(super) fn write(
     }
     for (name, count) in &others {
         let what = format!(
-            "{} {} {name}: their rows are no multiple of the 256 weights of a K-quant's block",
+            "{} {} {name}, with rows that are no multiple of the 256 weights of a K-quant's block",
             text::count(*count, "tensor"),
             if *count == 1 { "is" } else { "are" }
         );
