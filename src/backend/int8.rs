@@ -35,9 +35,9 @@ pub struct Int8 {
     pub rows: usize,
     /// Length of a row.
     pub inner: usize,
-    /// [rows, inner], in [-127, 127] where effai rounded them; -128 may come from elsewhere.
+    /// `[rows, inner]`, in [-127, 127] where effai rounded them; -128 may come from elsewhere.
     pub codes: Vec<i8>,
-    /// [rows]
+    /// `[rows]`
     pub scales: Vec<f32>,
 }
 
