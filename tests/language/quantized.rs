@@ -75,7 +75,7 @@ fn what_a_matrix_reads_brings_it_nearer_by_scales_too_and_bits_go_where_they_cou
     let kl = |label: &str| divergence(&project, &format!("{label}-kl"));
     assert!(kl("a3") < kl("r3"), "{} {}", kl("a3"), kl("r3"));
     for label in ["r4", "s4", "c4", "t4"] {
-        assert!(kl(label) > 0.0 && kl(label) < kl("r3"), "{label}: {}", kl(label));
+        assert!(kl(label) > 0.25 * kl("r4") && kl(label) < 4.0 * kl("r4"), "{label}: {}", kl(label));
     }
     for label in ["half", "int8", "smooth"] {
         assert!(kl(label) < 0.02 * kl("r4"), "{label}: {}", kl(label));

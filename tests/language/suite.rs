@@ -193,7 +193,7 @@ fn a_limit_that_cannot_be_kept_to_is_shown_in_the_recipe() {
     check(&format!("{on}; metrics \"kl\"; limit"), &["this `limit` limits nothing", "add size=\"70 MB\" or kl=0.01"]);
     check(
         &format!("{on}; metrics \"kl\"; limit size=\"70 megs\""),
-        &["`70 megs` has no unit of kB, MB", "such as \"70 MB\""],
+        &["`70 megs` has no unit of K, M, G or T", "such as \"70 MB\""],
     );
     check(&format!("{on}; metrics \"kl\"; limit kl=0.0"), &["a number above 0"]);
     check("metrics \"kl\"; limit kl=0.01", &["`metrics` needs `on`"]);

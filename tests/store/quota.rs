@@ -32,7 +32,7 @@ fn a_build_that_grows_the_store_past_its_size_prunes_it() {
 
 #[test]
 fn what_is_stood_on_stays_and_it_is_said() {
-    let project = Project::new(&LARGE.replace("250 kB", "1 kB"));
+    let project = Project::new(&LARGE.replace("250 kB", "1 KiB"));
     project.write("in.txt", "1");
     let run = project.effai(&["build"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
@@ -43,7 +43,7 @@ fn what_is_stood_on_stays_and_it_is_said() {
 
 #[test]
 fn while_another_uses_the_store_it_is_let_be() {
-    let project = Project::new(&LARGE.replace("250 kB", "1 kB"));
+    let project = Project::new(&LARGE.replace("250 kB", "1 KiB"));
     project.write("in.txt", "1");
     project.builds(&[]);
     let gate = std::fs::File::open(project.cache().join("v1/gate")).expect("the gate");
