@@ -223,7 +223,7 @@ def prepare(work):
         # mlx-lm asks for Apple's build of MLX by name; the CPU build is there.
         subprocess.run([*pip, "--no-deps", "mlx-lm"], check=True)
         env = os.environ | {"CMAKE_ARGS": f"-DGGML_NATIVE=OFF {llama_cpp_flags()}"}
-        if subprocess.run([*pip, "--no-binary", "llama-cpp-python", "llama-cpp-python"], env=env).returncode != 0:
+        if subprocess.run([*pip, "--no-cache-dir", "--no-binary", "llama-cpp-python", "llama-cpp-python"], env=env).returncode != 0:
             print("llama-cpp-python cannot be built here", file=sys.stderr)
         fast_blas(venv)
         mark.write_text(" ".join(PACKAGES))

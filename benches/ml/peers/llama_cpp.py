@@ -29,7 +29,7 @@ def chat():
 
 
 def library(name):
-    return ctypes.CDLL(str(Path(llama_cpp.__file__).parent / f"lib/libggml-{name}.so"))
+    return ctypes.CDLL(str(Path(llama_cpp.__file__).parent / f"lib/libggml-{name}.so.0"))
 
 
 def quantizer():
