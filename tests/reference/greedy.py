@@ -12,17 +12,19 @@ from transformers import AutoTokenizer
 
 def mlx(directory, tokenizer):
     import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
     from mlx_lm.utils import load_model
 
     model, _ = load_model(directory)
 
     def text(ids, count):
-        made = []
+        made, cache, given = [], make_prompt_cache(model), ids
         while len(made) < count:
-            token = int(mx.argmax(model(mx.array([ids + made]))[0, -1]))
+            token = int(mx.argmax(model(mx.array([given]), cache=cache)[0, -1]))
             if token == tokenizer.eos_token_id:
                 break
             made.append(token)
+            given = [token]
         return tokenizer.decode(made, skip_special_tokens=True)
 
     return text
