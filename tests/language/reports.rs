@@ -113,17 +113,20 @@ fn models_of_the_other_sort_are_one_error() {
     assert!(said.contains("a language model gives no vector of a text"), "{said}");
 }
 
+/// A report of these fields is refused at its line, with each of the texts.
+pub(super) fn refuses(fields: &str, expected: &[&str]) {
+    let project = Project::new(&format!("report \"r\" {{ {fields} }}\n"));
+    let run = project.effai(&["check"]);
+    assert_eq!(run.code, 2, "{fields}: {}", run.stderr);
+    for text in expected {
+        assert!(run.stderr.contains(text), "no {text:?} in:\n{}", run.stderr);
+    }
+    assert!(run.stderr.contains("effai.kdl:1"), "{}", run.stderr);
+}
+
 #[test]
 fn what_a_report_cannot_be_asked_is_shown_in_the_recipe() {
-    let check = |fields: &str, expected: &[&str]| {
-        let project = Project::new(&format!("report \"r\" {{ compare \"m\"; {fields} }}\n"));
-        let run = project.effai(&["check"]);
-        assert_eq!(run.code, 2, "{fields}: {}", run.stderr);
-        for text in expected {
-            assert!(run.stderr.contains(text), "no {text:?} in:\n{}", run.stderr);
-        }
-        assert!(run.stderr.contains("effai.kdl:1"), "{}", run.stderr);
-    };
+    let check = |fields: &str, expected: &[&str]| refuses(&format!("compare \"m\"; {fields}"), expected);
     let on = "on \"d\" split=\"test\"";
     check(&format!("{on}; metrics \"recall@1\""), &["\"recall@1\"", "\"perplexity\""]);
     check(&format!("{on}; ask \"what?\""), &["`ask` needs `metrics`", "add `metrics \"perplexity\"`"]);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::reports::refuses;
 use crate::support::Project;
 use crate::support::tiny::{DATA, MODEL, Tiny, words};
 
@@ -176,15 +177,7 @@ fn a_prompt_longer_than_the_model_reads_is_cut_and_told() {
 
 #[test]
 fn a_limit_that_cannot_be_kept_to_is_shown_in_the_recipe() {
-    let check = |fields: &str, expected: &[&str]| {
-        let project = Project::new(&format!("report \"r\" {{ compare \"m\" \"q\"; {fields} }}\n"));
-        let run = project.effai(&["check"]);
-        assert_eq!(run.code, 2, "{fields}: {}", run.stderr);
-        for text in expected {
-            assert!(run.stderr.contains(text), "no {text:?} in:\n{}", run.stderr);
-        }
-        assert!(run.stderr.contains("effai.kdl:1"), "{}", run.stderr);
-    };
+    let check = |fields: &str, expected: &[&str]| refuses(&format!("compare \"m\" \"q\"; {fields}"), expected);
     let on = "on \"d\" split=\"test\"";
     check(
         &format!("{on}; metrics \"perplexity\"; limit kl=0.01"),

@@ -24,7 +24,7 @@ pub(super) fn write(
     form: &Form,
     stays: &dyn Fn(&str) -> bool,
 ) -> Result<(), Failure> {
-    let Made { arrays: given, mut codes, bits, .. } = made;
+    let Made { arrays: given, mut codes, bits } = made;
     let mut arrays = Arrays::new();
     let mut weights = Weighed::default();
     let mut own = BTreeMap::new();
