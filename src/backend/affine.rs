@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::simd::{self, Kernel};
+use super::simd::{self, Kernel, byte, clamp, ends};
 
 /// How a matrix is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,27 +162,42 @@ impl Kernel for Part<'_> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        let Form { bits, group, per, .. } = *self.form;
+        match self.form.bits {
+            2 => self.rounded::<2>(),
+            3 => self.rounded::<3>(),
+            4 => self.rounded::<4>(),
+            6 => self.rounded::<6>(),
+            _ => self.rounded::<8>(),
+        }
+    }
+}
+
+impl Part<'_> {
+    /// The sum of the squared errors.
+    #[inline(always)]
+    fn rounded<const BITS: usize>(self) -> f64 {
+        let Form { group, per, .. } = *self.form;
         let highest = self.form.highest();
         let groups_of_row = self.inner / group;
-        let words = self.words.chunks_exact_mut(group * bits / 32);
+        let words = self.words.chunks_exact_mut(group * BITS / 32);
         let groups = self.values.chunks_exact(group).zip(words).zip(self.scales).zip(self.biases);
         let mut error = 0.0f64;
         let mut shared = self.whole;
         for (i, (((values, words), scale), bias)) in groups.enumerate() {
             if per == Per::Channel && i.is_multiple_of(groups_of_row) {
-                shared = Some(grid(&self.values[i * group..][..self.inner], self.form));
+                shared = Some(grid_of(&self.values[i * group..][..self.inner], self.form));
             }
-            (*scale, *bias) = match shared {
+            let (step, begin) = match shared {
                 Some(shared) => shared,
-                None => grid(values, self.form),
+                None => grid_of(values, self.form),
             };
-            for (values, words) in values.as_chunks::<32>().0.iter().zip(words.chunks_exact_mut(bits)) {
+            (*scale, *bias) = (step, begin);
+            for (values, words) in values.as_chunks::<32>().0.iter().zip(words.chunks_exact_mut(BITS)) {
                 let (mut codes, mut off) = ([0u32; 32], [0.0f32; 32]);
                 for i in 0..32 {
-                    let code = ((values[i] - *bias) / *scale).round_ties_even().clamp(0.0, highest);
-                    codes[i] = code as u32;
-                    off[i] = values[i] - (code * *scale + *bias);
+                    let code = clamp(((values[i] - begin) / step).round_ties_even(), 0.0, highest);
+                    codes[i] = u32::from(byte(code));
+                    off[i] = values[i] - (code * step + begin);
                 }
                 let mut squares = [0.0f32; 8];
                 for part in off.as_chunks::<8>().0 {
@@ -191,13 +206,7 @@ impl Kernel for Part<'_> {
                     }
                 }
                 error += f64::from(squares.iter().sum::<f32>());
-                match bits {
-                    2 => pack::<2>(&codes, words),
-                    3 => pack::<3>(&codes, words),
-                    4 => pack::<4>(&codes, words),
-                    6 => pack::<6>(&codes, words),
-                    _ => pack::<8>(&codes, words),
-                }
+                pack::<BITS>(&codes, words);
             }
         }
         error
@@ -206,16 +215,8 @@ impl Kernel for Part<'_> {
 
 /// Scale and bias of the weights that share them.
 #[inline(always)]
-fn grid(values: &[f32], form: &Form) -> (f32, f32) {
-    let (mut lows, mut highs) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
-    for part in values.as_chunks::<16>().0 {
-        for i in 0..16 {
-            lows[i] = lows[i].min(part[i]);
-            highs[i] = highs[i].max(part[i]);
-        }
-    }
-    let (low, high) =
-        (lows.into_iter().fold(f32::INFINITY, f32::min), highs.into_iter().fold(f32::NEG_INFINITY, f32::max));
+pub fn grid_of(values: &[f32], form: &Form) -> (f32, f32) {
+    let (low, high) = ends(values);
     between(low, high, form)
 }
 
@@ -241,10 +242,20 @@ pub fn between(low: f32, high: f32, form: &Form) -> (f32, f32) {
 /// The smallest scale; MLX's.
 const SMALLEST: f32 = 1e-7;
 
-/// 32 codes into `BITS` words.
+/// 32 codes into `BITS` words, which are empty.
 #[inline(always)]
 fn pack<const BITS: usize>(codes: &[u32; 32], words: &mut [u32]) {
     let words: &mut [u32] = &mut words[..BITS];
+    if 32 % BITS == 0 {
+        for (word, codes) in words.iter_mut().zip(codes.chunks_exact(32 / BITS)) {
+            let mut packed = 0;
+            for (i, code) in codes.iter().enumerate() {
+                packed |= code << (i * BITS);
+            }
+            *word = packed;
+        }
+        return;
+    }
     for (i, code) in codes.iter().enumerate() {
         let (word, shift) = (i * BITS / 32, i * BITS % 32);
         words[word] |= code << shift;
@@ -252,11 +263,6 @@ fn pack<const BITS: usize>(codes: &[u32; 32], words: &mut [u32]) {
             words[word + 1] |= code >> (32 - shift);
         }
     }
-}
-
-/// Scale and bias of the weights that share them.
-pub fn grid_of(values: &[f32], form: &Form) -> (f32, f32) {
-    grid(values, form)
 }
 
 /// The code nearest to a weight, as a number.

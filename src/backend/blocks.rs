@@ -7,7 +7,7 @@
 use half::f16;
 use rayon::prelude::*;
 
-use super::simd::{self, Kernel};
+use super::simd::{self, Kernel, byte, clamp, ends};
 
 /// A form of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,22 +110,26 @@ impl Kernel for Rows<'_> {
     fn run(self) {
         let blocks = self.out.chunks_exact_mut(self.form.bytes());
         match self.form {
-            Blocks::Q8_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q8_0(x, out)),
-            Blocks::Q4_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q4_0(x, out)),
-            Blocks::Q4_1 => blocks.zip(small(self.values)).for_each(|(out, x)| q4_1(x, out)),
-            Blocks::Q5_0 => blocks.zip(small(self.values)).for_each(|(out, x)| q5_0(x, out)),
-            Blocks::Q4K => blocks.zip(large(self.values)).for_each(|(out, x)| q4_k(x, out)),
-            Blocks::Q6K => blocks.zip(large(self.values)).for_each(|(out, x)| q6_k(x, out)),
+            Blocks::Q8_0 => each(self.values, blocks, q8_0),
+            Blocks::Q4_0 => each(self.values, blocks, q4_0),
+            Blocks::Q4_1 => each(self.values, blocks, q4_1),
+            Blocks::Q5_0 => each(self.values, blocks, q5_0),
+            Blocks::Q4K => each(self.values, blocks, q4_k),
+            Blocks::Q6K => each(self.values, blocks, q6_k),
         }
     }
 }
 
-fn small(values: &[f32]) -> impl Iterator<Item = &[f32; SMALL]> {
-    values.as_chunks().0.iter()
-}
-
-fn large(values: &[f32]) -> impl Iterator<Item = &[f32; LARGE]> {
-    values.as_chunks().0.iter()
+/// Each block's weights into its bytes.
+#[inline(always)]
+fn each<const N: usize>(
+    values: &[f32],
+    blocks: std::slice::ChunksExactMut<'_, u8>,
+    round: impl Fn(&[f32; N], &mut [u8]),
+) {
+    for (out, x) in blocks.zip(values.as_chunks().0) {
+        round(x, out);
+    }
 }
 
 #[inline(always)]
@@ -140,26 +144,27 @@ fn inverse(x: f32) -> f32 {
     if x == 0.0 { 0.0 } else { 1.0 / x }
 }
 
-/// The largest of all by `pick`, in 16 chains.
+/// The value of the largest magnitude, the first of equals, with its sign.
 #[inline(always)]
-fn top<const N: usize>(x: &[f32; N], pick: impl Fn(f32) -> f32) -> f32 {
-    let mut chains = [f32::NEG_INFINITY; 16];
-    for part in x.as_chunks::<16>().0 {
-        for i in 0..16 {
-            chains[i] = chains[i].max(pick(part[i]));
-        }
+fn edge(x: &[f32]) -> f32 {
+    let (low, high) = ends(x);
+    if high > -low {
+        high
+    } else if high < -low {
+        low
+    } else {
+        x.iter().copied().find(|v| v.abs() == high).unwrap_or(0.0)
     }
-    chains.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[inline(always)]
 fn q8_0(x: &[f32; SMALL], out: &mut [u8]) {
-    let scale = top(x, f32::abs) / 127.0;
+    let scale = edge(x).abs() / 127.0;
     put_half(out, scale);
     let factor = inverse(scale);
-    for (o, v) in out[2..34].iter_mut().zip(x) {
+    for i in 0..SMALL {
         // A tie goes away from zero.
-        *o = (v * factor).round() as i8 as u8;
+        out[2 + i] = byte((x[i] * factor).round());
     }
 }
 
@@ -173,43 +178,61 @@ fn pairs(codes: &[u8; SMALL], out: &mut [u8]) {
 
 #[inline(always)]
 fn q4_0(x: &[f32; SMALL], out: &mut [u8]) {
-    let most = top(x, f32::abs);
-    // The value of the largest magnitude, the first of equals, with its sign: it is code 0.
-    let edge = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
-    let scale = edge / -8.0;
+    // The edge is code 0.
+    let scale = edge(x) / -8.0;
     put_half(out, scale);
     let factor = inverse(scale);
-    // The reference is compiled to one rounding of product and sum.
-    let codes = std::array::from_fn(|i| x[i].mul_add(factor, 8.5).min(15.0) as u8);
+    let mut codes = [0u8; SMALL];
+    for i in 0..SMALL {
+        // The reference is compiled to one rounding of product and sum.
+        codes[i] = byte(clamp(x[i].mul_add(factor, 8.5).floor(), 0.0, 15.0));
+    }
     pairs(&codes, &mut out[2..]);
 }
 
 #[inline(always)]
 fn q4_1(x: &[f32; SMALL], out: &mut [u8]) {
-    let (low, high) = (-top(x, |v| -v), top(x, |v| v));
+    let (low, high) = ends(x);
     let scale = (high - low) / 15.0;
     put_half(out, scale);
     put_half(&mut out[2..], low);
     let factor = inverse(scale);
-    let codes = std::array::from_fn(|i| ((x[i] - low) * factor + 0.5).min(15.0) as u8);
+    let mut codes = [0u8; SMALL];
+    for i in 0..SMALL {
+        codes[i] = byte(clamp(((x[i] - low) * factor + 0.5).floor(), 0.0, 15.0));
+    }
     pairs(&codes, &mut out[4..]);
 }
 
 #[inline(always)]
 fn q5_0(x: &[f32; SMALL], out: &mut [u8]) {
-    let most = top(x, f32::abs);
-    let edge = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
-    let scale = edge / -16.0;
+    let scale = edge(x) / -16.0;
     put_half(out, scale);
     let factor = inverse(scale);
-    let codes: [u8; SMALL] = std::array::from_fn(|i| x[i].mul_add(factor, 16.5).min(31.0) as u8);
+    let mut codes = [0u8; SMALL];
+    for i in 0..SMALL {
+        codes[i] = byte(clamp(x[i].mul_add(factor, 16.5).floor(), 0.0, 31.0));
+    }
     // The fifth bits lie together.
     let mut fifths = 0u32;
-    for (i, code) in codes.iter().enumerate() {
-        fifths |= u32::from(code >> 4) << i;
+    for (i, code) in codes.iter_mut().enumerate() {
+        fifths |= u32::from(*code >> 4) << i;
+        *code &= 15;
     }
     out[2..6].copy_from_slice(&fifths.to_le_bytes());
-    pairs(&codes.map(|code| code & 15), &mut out[6..]);
+    pairs(&codes, &mut out[6..]);
+}
+
+/// A block's weights by their places in its groups: [place][group]. What is summed over a group is then summed in lanes.
+#[inline(always)]
+fn across<const GROUPS: usize, const SIZE: usize>(x: &[f32; LARGE]) -> [[f32; GROUPS]; SIZE] {
+    let mut across = [[0.0; GROUPS]; SIZE];
+    for (i, across) in across.iter_mut().enumerate() {
+        for g in 0..GROUPS {
+            across[g] = x[g * SIZE + i];
+        }
+    }
+    across
 }
 
 /// Candidates on each side of the scale that just reaches the largest weight.
@@ -217,21 +240,17 @@ const TRIED_6: i32 = 9;
 
 #[inline(always)]
 fn q6_k(x: &[f32; LARGE], out: &mut [u8]) {
-    let mut scales = [0.0f32; 16];
-    for (scale, x) in scales.iter_mut().zip(x.as_chunks::<16>().0) {
-        *scale = scale_of_6(x);
-    }
-    let most = top(&scales, f32::abs);
-    let edge = scales.iter().copied().find(|s| s.abs() == most).unwrap_or(0.0);
+    let scales = scales_of_6(x);
+    let edge = edge(&scales);
     let whole = put_half(&mut out[208..], edge / -128.0);
     let factor = inverse(edge / -128.0);
     let mut codes = [0u8; LARGE];
     for (g, (x, codes)) in x.as_chunks::<16>().0.iter().zip(codes.as_chunks_mut::<16>().0).enumerate() {
-        let scale = (scales[g] * factor).round_ties_even().clamp(-128.0, 127.0);
+        let scale = clamp((scales[g] * factor).round_ties_even(), -128.0, 127.0);
         out[192 + g] = scale as i8 as u8;
         let per = inverse(whole * scale);
         for i in 0..16 {
-            codes[i] = ((x[i] * per).round_ties_even().clamp(-32.0, 31.0) + 32.0) as u8;
+            codes[i] = byte(clamp((x[i] * per).round_ties_even(), -32.0, 31.0) + 32.0);
         }
     }
     // Each half of 128: low four bits of codes l and 64 + l share a byte, high two of l, 32 + l, 64 + l and 96 + l.
@@ -246,45 +265,47 @@ fn q6_k(x: &[f32; LARGE], out: &mut [u8]) {
     }
 }
 
-/// The scale of sixteen weights whose codes -32 to 31 have the least squared error, each weighted by its square: large
-/// weights are to be right.
+/// Of each group of sixteen weights the scale whose codes -32 to 31 have the least squared error, each weighted by its square:
+/// large weights are to be right.
 #[inline(always)]
-fn scale_of_6(x: &[f32; 16]) -> f32 {
-    let most = top(x, f32::abs);
-    let edge = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
-    if most < 1e-15 {
-        return 0.0;
+fn scales_of_6(x: &[f32; LARGE]) -> [f32; 16] {
+    let x = across::<16, 16>(x);
+    let (mut most, mut edge) = ([0.0f32; 16], [0.0f32; 16]);
+    for x in &x {
+        for g in 0..16 {
+            let larger = x[g].abs() > most[g];
+            most[g] = if larger { x[g].abs() } else { most[g] };
+            edge[g] = if larger { x[g] } else { edge[g] };
+        }
     }
-    let (mut best, mut best_scale) = (-1.0f32, 0.0f32);
+    let (mut best, mut scales) = ([-1.0f32; 16], [0.0f32; 16]);
     for step in -TRIED_6..=TRIED_6 {
-        let factor = -(32.0 + 0.1 * step as f32) / edge;
+        let mut factor = [0.0f32; 16];
+        for g in 0..16 {
+            factor[g] = -(32.0 + 0.1 * step as f32) / edge[g];
+        }
         let (mut with_x, mut with_code) = ([0.0f32; 16], [0.0f32; 16]);
-        for i in 0..16 {
-            let code = (x[i] * factor).round_ties_even().clamp(-32.0, 31.0);
-            let weighted = x[i] * x[i] * code;
-            with_x[i] = weighted * x[i];
-            with_code[i] = weighted * code;
+        for x in &x {
+            for g in 0..16 {
+                let code = clamp((x[g] * factor[g]).round_ties_even(), -32.0, 31.0);
+                let weighted = x[g] * x[g] * code;
+                with_x[g] = weighted.mul_add(x[g], with_x[g]);
+                with_code[g] = weighted.mul_add(code, with_code[g]);
+            }
         }
-        let (with_x, with_code) = (sum(&with_x), sum(&with_code));
-        // The error of the best scale for these codes is the weights' own square less this.
-        if with_code > 0.0 && with_x * with_x > best * with_code {
-            best = with_x * with_x / with_code;
-            best_scale = with_x / with_code;
-        }
-    }
-    best_scale
-}
-
-/// In one order, whatever the width of the vectors.
-#[inline(always)]
-fn sum(x: &[f32; 16]) -> f32 {
-    let mut eight: [f32; 8] = std::array::from_fn(|i| x[i] + x[8 + i]);
-    for width in [4, 2, 1] {
-        for i in 0..width {
-            eight[i] += eight[width + i];
+        // The error of the best scale for these codes is the weights' own square less `square / with_code`.
+        for g in 0..16 {
+            let square = with_x[g] * with_x[g];
+            let nearer = (with_code[g] > 0.0) & (square > best[g] * with_code[g]);
+            let (reached, scale) = (square / with_code[g], with_x[g] / with_code[g]);
+            best[g] = if nearer { reached } else { best[g] };
+            scales[g] = if nearer { scale } else { scales[g] };
         }
     }
-    eight[0]
+    for g in 0..16 {
+        scales[g] = if most[g] < 1e-15 { 0.0 } else { scales[g] };
+    }
+    scales
 }
 
 /// Candidates of the number of steps between the least and the largest weight of a group, from 14 to 16.
@@ -292,21 +313,18 @@ const TRIED_4: i32 = 20;
 
 #[inline(always)]
 fn q4_k(x: &[f32; LARGE], out: &mut [u8]) {
-    let (mut scales, mut leasts) = ([0.0f32; 8], [0.0f32; 8]);
-    for (g, x) in x.as_chunks::<32>().0.iter().enumerate() {
-        (scales[g], leasts[g]) = grid_of_4(x);
-    }
+    let (scales, leasts) = grids_of_4(x);
     let (most, deepest) = (scales.iter().copied().fold(0.0, f32::max), leasts.iter().copied().fold(0.0, f32::max));
     let (whole, least) = (put_half(out, most / 63.0), put_half(&mut out[2..], deepest / 63.0));
     let (per_scale, per_least) = (inverse(most / 63.0), inverse(deepest / 63.0));
     let mut codes = [0u8; LARGE];
     for (g, (x, codes)) in x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0).enumerate() {
-        let scale = (scales[g] * per_scale).round_ties_even().clamp(0.0, 63.0) as u8;
-        let depth = (leasts[g] * per_least).round_ties_even().clamp(0.0, 63.0) as u8;
+        let scale = clamp((scales[g] * per_scale).round_ties_even(), 0.0, 63.0) as u8;
+        let depth = clamp((leasts[g] * per_least).round_ties_even(), 0.0, 63.0) as u8;
         put_six_bits(&mut out[4..16], g, scale, depth);
         let (factor, depth) = (inverse(whole * f32::from(scale)), least * f32::from(depth));
         for i in 0..32 {
-            codes[i] = ((x[i] + depth) * factor).round_ties_even().clamp(0.0, 15.0) as u8;
+            codes[i] = byte(clamp(((x[i] + depth) * factor).round_ties_even(), 0.0, 15.0));
         }
     }
     // Groups 2j and 2j + 1 share bytes.
@@ -330,63 +348,85 @@ fn put_six_bits(packed: &mut [u8], g: usize, scale: u8, least: u8) {
     }
 }
 
-/// The scale and the depth below zero of 32 weights whose codes 0 to 15 have the least squared error, each weighted by
-/// its magnitude and the group's: `x = scale * code - depth`. A group that has no negative weight begins at zero.
+/// Of each group of 32 weights the scale and the depth below zero whose codes 0 to 15 have the least squared error, each
+/// weighted by its magnitude and the group's: `x = scale * code - depth`. A group that has no negative weight begins at zero.
 #[inline(always)]
-fn grid_of_4(x: &[f32; 32]) -> (f32, f32) {
-    let (low, high) = ((-top(x, |v| -v)).min(0.0), top(x, |v| v));
-    if high <= low {
-        return (0.0, -low);
+fn grids_of_4(x: &[f32; LARGE]) -> ([f32; 8], [f32; 8]) {
+    let x = across::<8, 32>(x);
+    let (mut low, mut high, mut squares) = ([0.0f32; 8], [f32::NEG_INFINITY; 8], [0.0f32; 8]);
+    for x in &x {
+        for g in 0..8 {
+            low[g] = if x[g] < low[g] { x[g] } else { low[g] };
+            high[g] = if x[g] > high[g] { x[g] } else { high[g] };
+            squares[g] = x[g].mul_add(x[g], squares[g]);
+        }
     }
-    let mut squares = [0.0f32; 16];
-    for i in 0..16 {
-        squares[i] = x[i] * x[i] + x[16 + i] * x[16 + i];
+    let mut mean = [0.0f32; 8];
+    for g in 0..8 {
+        mean[g] = (squares[g] / 32.0).sqrt();
     }
-    let mean = (sum(&squares) / 32.0).sqrt();
-    let mut weights = [0.0f32; 32];
-    for i in 0..32 {
-        weights[i] = mean + x[i].abs();
+    let mut weights = [[0.0f32; 8]; 32];
+    let (mut total, mut total_x) = ([0.0f32; 8], [0.0f32; 8]);
+    for (x, weights) in x.iter().zip(&mut weights) {
+        for g in 0..8 {
+            weights[g] = mean[g] + x[g].abs();
+            total[g] += weights[g];
+            total_x[g] = weights[g].mul_add(x[g], total_x[g]);
+        }
     }
-    let total = sum_by(|i| weights[i]);
-    let total_x = sum_by(|i| weights[i] * x[i]);
-    let mut best = (f32::INFINITY, (high - low) / 15.0, low);
+    let mut best = [f32::INFINITY; 8];
+    let mut scales = [0.0f32; 8];
+    for g in 0..8 {
+        scales[g] = (high[g] - low[g]) / 15.0;
+    }
+    let mut offsets = low;
     for step in 0..=TRIED_4 {
-        let factor = (14.0 + 0.1 * step as f32) / (high - low);
-        let mut codes = [0.0f32; 32];
-        for i in 0..32 {
-            codes[i] = ((x[i] - low) * factor).round_ties_even().clamp(0.0, 15.0);
+        let mut factor = [0.0f32; 8];
+        for g in 0..8 {
+            factor[g] = (14.0 + 0.1 * step as f32) / (high[g] - low[g]);
         }
-        let (codes_w, squares_w) = (sum_by(|i| weights[i] * codes[i]), sum_by(|i| weights[i] * codes[i] * codes[i]));
-        let products_w = sum_by(|i| weights[i] * codes[i] * x[i]);
-        let determinant = total * squares_w - codes_w * codes_w;
-        if determinant <= 0.0 {
-            continue;
+        let mut codes = [[0.0f32; 8]; 32];
+        let (mut codes_w, mut squares_w, mut products_w) = ([0.0f32; 8], [0.0f32; 8], [0.0f32; 8]);
+        for ((x, weights), codes) in x.iter().zip(&weights).zip(&mut codes) {
+            for g in 0..8 {
+                let code = clamp(((x[g] - low[g]) * factor[g]).round_ties_even(), 0.0, 15.0);
+                let weighted = weights[g] * code;
+                codes[g] = code;
+                codes_w[g] += weighted;
+                squares_w[g] = weighted.mul_add(code, squares_w[g]);
+                products_w[g] = weighted.mul_add(x[g], products_w[g]);
+            }
         }
-        // Least squares of scale and offset for these codes; an offset above zero cannot be kept.
-        let mut scale = (total * products_w - total_x * codes_w) / determinant;
-        let mut offset = (squares_w * total_x - codes_w * products_w) / determinant;
-        if offset > 0.0 {
-            (scale, offset) = (products_w / squares_w, 0.0);
+        let (mut scale, mut offset, mut determinant) = ([0.0f32; 8], [0.0f32; 8], [0.0f32; 8]);
+        for g in 0..8 {
+            determinant[g] = total[g] * squares_w[g] - codes_w[g] * codes_w[g];
+            // Least squares of scale and offset for these codes; an offset above zero cannot be kept.
+            let free = (total[g] * products_w[g] - total_x[g] * codes_w[g]) / determinant[g];
+            let at = (squares_w[g] * total_x[g] - codes_w[g] * products_w[g]) / determinant[g];
+            let from_zero = products_w[g] / squares_w[g];
+            scale[g] = if at > 0.0 { from_zero } else { free };
+            offset[g] = if at > 0.0 { 0.0 } else { at };
         }
-        let error = sum_by(|i| {
-            let off = scale.mul_add(codes[i], offset) - x[i];
-            weights[i] * off * off
-        });
-        if error < best.0 {
-            best = (error, scale, offset);
+        let mut error = [0.0f32; 8];
+        for ((x, weights), codes) in x.iter().zip(&weights).zip(&codes) {
+            for g in 0..8 {
+                let off = scale[g].mul_add(codes[g], offset[g]) - x[g];
+                error[g] = (weights[g] * off).mul_add(off, error[g]);
+            }
+        }
+        for g in 0..8 {
+            let nearer = (determinant[g] > 0.0) & (error[g] < best[g]);
+            best[g] = if nearer { error[g] } else { best[g] };
+            scales[g] = if nearer { scale[g] } else { scales[g] };
+            offsets[g] = if nearer { offset[g] } else { offsets[g] };
         }
     }
-    (best.1.max(0.0), -best.2)
-}
-
-/// The sum of 32 values, in one order.
-#[inline(always)]
-fn sum_by(value: impl Fn(usize) -> f32) -> f32 {
-    let mut pairs = [0.0f32; 16];
-    for (i, pair) in pairs.iter_mut().enumerate() {
-        *pair = value(i) + value(16 + i);
+    for g in 0..8 {
+        let flat = high[g] <= low[g];
+        scales[g] = if flat || scales[g] < 0.0 { 0.0 } else { scales[g] };
+        offsets[g] = if flat { -low[g] } else { -offsets[g] };
     }
-    sum(&pairs)
+    (scales, offsets)
 }
 
 #[cfg(test)]

@@ -245,14 +245,16 @@ impl Bytes {
     /// Rows of codes by some panels, into rows of `stride`.
     fn multiply(&self, left: &Left, panels: Range<usize>, out: &mut [f32], stride: usize) {
         let mut scratch = Scratch::default();
-        for (p, column) in panels.zip((0..).step_by(PANEL)) {
-            let panel = Panel {
-                codes: &self.panels[p * PANEL * self.padded..][..PANEL * self.padded],
-                starts: &self.starts[p],
-                scales: &self.scales[p],
-                width: PANEL.min(self.rows - p * PANEL),
-            };
-            codes::multiply(left, panel, &mut out[column..], stride, &mut scratch);
+        let panel = |p: usize| Panel {
+            codes: &self.panels[p * PANEL * self.padded..][..PANEL * self.padded],
+            starts: &self.starts[p],
+            scales: &self.scales[p],
+            width: PANEL.min(self.rows - p * PANEL),
+        };
+        for p in panels.clone().step_by(2) {
+            let pair = [panel(p), panel((p + 1).min(panels.end - 1))];
+            let (count, column) = ((panels.end - p).min(2), (p - panels.start) * PANEL);
+            codes::multiply(left, &pair[..count], &mut out[column..], stride, &mut scratch);
         }
     }
 

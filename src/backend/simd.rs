@@ -81,6 +81,43 @@ pub(crate) fn widest<K: Kernel>(kernel: K) -> K::Output {
     kernel.run()
 }
 
+// In kernels that the compiler makes vectors of, loops are `for` over places of arrays: closures of `for_each` and of
+// `array::from_fn` may stay functions of their own, without the instructions, and `f32::max` and casts mind what is no number.
+
+/// A number brought between two others.
+#[inline(always)]
+pub(super) fn clamp(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x > low { x } else { low };
+    if x < high { x } else { high }
+}
+
+/// A whole number from -128 to 255 as a byte: the lowest bits of its sum with 1.5 * 2^23.
+#[inline(always)]
+pub(super) fn byte(code: f32) -> u8 {
+    (code + 12_582_912.0).to_bits() as u8
+}
+
+/// The least and the largest of values that are whole sixteens.
+#[inline(always)]
+pub(super) fn ends(x: &[f32]) -> (f32, f32) {
+    let (mut lows, mut highs) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16]);
+    for part in x.as_chunks::<16>().0 {
+        for i in 0..16 {
+            lows[i] = if part[i] < lows[i] { part[i] } else { lows[i] };
+            highs[i] = if part[i] > highs[i] { part[i] } else { highs[i] };
+        }
+    }
+    let mut width = 8;
+    while width > 0 {
+        for i in 0..width {
+            lows[i] = if lows[width + i] < lows[i] { lows[width + i] } else { lows[i] };
+            highs[i] = if highs[width + i] > highs[i] { highs[width + i] } else { highs[i] };
+        }
+        width /= 2;
+    }
+    (lows[0], highs[0])
+}
+
 /// Compiles a function of slices once for each [`Level`] and calls the one that fits.
 macro_rules! multiversion {
     ($(#[$doc:meta])* pub(super) fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $body:block) => {

@@ -181,9 +181,9 @@ impl Kind for Quantized {
     }
 
     /// 1: first. 2: a chat template and what pictures are prepared by go along.
-    /// 3: a tie goes to the even code, as in MLX. 4: the card tells how many bits.
+    /// 3: a tie goes to the even code, as in MLX. 4: the card tells how many bits. 5: the K-quants' sums in another order.
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {

@@ -225,19 +225,55 @@ pub(in crate::backend) struct Scratch {
     carry: Vec<[i32; PANEL]>,
 }
 
-/// All rows by one panel, each product times the scales of its row and of its column, to rows of `out` that are `stride` apart.
+/// All rows by one or two neighbouring panels, each product times the scales of its row and of its column, to rows of `out` that
+/// are `stride` apart.
 pub(in crate::backend) fn multiply(
     left: &Left,
-    panel: Panel<'_>,
+    panels: &[Panel<'_>],
     out: &mut [f32],
     stride: usize,
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "of AVX2"))] scratch: &mut Scratch,
 ) {
-    assert!(panel.codes.len() == left.inner * PANEL, "rows and a panel of one inner length");
-    let mut end = End { left, panel, out, stride, carry: &mut [], first: true, last: true };
+    assert!(panels.iter().all(|panel| panel.codes.len() == left.inner * PANEL), "rows and panels of one inner length");
+    #[cfg(target_arch = "x86_64")]
+    if let (Level::Avx512Vnni, [first, second]) = (left.level, panels) {
+        multiply512(left, [*first, *second], out, stride);
+        return;
+    }
+    for (i, panel) in panels.iter().enumerate() {
+        let mut end =
+            End { left, panel: *panel, out: &mut out[i * PANEL..], stride, carry: &mut [], first: true, last: true };
+        multiply_one(&mut end, scratch);
+    }
+}
+
+/// The same of two panels: a row's codes are spread over a vector once for both.
+#[cfg(target_arch = "x86_64")]
+fn multiply512(left: &Left, panels: [Panel<'_>; 2], out: &mut [f32], stride: usize) {
+    let rows = left.starts.len();
+    assert!(left.narrow.len() == rows * left.inner, "rows of narrow codes");
+    let mut row = 0;
+    while row < rows {
+        // SAFETY, of each: as in `multiply_one`; both panels have `inner`.
+        row += match rows - row {
+            // SAFETY: see above.
+            8.. => unsafe { vnni512::<8, 2>(left, &panels, out, stride, row) },
+            // SAFETY: see above.
+            4.. => unsafe { vnni512::<4, 2>(left, &panels, out, stride, row) },
+            // SAFETY: see above.
+            _ => unsafe { vnni512::<1, 2>(left, &panels, out, stride, row) },
+        };
+    }
+}
+
+fn multiply_one(
+    end: &mut End<'_>,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "of AVX2"))] scratch: &mut Scratch,
+) {
+    let left = end.left;
     #[cfg(target_arch = "x86_64")]
     if left.level == Level::Avx2 {
-        multiply256(&mut end, scratch);
+        multiply256(end, scratch);
         return;
     }
     let rows = left.starts.len();
@@ -249,26 +285,26 @@ pub(in crate::backend) fn multiply(
         row += match (left.level, rows - row) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: see above.
-            (Level::Avx512Vnni, 16..) => unsafe { vnni512::<16>(&mut end, row) },
+            (Level::Avx512Vnni, 16..) => unsafe { vnni512::<16, 1>(left, &[end.panel], end.out, end.stride, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: see above.
-            (Level::Avx512Vnni, 4..) => unsafe { vnni512::<4>(&mut end, row) },
+            (Level::Avx512Vnni, 4..) => unsafe { vnni512::<4, 1>(left, &[end.panel], end.out, end.stride, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: see above.
-            (Level::Avx512Vnni, _) => unsafe { vnni512::<1>(&mut end, row) },
+            (Level::Avx512Vnni, _) => unsafe { vnni512::<1, 1>(left, &[end.panel], end.out, end.stride, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: see above.
-            (Level::AvxVnni, 6..) => unsafe { vnni256::<6>(&mut end, row) },
+            (Level::AvxVnni, 6..) => unsafe { vnni256::<6>(end, row) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: see above.
-            (Level::AvxVnni, _) => unsafe { vnni256::<1>(&mut end, row) },
+            (Level::AvxVnni, _) => unsafe { vnni256::<1>(end, row) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: see above.
-            (Level::Dotprod, 4..) => unsafe { sdot::<4>(&mut end, row) },
+            (Level::Dotprod, 4..) => unsafe { sdot::<4>(end, row) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: see above.
-            (Level::Dotprod, _) => unsafe { sdot::<1>(&mut end, row) },
-            _ => plain(&mut end, row),
+            (Level::Dotprod, _) => unsafe { sdot::<1>(end, row) },
+            _ => plain(end, row),
         };
     }
 }
@@ -489,28 +525,43 @@ unsafe fn tile256<const R: usize, W: Wide>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn vnni512<const R: usize>(end: &mut End<'_>, row: usize) -> usize {
+unsafe fn vnni512<const R: usize, const P: usize>(
+    left: &Left,
+    panels: &[Panel<'_>; P],
+    out: &mut [f32],
+    stride: usize,
+    row: usize,
+) -> usize {
     use std::arch::x86_64::{
         _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
     };
-    let inner = end.left.inner;
-    let (x, w) = (end.left.narrow[row * inner..][..R * inner].as_ptr(), end.panel.codes.as_ptr());
-    let mut sums = [_mm512_setzero_si512(); R];
+    let inner = left.inner;
+    let x = left.narrow[row * inner..][..R * inner].as_ptr();
+    let mut sums = [[_mm512_setzero_si512(); R]; P];
     for p in (0..inner).step_by(4) {
-        // SAFETY: a quad p of the panel has 64 codes at 16 p.
-        let right = unsafe { _mm512_loadu_si512(w.add(p * PANEL).cast()) };
-        for (r, sum) in sums.iter_mut().enumerate() {
+        let mut right = [_mm512_setzero_si512(); P];
+        for (right, panel) in right.iter_mut().zip(panels) {
+            // SAFETY: a quad p of a panel has 64 codes at 16 p.
+            *right = unsafe { _mm512_loadu_si512(panel.codes.as_ptr().add(p * PANEL).cast()) };
+        }
+        for r in 0..R {
             // SAFETY: row r < R has four codes at p.
             let left = _mm512_set1_epi32(unsafe { x.add(r * inner + p).cast::<i32>().read_unaligned() });
-            *sum = _mm512_dpbusd_epi32(*sum, left, right);
+            for (sums, right) in sums.iter_mut().zip(right) {
+                sums[r] = _mm512_dpbusd_epi32(sums[r], left, right);
+            }
         }
     }
-    let mut tile = [[0; PANEL]; R];
-    for (tile, sum) in tile.iter_mut().zip(sums) {
-        // SAFETY: a row of sums is one vector.
-        unsafe { _mm512_storeu_si512(tile.as_mut_ptr().cast(), sum) };
+    for (i, (panel, sums)) in panels.iter().zip(sums).enumerate() {
+        let mut tile = [[0; PANEL]; R];
+        for (tile, sum) in tile.iter_mut().zip(sums) {
+            // SAFETY: a row of sums is one vector.
+            unsafe { _mm512_storeu_si512(tile.as_mut_ptr().cast(), sum) };
+        }
+        let out = &mut out[i * PANEL..];
+        End { left, panel: *panel, out, stride, carry: &mut [], first: true, last: true }.put(row, &tile);
     }
-    end.put(row, &tile)
+    R
 }
 
 #[cfg(target_arch = "x86_64")]
