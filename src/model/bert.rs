@@ -32,6 +32,11 @@ fn two() -> usize {
     2
 }
 
+/// What the names of a layer's modules begin with.
+pub fn layer_name(layer: usize) -> String {
+    format!("encoder.layer.{layer}")
+}
+
 /// Encodes token ids, all rows of one length after padding with 0: -> [rows, hidden], not normalised.
 ///
 /// `prefix` goes before each weight's name (`text.` inside a dual encoder).
@@ -58,7 +63,7 @@ pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, id
     let mut x = norm(&x, "embeddings.LayerNorm")?;
     let scope = Scope { lengths: ids.iter().map(Vec::len).collect(), causal: false };
     for layer in 0..config.num_hidden_layers {
-        let module = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let module = |part: &str| format!("{}.{part}", layer_name(layer));
         let split = |part: &str| {
             let y = weights.linear(&name(&module(&format!("attention.self.{part}"))), &x)?;
             y.reshape(&[rows, length, heads, head])?.swap_axes(1, 2)
@@ -90,7 +95,7 @@ pub fn weights(config: &Config, prefix: &str) -> Vec<Weight> {
     let norm = |module: String| ["weight", "bias"].map(|part| (format!("{module}.{part}"), vec![width]));
     all.extend(norm("embeddings.LayerNorm".to_owned()));
     for layer in 0..config.num_hidden_layers {
-        let module = |part: &str| format!("encoder.layer.{layer}.{part}");
+        let module = |part: &str| format!("{}.{part}", layer_name(layer));
         for (part, out, read) in [
             ("attention.self.query", width, width),
             ("attention.self.key", width, width),

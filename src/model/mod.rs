@@ -277,7 +277,15 @@ pub struct Model<T: Tensor> {
 impl<T: Tensor> Model<T> {
     /// Prepares a checkpoint to run.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, Failure> {
-        let weights = Weights::new(&checkpoint.arrays)?;
+        Self::of(Weights::new(&checkpoint.arrays)?, checkpoint)
+    }
+
+    /// The same, whose arrays are no more needed: they are emptied on the way.
+    pub fn take(checkpoint: &mut Checkpoint) -> Result<Self, Failure> {
+        Self::of(Weights::take(&mut checkpoint.arrays)?, checkpoint)
+    }
+
+    fn of(weights: Weights<T>, checkpoint: &Checkpoint) -> Result<Self, Failure> {
         let tower = Tower::new(&weights, &checkpoint.config)?;
         let Checkpoint { config, tokenizer, preprocessing, .. } = checkpoint;
         Ok(Self { weights, config: config.clone(), tower, preprocessing: *preprocessing, tokenizer: tokenizer.clone() })

@@ -11,7 +11,7 @@ use crate::backend::qmatrix::QMatrix;
 use crate::backend::rng::Rng;
 use crate::backend::{BackendError, Params, Result, Tensor};
 use crate::failure::Failure;
-use crate::format::tensors::{Arrays, Values};
+use crate::format::tensors::{Array, Arrays, Values};
 
 /// Named weights.
 pub struct Weights<T: Tensor> {
@@ -46,6 +46,28 @@ impl<T: Tensor> Weights<T> {
             }
         }
         Ok(Self { tensors, codes, lora: None, noted: None })
+    }
+
+    /// Uploads the arrays and empties them on the way, so that there are not two of each.
+    pub fn take(arrays: &mut Arrays) -> Result<Self> {
+        let mut all = Self::new(&Arrays::new())?;
+        while let Some(first) = arrays.pop_first() {
+            let Self { mut tensors, mut codes, .. } = Self::new(&Arrays::from([first]))?;
+            all.tensors.append(&mut tensors);
+            all.codes.append(&mut codes);
+        }
+        Ok(all)
+    }
+
+    /// The weights in floats whose names begin so.
+    pub fn floats(&self, prefix: &str) -> Result<Arrays> {
+        let own = self.tensors.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));
+        own.map(|(name, tensor)| Ok((name.clone(), Array::f32(&tensor.shape(), tensor.to_f32()?)))).collect()
+    }
+
+    /// Drops those weights.
+    pub fn forget(&mut self, prefix: &str) {
+        self.tensors.retain(|name, _| !name.starts_with(prefix));
     }
 
     /// Puts values in training into their places: low-rank updates on their modules, whole weights instead of the old.
@@ -244,7 +266,6 @@ pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Re
 mod tests {
     use super::*;
     use crate::backend::CandleTensor;
-    use crate::format::tensors::Array;
 
     fn random(shape: &[usize], name: &str) -> Array {
         let mut rng = Rng::new(5, name);
@@ -254,6 +275,18 @@ mod tests {
     fn tensors(arrays: &Arrays) -> Params<CandleTensor> {
         let tensor = |a: &Array| CandleTensor::from_f32(a.floats(), &a.shape).expect("fits");
         arrays.iter().map(|(name, array)| (name.clone(), tensor(array))).collect()
+    }
+
+    #[test]
+    fn weights_are_taken_and_given_back() {
+        let mut arrays = Arrays::from(["a.b", "a.c", "ab"].map(|name| (name.to_owned(), random(&[2, 3], name))));
+        let before = arrays.clone();
+        let mut weights = Weights::<CandleTensor>::take(&mut arrays).expect("uploads");
+        assert!(arrays.is_empty() && weights.floats("").expect("values") == before);
+        let some = weights.floats("a.").expect("values");
+        assert!(some.keys().eq(["a.b", "a.c"]) && some["a.b"] == before["a.b"]);
+        weights.forget("a.");
+        assert!(weights.floats("").expect("values").keys().eq(["ab"]));
     }
 
     #[test]

@@ -69,7 +69,7 @@ mod tests {
         let grams = |arrays: &Arrays| {
             let mut all = Grams::new();
             let mut weights = Weights::<CandleTensor>::new(arrays).expect("uploads");
-            by_layers(&mut weights, &config, &ids, &mut |_, grams| {
+            by_layers(&mut weights, &config, &ids, &mut |_, grams, _| {
                 all.extend(grams);
                 Ok(Vec::new())
             })

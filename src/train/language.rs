@@ -36,11 +36,14 @@ impl<T: Tensor> Language<T> {
 
     /// Of a checkpoint that is read already, whose chat template is in `dir`.
     pub fn of(checkpoint: &Checkpoint, dir: &Path, label: &str) -> Result<Self, Failure> {
-        let Config::Llama(config) = checkpoint.config.clone() else {
-            return Err(Failure::user(format!("{label} is not a language model"))
-                .help("name a model of architecture \"llama\""));
-        };
+        let config = config_of(checkpoint, label)?;
         Ok(Self { model: Model::new(checkpoint)?, config, chat: Chat::open(dir)? })
+    }
+
+    /// The same, whose arrays are no more needed: they are emptied on the way.
+    pub fn take(checkpoint: &mut Checkpoint, dir: &Path, label: &str) -> Result<Self, Failure> {
+        let config = config_of(checkpoint, label)?;
+        Ok(Self { model: Model::take(checkpoint)?, config, chat: Chat::open(dir)? })
     }
 
     /// The tokens of a text, as it is.
@@ -194,6 +197,16 @@ const COMPARED: usize = 64;
 
 /// Examples whose losses are computed at once.
 const EVALUATED: usize = 8;
+
+fn config_of(checkpoint: &Checkpoint, label: &str) -> Result<llama::Config, Failure> {
+    match &checkpoint.config {
+        Config::Llama(config) => Ok(config.clone()),
+        _ => {
+            Err(Failure::user(format!("{label} is not a language model"))
+                .help("name a model of architecture \"llama\""))
+        }
+    }
+}
 
 /// The loss of each token that counts, in nats: `[targets]`, the examples' one after the other. Packed, nothing is padded.
 pub fn token_losses<T: Tensor>(

@@ -1,7 +1,7 @@
 //! What is done to a model's weights before they are written: codes by what matrices read, scales that move between them, bits
 //! by budget.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Calibrate, Fields, check_finite};
 use crate::backend::affine::{self, Affine, Form};
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::tensors::{Array, Arrays};
 use crate::kind::ActionCx;
-use crate::model::{Checkpoint, llama};
+use crate::model::{Checkpoint, Config, Model, bert, llama};
 use crate::quantize::budget::{self, Width};
 use crate::quantize::calibrate::{self, Grams};
 use crate::quantize::{awq, fold, gptq, sensitivity, smooth};
@@ -57,37 +57,32 @@ impl Calibrated<'_> {
     }
 }
 
-fn run_on<T: Tensor>(this: &Calibrated<'_>, cx: &mut ActionCx<'_>, checkpoint: Checkpoint) -> Result<Made, Failure> {
-    let base = cx.input(&this.fields.from.model).to_owned();
-    let mut language = Language::<T>::of(&checkpoint, &base, &this.fields.from.model)?;
-    let examples = examples(cx, &language, this.calibrate)?;
-    let arrays = checkpoint.arrays;
-    for (name, array) in &arrays {
-        if array.shape.len() == 2 {
-            check_finite(name, array)?;
-        }
+fn run_on<T: Tensor>(
+    this: &Calibrated<'_>,
+    cx: &mut ActionCx<'_>,
+    mut checkpoint: Checkpoint,
+) -> Result<Made, Failure> {
+    for (name, array) in checkpoint.arrays.iter().filter(|(_, array)| array.shape.len() == 2) {
+        check_finite(name, array)?;
     }
+    if let Config::Bert(config) = checkpoint.config.clone() {
+        return encoder::<T>(this, cx, checkpoint, &config);
+    }
+    let (base, model) = (cx.input(&this.fields.from.model).to_owned(), &this.fields.from.model);
     if this.fields.method.name == "mixed" {
-        return by_budget(this, cx, &mut language, &examples, arrays);
+        let mut language = Language::<T>::of(&checkpoint, &base, model)?;
+        let examples = examples(cx, &language, this.calibrate)?;
+        return by_budget(this, cx, &mut language, &examples, checkpoint.arrays);
     }
-    let widest = arrays.iter().filter(|(name, a)| this.is_packed(name, a)).map(|(_, a)| a.shape[1]).max().unwrap_or(0);
-    let tokens: usize = examples.iter().map(|example| example.ids.len()).sum();
-    if tokens < widest {
-        cx.warning(
-            format!("the calibration rows have {tokens} tokens, and matrices read up to {widest} inputs"),
-            Some("more `rows` tell more of them".into()),
-        );
-    }
+    let widest = widest(this, &checkpoint.arrays);
+    let mut language = Language::<T>::take(&mut checkpoint, &base, model)?;
+    let examples = examples(cx, &language, this.calibrate)?;
+    warn_of_few(cx, widest, examples.iter().map(|example| example.ids.len()).sum());
     let texts: Vec<Vec<u32>> = examples.into_iter().map(|example| example.ids).collect();
-    let mut made = Made { arrays, bits: this.bits.clone(), ..Made::default() };
+    let mut made = Made { bits: this.bits.clone(), ..Made::default() };
     let layers = language.config.num_hidden_layers as u64;
     let config = language.config.clone();
-    calibrate::by_layers(&mut language.model.weights, &config, &texts, &mut |layer, mut grams| {
-        let prefix = format!("{}.", llama::layer_name(layer));
-        let mut own: Arrays = Arrays::new();
-        while let Some((name, array)) = take_first(&mut made.arrays, &prefix) {
-            own.insert(name, array);
-        }
+    calibrate::by_layers(&mut language.model.weights, &config, &texts, &mut |layer, mut grams, mut own| {
         let changed = match this.fields.method.name.as_str() {
             "gptq" => by_inputs(this, &own, &grams, &mut made.codes)?,
             "awq" => by_activations(this, &config, layer, &mut own, &mut grams, &mut made.codes),
@@ -97,13 +92,65 @@ fn run_on<T: Tensor>(this: &Calibrated<'_>, cx: &mut ActionCx<'_>, checkpoint: C
         cx.progress("calibrate", layer as u64 + 1, layers, "layers");
         Ok(changed)
     })?;
+    made.arrays.append(&mut language.model.weights.floats("")?);
     Ok(made)
 }
 
-/// Takes out the first array whose name begins so.
-fn take_first(arrays: &mut Arrays, prefix: &str) -> Option<(String, Array)> {
-    let name = arrays.range(prefix.to_owned()..).next().map(|(name, _)| name.clone())?;
-    if name.starts_with(prefix) { arrays.remove_entry(&name) } else { None }
+/// The most inputs that a matrix to be packed reads.
+fn widest(this: &Calibrated<'_>, arrays: &Arrays) -> usize {
+    arrays.iter().filter(|(name, a)| this.is_packed(name, a)).map(|(_, a)| a.shape[1]).max().unwrap_or(0)
+}
+
+/// Says where the rows cannot tell all of what a matrix reads.
+fn warn_of_few(cx: &mut ActionCx<'_>, widest: usize, tokens: usize) {
+    if tokens < widest {
+        cx.warning(
+            format!("the calibration rows have {tokens} tokens, and matrices read up to {widest} inputs"),
+            Some("more `rows` tell more of them".into()),
+        );
+    }
+}
+
+/// GPTQ of a sentence encoder, by the captions of the rows.
+fn encoder<T: Tensor>(
+    this: &Calibrated<'_>,
+    cx: &mut ActionCx<'_>,
+    mut checkpoint: Checkpoint,
+    config: &bert::Config,
+) -> Result<Made, Failure> {
+    let (method, model) = (this.fields.method.name.as_str(), &this.fields.from.model);
+    if method != "gptq" {
+        // Norms come after what is added up, so nothing can be moved from them into the matrices that read it.
+        let what = format!("the method `{method}` is of language models, and `{model}` is a sentence encoder");
+        return Err(Failure::user(what).help("name the method `gptq`, `rtn` or `int8`"));
+    }
+    let Calibrate { data, split, rows: asked, max_length } = this.calibrate;
+    let rows = Dataset::open(cx.input(data))?.rows(split)?;
+    let mut seen = BTreeSet::new();
+    let captions = rows.iter().map(|row| row.caption.as_str()).filter(|caption| seen.insert(*caption));
+    let captions: Vec<&str> = captions.take(*asked).collect();
+    if captions.len() < *asked {
+        return Err(too_few(data, split, "different captions", captions.len(), *asked));
+    }
+    let widest = widest(this, &checkpoint.arrays);
+    let mut model = Model::<T>::take(&mut checkpoint)?;
+    let mut texts = model.tokenize(&captions)?;
+    texts.iter_mut().for_each(|text| text.truncate(*max_length));
+    let tokens: usize = texts.iter().map(Vec::len).sum();
+    cx.metric("calibration-tokens", tokens as f64);
+    warn_of_few(cx, widest, tokens);
+    let mut made = Made { bits: this.bits.clone(), ..Made::default() };
+    let layers = config.num_hidden_layers as u64;
+    calibrate::by_passes(&mut model.weights, config, &texts, &mut |layer, grams, mut own| {
+        let changed = by_inputs(this, &own, &grams, &mut made.codes)?;
+        made.arrays.append(&mut own);
+        cx.progress("calibrate", layer as u64 + 1, layers, "layers");
+        Ok(changed)
+    })?;
+    let mut rest = model.weights.floats("")?;
+    rest.retain(|name, _| !made.arrays.contains_key(name));
+    made.arrays.append(&mut rest);
+    Ok(made)
 }
 
 /// The rows that the method reads.
@@ -115,19 +162,20 @@ fn examples<T: Tensor>(
     let data = Dataset::open(cx.input(&calibrate.data))?;
     let mut read = language.examples(&data, &calibrate.split, calibrate.max_length)?;
     if read.examples.len() < calibrate.rows {
-        let (there, asked, split) = (read.examples.len(), calibrate.rows, &calibrate.split);
-        return Err(Failure::user(format!(
-            "`{}` has {there} records in its split `{split}`, and {asked} are to be read",
-            calibrate.data
-        ))
-        .help(format!(
-            "write rows={there} or fewer, or name a larger dataset: the fewer, the less is known of what matrices read"
-        )));
+        return Err(too_few(&calibrate.data, &calibrate.split, "records", read.examples.len(), calibrate.rows));
     }
     read.examples.truncate(calibrate.rows);
     let tokens: usize = read.examples.iter().map(|example| example.ids.len()).sum();
     cx.metric("calibration-tokens", tokens as f64);
     Ok(read.examples)
+}
+
+fn too_few(data: &str, split: &str, what: &str, there: usize, asked: usize) -> Failure {
+    Failure::user(format!("`{data}` has {there} {what} in its split `{split}`, and {asked} are to be read")).help(
+        format!(
+            "write rows={there} or fewer, or name a larger dataset: the fewer, the less is known of what matrices read"
+        ),
+    )
 }
 
 /// GPTQ: a layer's matrices, rounded by what they read; what the layer goes on with.
