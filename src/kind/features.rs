@@ -29,6 +29,8 @@ static SCHEMA: Schema = Schema::new(
     Schema::new("of", "The model, adapter or quantized model.").arg("model", Type::Label).required(),
     Schema::new("on", "The dataset.").arg("data", Type::Label).required(),
     Schema::new("splits", "Which splits; without it, all.").many_args("names", Type::Text),
+    Schema::new("rows", "Of each split its first rows, as many; all where it is not said.")
+        .arg("count", Type::Int(1, 1 << 30)),
     Schema::new("views", "Views of each picture: 1 plain, 2 also flipped, more are changed at random by the seed.")
         .arg("count", Type::Int(1, 64))
         .default(Default::Int(1)),
@@ -48,6 +50,7 @@ struct Fields {
     of: String,
     on: String,
     splits: Option<Vec<String>>,
+    rows: Option<usize>,
     views: usize,
     texts: String,
     prompt: Vec<Prompt>,
@@ -98,7 +101,9 @@ fn encode<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
     let splits = fields.splits.clone().unwrap_or_else(|| dataset.splits().to_vec());
     let mut all_rows = Vec::new();
     for split in &splits {
-        all_rows.push((split.clone(), dataset.rows(split)?));
+        let mut rows = dataset.rows(split)?;
+        rows.truncate(fields.rows.unwrap_or(usize::MAX));
+        all_rows.push((split.clone(), rows));
     }
     let mut dims = serde_json::Map::new();
     if model.preprocessing().is_some() {

@@ -27,7 +27,7 @@ pub const SPEED: &str = "speed.json";
 
 static SCHEMA: Schema = Schema::new(
     "speed",
-    "Load time, latency, throughput and peak memory of a picture-text model or of a language model on this machine.",
+    "Load time, latency, throughput and peak memory of a language model, or of what encodes texts or pictures, on this machine.",
 )
 .children(&[
     Schema::new("of", "The model, adapter or quantized model.").arg("model", Type::Label).required(),
@@ -36,7 +36,7 @@ static SCHEMA: Schema = Schema::new(
         "Measured rounds, after a fifth as many to warm up; where it is not said, 30, and 5 of a language model.",
     )
     .arg("count", Type::Int(5, 10_000)),
-    Schema::new("batch", "Picture-text models: pictures in a batch; 16 where it is not said.")
+    Schema::new("batch", "Encoders: texts and pictures in a batch; 16 where it is not said.")
         .arg("count", Type::Int(1, 1024)),
     Schema::new("prompt", "Language models: tokens of the prompt; 256 where it is not said.")
         .arg("tokens", Type::Int(1, 1 << 20)),
@@ -66,9 +66,9 @@ impl Kind for Speed {
         &SCHEMA
     }
 
-    /// 1: first.
+    /// 1: first. 2: models that only read or only see, many texts at once, and the rounds of encoders.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn needs(&self, _decl: &Decl) -> Needs {
@@ -97,7 +97,7 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>, backend: Backend) -> Result<(), Fai
     let base = base_of(cx, &dir)?;
     let mut found = match Config::read(base.as_deref().unwrap_or(&dir))? {
         Config::Llama(_) => language::<T>(cx, &fields, &dir, base.as_deref())?,
-        _ => pictures::<T>(cx, &fields, &dir, base.as_deref())?,
+        _ => encoder::<T>(cx, &fields, &dir, base.as_deref())?,
     };
     let common = [
         ("version", json!(1)),
@@ -117,29 +117,23 @@ fn refuse(fields: &Fields, sort: &str, theirs: &str, given: &[(&str, bool)]) -> 
     Err(Failure::user(format!("`{name}` is of {theirs}, and {} is a {sort}", fields.of)).help("leave it out"))
 }
 
-fn pictures<T: Tensor>(
+/// What encodes texts, pictures or both: one at a time and many.
+fn encoder<T: Tensor>(
     cx: &mut ActionCx<'_>,
     fields: &Fields,
     dir: &Path,
     base: Option<&Path>,
 ) -> Result<Value, Failure> {
     let given = [("prompt", fields.prompt.is_some()), ("generate", fields.generate.is_some())];
-    refuse(fields, "model of pictures", "language models", &given)?;
+    refuse(fields, "model of texts or pictures", "language models", &given)?;
     let begin = Instant::now();
     let checkpoint = Checkpoint::open_as_codes(dir, base)?;
     let model = Model::<T>::new(&checkpoint)?;
     let bytes = checkpoint.weight_bytes;
     drop(checkpoint);
     let load_ms = milliseconds(begin);
-    let size = model.preprocessing().map_or(0, |p| p.size);
-    let pictures = |n: usize| {
-        let mut rng = Rng::new(1, "speed");
-        let values: Vec<f32> = (0..n * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
-        T::from_f32(&values, &[n, size, size, 3])
-    };
     let (rounds, many) = (fields.rounds.unwrap_or(ROUNDS), fields.batch.unwrap_or(BATCH));
-    let (one, batch) = (pictures(1)?, pictures(many)?);
-    let ids = model.tokenize(&["a red heart with an arrow"])?;
+    let works = 2 * (u64::from(model.preprocessing().is_some()) + u64::from(model.reads()));
     let mut told = 0;
     let mut timed = |what: &str, run: &dyn Fn() -> Result<(), Failure>| -> Result<Vec<f64>, Failure> {
         for _ in 0..rounds / 5 {
@@ -151,20 +145,34 @@ fn pictures<T: Tensor>(
             run()?;
             times.push(milliseconds(begin));
             told += 1;
-            cx.progress(what, told, 3 * rounds as u64, "rounds");
+            cx.progress(what, told, works * rounds as u64, "rounds");
         }
         Ok(times)
     };
-    let run = |x: &T| force(&model.picture_batch(x)?);
-    let single = timed("one picture", &|| run(&one))?;
-    let batch = timed("a batch", &|| run(&batch))?;
-    let text = timed("one text", &|| force(&model.text_batch(&ids, None)?))?;
-    Ok(json!({
-        "bytes": bytes, "load_ms": load_ms,
-        "picture_p50_ms": at(&single, 0.5), "picture_p95_ms": at(&single, 0.95),
-        "pictures_per_s": many as f64 * 1e3 / at(&batch, 0.5), "batch": many,
-        "text_p50_ms": at(&text, 0.5), "text_p95_ms": at(&text, 0.95),
-    }))
+    let mut found = json!({ "bytes": bytes, "load_ms": load_ms, "rounds": rounds, "batch": many });
+    let mut tell = |what: &str, single: &[f64], batch: &[f64]| {
+        found[format!("{what}_p50_ms")] = at(single, 0.5).into();
+        found[format!("{what}_p95_ms")] = at(single, 0.95).into();
+        found[format!("{what}s_per_s")] = (many as f64 * 1e3 / at(batch, 0.5)).into();
+    };
+    if let Some(preprocessing) = model.preprocessing() {
+        let size = preprocessing.size;
+        let pictures = |n: usize| {
+            let mut rng = Rng::new(1, "speed");
+            let values: Vec<f32> = (0..n * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
+            T::from_f32(&values, &[n, size, size, 3])
+        };
+        let run = |x: &T| force(&model.picture_batch(x)?);
+        let (one, batch) = (pictures(1)?, pictures(many)?);
+        tell("picture", &timed("one picture", &|| run(&one))?, &timed("many pictures", &|| run(&batch))?);
+    }
+    if model.reads() {
+        let one = model.tokenize(&["a red heart with an arrow"])?;
+        let batch = vec![one[0].clone(); many];
+        let run = |ids: &[Vec<u32>]| force(&model.text_batch(ids, None)?);
+        tell("text", &timed("one text", &|| run(&one))?, &timed("many texts", &|| run(&batch))?);
+    }
+    Ok(found)
 }
 
 /// As `effai run` opens and asks it: quantized matrices stay so where they can. The tokens of the prompt are drawn, so no
@@ -175,7 +183,7 @@ fn language<T: Tensor>(
     dir: &Path,
     base: Option<&Path>,
 ) -> Result<Value, Failure> {
-    refuse(fields, "language model", "picture-text models", &[("batch", fields.batch.is_some())])?;
+    refuse(fields, "language model", "encoders", &[("batch", fields.batch.is_some())])?;
     let begin = Instant::now();
     let model = Language::<T>::open(dir, base, &fields.of)?.0;
     let load_ms = milliseconds(begin);

@@ -2,7 +2,7 @@
 
 use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Curve, Panel, Style};
-use crate::report::{language, retrieval};
+use crate::report::{encoders, language, retrieval};
 
 /// A plot: the name of its files and its SVG.
 pub type Figure = (String, String);
@@ -23,6 +23,7 @@ pub struct Training {
 pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
     let mut figures = retrieval::figures::all(numbers);
     figures.extend(language::figures::all(numbers));
+    figures.extend(encoders::figures::all(numbers));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
     }
@@ -52,7 +53,7 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{language, retrieval};
+    use crate::report::{encoders, language, quantization, retrieval};
 
     fn check(numbers: &Numbers, rate: Vec<(f64, f64)>, expected: &[&str]) {
         let train = (0..100).map(|i| (f64::from(i), 5.0 / f64::from(i + 1))).collect();
@@ -69,8 +70,9 @@ mod tests {
     #[test]
     fn every_plot_is_drawn_and_becomes_a_png() {
         check(&retrieval::tests::sample(), vec![], &["recall", "difference", "size", "training"]);
-        let quantization = language::quantization::tests::sample();
+        let quantization = quantization::tests::sample();
         check(&quantization, vec![], &["front", "speed", "training"]);
+        check(&encoders::tests::sample(), vec![], &["front", "speed", "training"]);
         check(&language::tests::sample(), vec![(1.0, 1e-4), (2.0, 1e-4)], &["perplexity", "records", "training"]);
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! [`numbers`] is what a report holds, with intervals by [`estimate`]; [`words`], [`tables`], [`figures`] and [`page`] are
 //! four readings of it. What is of picture-text models alone is in [`retrieval`], what is of language models in
-//! [`language`], each with its part of the four. Of builds, [`graph`] draws what there is, [`trace`] what took the time, and
+//! [`language`], of encoders in [`encoders`], each with its part of the four; what is of roundings of a model, of either
+//! sort, in [`quantization`]. Of builds, [`graph`] draws what there is, [`trace`] what took the time, and
 //! [`why`] says what changed. [`mod@reference`] is what may stand in a recipe.
 
+pub mod encoders;
 pub mod estimate;
 pub mod figures;
 pub mod graph;
@@ -12,6 +14,7 @@ pub mod language;
 pub mod numbers;
 pub mod page;
 pub mod plot;
+pub mod quantization;
 pub mod reference;
 pub mod retrieval;
 pub mod tables;

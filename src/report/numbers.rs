@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::report::language::quantization::Quantization;
+use crate::report::encoders::Encoded;
 use crate::report::language::{Answers, Texts};
+use crate::report::quantization::Quantization;
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
 
 /// Of `report.json`. 1: first. 2: differences, the headline, what quantization costs, accuracy by class. 3: `of`, `texts`
 /// and `answers` of language models, an adapter's `base` and `own_bytes`. 4: of language models `metrics`, accuracy, divergence
-/// and `same_top`, `bits_per_weight`, speed and `quantization`.
-pub const VERSION: u32 = 4;
+/// and `same_top`, `bits_per_weight`, speed and `quantization`. 5: `encoded`, of encoders.
+pub const VERSION: u32 = 5;
 
 /// Among the metrics of language models: how well they foresee texts.
 pub const PERPLEXITY: &str = "perplexity";
@@ -20,6 +21,8 @@ pub const PERPLEXITY: &str = "perplexity";
 pub const KL: &str = "kl";
 /// The share of tokens that were the most likely.
 pub const ACCURACY: &str = "accuracy";
+/// How near an encoder's vectors are to the first one's.
+pub const COSINE: &str = "cosine";
 /// How quick they are on this machine.
 pub const SPEED: &str = "speed";
 
@@ -32,7 +35,7 @@ pub struct Numbers {
     pub label: String,
     /// Which models, and so which of the numbers there are.
     pub of: Of,
-    /// What was asked for, of language models.
+    /// What was asked for, of language models and encoders.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<String>,
     /// What was found, in words.
@@ -53,7 +56,10 @@ pub struct Numbers {
     /// Texts, of language models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub texts: Vec<Texts>,
-    /// Language models by their divergence from the first, where that is asked.
+    /// What is encoded, of encoders.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub encoded: Vec<Encoded>,
+    /// Models by their distance from the first, where that is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
     /// Questions, of language models.
@@ -64,12 +70,12 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Whether this metric of language models was asked for.
+    /// Whether this metric of language models or encoders was asked for.
     pub fn has(&self, metric: &str) -> bool {
         self.metrics.iter().any(|m| m == metric)
     }
 
-    /// Models in the order of the tables, by their places: as they are, or by divergence.
+    /// Models in the order of the tables, by their places: as they are, or by distance.
     pub fn order(&self) -> Vec<usize> {
         match &self.quantization {
             Some(found) => found.places(&self.subjects),
@@ -87,6 +93,8 @@ pub enum Of {
     Pictures,
     /// Language models.
     Language,
+    /// Models by the vectors that they give.
+    Encoders,
 }
 
 /// A model.
@@ -100,7 +108,7 @@ pub struct Subject {
     pub bits: Option<u64>,
     /// Of its weights on disk; an adapter's with its base's.
     pub bytes: u64,
-    /// Bits of its weights on disk for each weight of the first model, where a divergence is asked.
+    /// Bits of its weights on disk for each weight of the first model, where a distance is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits_per_weight: Option<f64>,
     /// The model it adapts.

@@ -6,12 +6,12 @@ use minijinja::{Environment, context};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::report::estimate::RESAMPLES;
+use crate::report::estimate::{Estimate, RESAMPLES};
 use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
 use crate::report::tables::best;
-use crate::report::{language, plot, retrieval, words};
+use crate::report::{encoders, language, plot, retrieval, words};
 
 /// A table of the page, a row a model.
 #[derive(Debug, Serialize)]
@@ -85,6 +85,15 @@ pub fn plain(values: &[f64], decimals: usize, larger: bool) -> Vec<Cell> {
     texts.into_iter().zip(best(&shown, larger)).map(cell).collect()
 }
 
+/// A share with its interval, in hundredths.
+pub fn share(e: Estimate) -> Cell {
+    Cell {
+        text: format!("{:.1}", 100.0 * e.value),
+        note: format!("{:.1}\u{2013}{:.1}", 100.0 * e.low, 100.0 * e.high),
+        ..Cell::default()
+    }
+}
+
 /// A plot within the page, which has the rules of its classes already.
 fn inline(svg: &str) -> String {
     let rules = format!("<style>{}</style>", plot::style());
@@ -92,11 +101,12 @@ fn inline(svg: &str) -> String {
 }
 
 /// The page's frame, and what it has of each sort of models.
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("report.html", include_str!("templates/report.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
     ("language.html", include_str!("templates/language.html")),
+    ("encoders.html", include_str!("templates/encoders.html")),
     ("quantization.html", include_str!("templates/quantization.html")),
 ];
 
@@ -111,8 +121,13 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
     let plots: BTreeMap<&str, String> = plots.iter().map(|(name, svg)| (name.as_str(), inline(svg))).collect();
     let swatches: Vec<String> = (0..numbers.subjects.len()).map(plot::swatch).collect();
     let is_language = numbers.of == Of::Language;
-    let summary = if is_language { language::page::summary(numbers) } else { retrieval::page::summary(numbers) };
-    let size = if is_language { language::page::sizes(numbers) } else { retrieval::page::speed(numbers) };
+    let (summary, size, section, each) = match numbers.of {
+        Of::Pictures => (retrieval::page::summary(numbers), retrieval::page::speed(numbers), "retrieval.html", "query"),
+        Of::Language => (language::page::summary(numbers), language::page::sizes(numbers), "language.html", "record"),
+        Of::Encoders => (encoders::page::summary(numbers), encoders::page::sizes(numbers), "encoders.html", "row"),
+    };
+    let (many, has_speed) =
+        (if each == "query" { "queries" } else { &format!("{each}s") }, !numbers.machine.is_empty());
     let template = environment.get_template("report.html").map_err(bad)?;
     template
         .render(context! {
@@ -127,6 +142,11 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             summary,
             size,
             is_language,
+            section,
+            each,
+            many,
+            has_speed,
+            encoded => numbers.encoded.iter().map(|e| encoders::page::encoded(numbers, e)).collect::<Vec<_>>(),
             retrieval => numbers.tests.iter().map(|t| retrieval::page::retrieval(t, first)).collect::<Vec<_>>(),
             zero_shot => numbers.zero_shot.iter().map(|z| retrieval::page::zero_shot(z, first)).collect::<Vec<_>>(),
             tables => numbers.texts.iter().map(|t| language::page::texts(numbers, t)).collect::<Vec<_>>(),
@@ -157,22 +177,26 @@ mod tests {
         html(&numbers, &figures::all(&numbers, &[]), &examples).unwrap()
     }
 
-    fn language_of(mut numbers: Numbers) -> String {
+    fn page_of(mut numbers: Numbers) -> String {
         numbers.headline = headline(&numbers);
         html(&numbers, &figures::all(&numbers, &[]), &Examples::default()).unwrap()
     }
 
     fn language() -> String {
-        language_of(language::tests::sample())
+        page_of(language::tests::sample())
     }
 
     fn quantization() -> String {
-        language_of(language::quantization::tests::sample())
+        page_of(crate::report::quantization::tests::sample())
+    }
+
+    fn encoders() -> String {
+        page_of(encoders::tests::sample())
     }
 
     #[test]
     fn the_page_names_no_network_address() {
-        for page in [pictures(), language(), quantization()] {
+        for page in [pictures(), language(), quantization(), encoders()] {
             assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
             assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("<script"));
         }
@@ -180,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_anchor_leads_somewhere() {
-        for page in [pictures(), language(), quantization()] {
+        for page in [pictures(), language(), quantization(), encoders()] {
             assert!(page.matches("href=\"#").count() > 3);
             for part in page.split("href=\"#").skip(1) {
                 let id = part.split('"').next().unwrap();

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use crate::report::estimate::{Difference, Estimate};
-use crate::report::numbers::{Numbers, Of};
-use crate::report::{language, retrieval};
+use crate::report::numbers::{Numbers, Of, SPEED, Subject};
+use crate::report::page::{Cell, Table};
+use crate::report::{encoders, language, retrieval};
 
 /// A line of the CSV.
 pub struct Line<'a> {
@@ -29,7 +30,8 @@ pub fn csv(numbers: &Numbers) -> String {
     let mut csv = String::from(
         "subject,test,direction,metric,value,low,high,n,difference,difference_low,difference_high,stands_out\n",
     );
-    for line in retrieval::tables::lines(numbers).into_iter().chain(language::tables::lines(numbers)) {
+    let lines = [retrieval::tables::lines(numbers), language::tables::lines(numbers), encoders::tables::lines(numbers)];
+    for line in lines.into_iter().flatten() {
         let Line { direction, metric, estimate: e, n, .. } = line;
         let apart =
             line.difference.map_or(",,,".into(), |d| format!("{},{},{},{}", d.value, d.low, d.high, d.stands_out));
@@ -75,6 +77,7 @@ pub fn markdown(numbers: &Numbers) -> String {
     match numbers.of {
         Of::Pictures => retrieval::tables::markdown(numbers, &mut md),
         Of::Language => language::tables::markdown(numbers, &mut md),
+        Of::Encoders => encoders::tables::markdown(numbers, &mut md),
     }
     for reason in &numbers.left_out {
         let _ = writeln!(md, "\nLeft out: {reason}");
@@ -82,9 +85,51 @@ pub fn markdown(numbers: &Numbers) -> String {
     md
 }
 
+/// Of each model, in the order of the tables, its size, where models are ranked by distance, and these numbers of its speed,
+/// where it was measured.
+pub fn sizes_and_speeds<'a>(numbers: &'a Numbers, keys: &[&'static str]) -> Vec<Line<'a>> {
+    let mut lines = Vec::new();
+    for subject in numbers.order().into_iter().map(|model| &numbers.subjects[model]) {
+        let keys = keys.iter().filter(|_| numbers.has(SPEED));
+        let measured = keys.map(|key| (*key, subject.speed[*key].as_f64(), subject.speed("rounds") as usize));
+        let bytes = numbers.quantization.is_some().then_some(subject.bytes as f64);
+        let size = [("bytes", bytes, 1), ("bits_per_weight", subject.bits_per_weight, 1)];
+        for (metric, value, n) in size.into_iter().chain(measured) {
+            let Some(value) = value else { continue };
+            let Subject { label, .. } = subject;
+            let estimate = Estimate::alone(value);
+            lines.push(Line {
+                subject: label,
+                test: String::new(),
+                direction: "",
+                metric,
+                estimate,
+                n,
+                difference: None,
+            });
+        }
+    }
+    lines
+}
+
 /// Bold where it is the best.
 pub fn bold(text: &str, best: bool) -> String {
     if best { format!("**{text}**") } else { text.to_owned() }
+}
+
+/// A table of the page.
+pub fn table(numbers: &Numbers, table: &Table, md: &mut String) {
+    let _ = writeln!(md, "| model | {} |\n|---|{}", table.columns.join(" | "), "--:|".repeat(table.columns.len()));
+    for (at, (model, row)) in table.order.iter().zip(&table.rows).enumerate() {
+        let note =
+            table.notes.get(at).filter(|note| !note.is_empty()).map_or(String::new(), |note| format!(", {note}"));
+        let cell = |c: &Cell| {
+            let note = if c.note.is_empty() { String::new() } else { format!(" ({})", c.note) };
+            format!("{}{}{note}", bold(&c.text, c.best), c.mark)
+        };
+        let cells: Vec<String> = row.iter().map(cell).collect();
+        let _ = writeln!(md, "| {}{note} | {} |", numbers.subjects[*model].label, cells.join(" | "));
+    }
 }
 
 fn quote(text: &str) -> String {

@@ -2,11 +2,12 @@
 
 use crate::report::estimate::Difference;
 use crate::report::numbers::Numbers;
-use crate::report::{language, retrieval};
+use crate::report::{encoders, language, retrieval};
 
 /// A sentence or two for each thing worth knowing first.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
-    [retrieval::words::headline(numbers), language::words::headline(numbers)].concat()
+    [retrieval::words::headline(numbers), language::words::headline(numbers), encoders::words::headline(numbers)]
+        .concat()
 }
 
 /// How many models, and on what.
@@ -17,6 +18,7 @@ pub fn about(numbers: &Numbers) -> String {
         (numbers.zero_shot.len(), "zero-shot classification", "zero-shot classifications"),
         (numbers.texts.len(), "set of texts", "sets of texts"),
         (numbers.answers.len(), "question", "questions"),
+        (numbers.encoded.len(), "dataset", "datasets"),
     ];
     let on: Vec<String> = on.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(n, one, many)).collect();
     let models = count(numbers.subjects.len(), "model", "models");

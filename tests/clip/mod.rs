@@ -288,13 +288,13 @@ fn its_speed_is_of_pictures_and_not_of_tokens() {
     project.builds(&["s"]);
     let found: Value = serde_json::from_str(&project.read("out/s/speed.json")).expect("JSON");
     assert_eq!(found["batch"], 2);
-    for key in ["load_ms", "picture_p50_ms", "picture_p95_ms", "text_p50_ms", "pictures_per_s"] {
+    for key in ["load_ms", "picture_p50_ms", "picture_p95_ms", "text_p50_ms", "texts_per_s", "pictures_per_s"] {
         assert!(found[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {found}");
     }
     let run = project.effai(&["build", "t"]);
     assert_eq!(run.code, 2, "{}", run.stderr);
     assert!(
-        run.stderr.contains("`prompt` is of language models, and m is a model of pictures")
+        run.stderr.contains("`prompt` is of language models, and m is a model of texts or pictures")
             && run.stderr.contains("leave it out"),
         "{}",
         run.stderr

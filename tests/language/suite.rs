@@ -106,6 +106,73 @@ fn roundings_are_ranked_and_recommended() {
     assert!(project.builds(&["r"]).is_empty(), "what was measured is kept");
 }
 
+/// A sentence encoder, roundings of it and a report.
+fn encoders(report: &str) -> Project {
+    let rounded = "quantized \"q{bits}\" { matrix { bits 8 3; }; from \"e\"; method \"rtn\" bits=\"{bits}\" group=32; }\n\
+        quantized \"g3\" { from \"e\"; method \"gptq\" bits=3 group=32; calibrate \"d\" rows=12; }\n\
+        quantized \"b\" { from \"e\"; method \"int8\"; }\n";
+    let model = MODEL.replace("model \"m\"", "model \"e\"").replace("llama", "bert");
+    let data = DATA.replace("column \"prompt\"", "caption \"{p}\"; column \"prompt\"");
+    let project = Project::new(&format!("{model}\n{data}\n{rounded}{report}\n"));
+    let mut wide = Tiny::bert().config;
+    for (name, value) in [("hidden_size", 64), ("intermediate_size", 128), ("num_hidden_layers", 2)] {
+        wide[name] = value.into();
+    }
+    Tiny::of(wide).pack(&project, "tiny.zip", &[]);
+    words(&project);
+    project
+}
+
+#[test]
+fn encoders_are_ranked_by_their_vectors() {
+    let project = encoders(
+        "report \"r\" { compare \"e\" \"q3\" \"g3\" \"q8\" \"b\"; on \"d\" split=\"train\"; metrics \"cosine\" \"speed\"; \
+         limit cosine=0.999; limit size=\"1 B\"; seed 7; }",
+    );
+    project.builds(&["r"]);
+    let report = json(&project, "out/r/report.json");
+    assert_eq!((&report["of"], &report["encoded"][0]["pictures"]), (&"encoders".into(), &0.into()));
+    assert_eq!(report["encoded"][0]["texts"], 16);
+    let rows = &report["encoded"][0]["rows"];
+    let distance = |i: usize| number(&rows[i]["distance"]["value"]);
+    let [three, gptq, eight, bytes] = [1, 2, 3, 4].map(distance);
+    assert!(distance(0) == 0.0 && 0.0 < eight && eight < bytes && bytes < gptq && gptq < three, "{rows}");
+    assert!(eight < 1e-4 && number(&rows[1]["least"]) < 1.0 - three, "{rows}");
+    let found = &report["quantization"];
+    assert_eq!(found["order"], serde_json::json!(["e", "q8", "b", "g3", "q3"]));
+    assert_eq!((&found["limits"][0]["cosine"], &found["limits"][1]["take"]), (&0.999.into(), &Value::Null));
+    let bits = number(&report["subjects"][0]["bits_per_weight"]);
+    assert!((32.0..33.0).contains(&bits), "{bits}");
+    for subject in report["subjects"].as_array().expect("models") {
+        let speed = &subject["speed"];
+        assert!(number(&speed["texts_per_s"]) > 0.0 && number(&speed["text_p50_ms"]) > 0.0, "{speed}");
+        assert!(speed["pictures_per_s"].is_null() && speed["rounds"] == 30 && speed["batch"] == 16, "{speed}");
+    }
+    let page = project.read("out/r/report.html");
+    assert!(page.contains("least cosine") && page.contains("texts&#x2f;s") && !page.contains("pictures&#x2f;s"));
+    assert!(project.read("out/r/report.csv").contains("\nq3,\"d, train\",,same-nearest,"));
+    assert!(project.read("out/r/report.md").contains("\n## Vectors: d, train (16 texts)\n"));
+    assert!(std::fs::metadata(project.path("out/r/plots/front.png")).expect("there").len() > 1000);
+}
+
+#[test]
+fn what_encoders_cannot_be_asked_is_one_error() {
+    let fails = |target: &str, more: &str, expected: &str| {
+        let project = encoders(more);
+        let run = project.effai(&["build", target]);
+        assert!(run.code != 0 && run.stderr.contains(expected), "no {expected:?} in:\n{}", run.stderr);
+    };
+    let quantized = |method: &str| format!("quantized \"x\" {{ from \"e\"; method {method}; }}");
+    let awq = quantized("\"awq\" bits=4 group=32; calibrate \"d\" rows=2");
+    fails("x", &awq, "the method `awq` is of language models, and `e` is a sentence encoder");
+    let many = quantized("\"gptq\" bits=4 group=32; calibrate \"d\" rows=17");
+    fails("x", &many, "`d` has 16 different captions in its split `train`, and 17 are to be read");
+    let report = "report \"r\" { compare \"e\" \"q8\"; on \"d\" split=\"train\" rows=1; metrics \"cosine\"; }";
+    fails("r", report, "a whole number from 2");
+    let report = "report \"r\" { compare \"e\" \"q8\"; on \"d\" split=\"test\"; metrics \"cosine\"; }";
+    fails("r", report, "the dataset d has no split `test`");
+}
+
 #[test]
 fn the_losses_say_how_often_a_model_is_right_and_agrees() {
     let project = project("metrics \"perplexity\"");
@@ -156,7 +223,7 @@ fn what_is_of_the_other_sort_of_models_is_refused() {
         run.stderr
     };
     let said = fails("batch 4");
-    assert!(said.contains("`batch` is of picture-text models, and m is a language model"), "{said}");
+    assert!(said.contains("`batch` is of encoders, and m is a language model"), "{said}");
     let said = fails("rounds 2");
     assert!(said.contains("`rounds`"), "{said}");
 }
@@ -192,7 +259,18 @@ fn a_limit_that_cannot_be_kept_to_is_shown_in_the_recipe() {
     check("metrics \"kl\"; limit kl=0.01", &["`metrics` needs `on`"]);
     check("limit kl=0.01", &["`limit` needs `on`"]);
     check(&format!("{on}; metrics \"speed\""), &["`on` means nothing to the metric `speed`", "leave it out, or add"]);
-    check("test \"t\" on=\"d\" split=\"test\"; limit kl=0.01", &["`limit` is of language models, and `test` of"]);
+    let cosine = format!("{on}; metrics \"cosine\"");
+    check("metrics \"cosine\"", &["the metric `cosine` needs `on`"]);
+    check(&format!("{on}; metrics \"cosine\" \"kl\""), &["`kl` is of language models, and `cosine` of encoders"]);
+    check(&format!("{cosine}; ask \"what?\""), &["`ask` is of language models, and the metric `cosine` of encoders"]);
+    check(&format!("{on} max-length=9; metrics \"cosine\""), &["`max-length` is of language models: encoders cut"]);
+    check(&format!("{cosine}; limit kl=0.1"), &["encoders have no divergence", "cosine=0.999"]);
+    check(&format!("{cosine}; limit"), &["add size=\"70 MB\" or cosine=0.999"]);
+    check(&format!("{on}; metrics \"kl\"; limit cosine=0.9"), &["language models have no cosine"]);
+    check(
+        "test \"t\" on=\"d\" split=\"test\"; limit kl=0.01",
+        &["`limit` is of language models and encoders, and `test` of"],
+    );
     let project = Project::new(&format!("report \"r\" {{ compare \"m\"; {on}; metrics \"kl\"; }}\n"));
     let said = project.effai(&["check"]).stderr;
     assert!(said.contains("the metric `kl` holds models against the first, and there is no other"), "{said}");

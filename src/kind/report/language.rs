@@ -13,14 +13,15 @@ use crate::kind::{ActionCx, Part, speed};
 use crate::model::{Config, llama, weight_bytes};
 use crate::recipe::decl::Problems;
 use crate::report::estimate::Estimate;
-use crate::report::language::quantization::{Limit, Quantization};
 use crate::report::language::{self, Answer, Answers, Example, Loss, Texts, by_tokens, changed_most};
 use crate::report::numbers::{ACCURACY, KL, Numbers, Of, PERPLEXITY, SPEED, Subject, VERSION, short_names};
+use crate::report::quantization::Quantization;
 use crate::report::words::{cut, one_line};
-use crate::util::text::parse_bytes;
 
 /// Records shown whose loss fell most, and as many at the other end.
 const EXAMPLES: usize = 4;
+/// Tokens of a record where it is not said.
+const MAX_LENGTH: u64 = 512;
 /// Characters of a text that is shown.
 const LENGTH: usize = 240;
 
@@ -49,12 +50,7 @@ pub(super) fn check(fields: &Fields, problems: &mut Problems<'_>) {
     if fields.max_tokens.is_some() && fields.ask.is_empty() {
         problems.at("max-tokens", "`max-tokens` needs `ask`", "given here", "add a question, or leave it out");
     }
-    for (i, on) in fields.on.iter().enumerate() {
-        if fields.on[..i].iter().any(|other| (&other.data, &other.split) == (&on.data, &on.split)) {
-            let message = format!("the split `{}` of `{}` is there twice", on.split, on.data);
-            problems.at(&format!("on.{i}"), message, "again here", "leave one out");
-        }
-    }
+    fields.check_on(problems);
     if fields.has(KL) && fields.compare.len() < 2 {
         let what = "the metric `kl` holds models against the first, and there is no other";
         problems.at("compare", what, "one model", "name the models that were made of it too");
@@ -65,14 +61,12 @@ pub(super) fn check(fields: &Fields, problems: &mut Problems<'_>) {
             let help = "add it: metrics \"kl\"; what is near to the original is known by it";
             problems.at(&path, "`limit` needs the metric `kl`", "given here", help);
         }
-        if limit.size.is_none() && limit.kl.is_none() {
-            problems.at(&path, "this `limit` limits nothing", "here", "add size=\"70 MB\" or kl=0.01, or both");
-        }
-        if let Some(Err(message)) = limit.size.as_deref().map(parse_bytes) {
-            let help = "such as \"70 MB\" (of 1,000,000 bytes) or \"70 MiB\" (of 1,048,576)";
-            problems.at(&format!("{path}.size"), message, "a number and a unit belong here", help);
+        if limit.cosine.is_some() {
+            let help = "leave it out, or measure the metric `cosine` of encoders";
+            problems.at(&format!("{path}.cosine"), "language models have no cosine", "this", help);
         }
     }
+    fields.check_limits("kl=0.01", problems);
 }
 
 fn part_name(model: usize, on: usize) -> String {
@@ -89,8 +83,7 @@ pub(super) fn parts(fields: &Fields) -> Vec<Part> {
     let mut parts = Vec::new();
     for (i, model) in fields.compare.iter().enumerate() {
         for (j, on) in fields.on.iter().enumerate() {
-            let mut own =
-                json!({ "of": model, "on": on.data, "split": on.split, "max-length": on.max_length, "ask": [] });
+            let mut own = json!({ "of": model, "on": on.data, "split": on.split, "max-length": on.max_length.unwrap_or(MAX_LENGTH), "ask": [] });
             if let Some(rows) = on.rows {
                 own["rows"] = rows.into();
             }
@@ -165,9 +158,6 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Numbers,
         }
     }
     let subjects = subjects(cx, fields)?;
-    let limit =
-        |limit: &super::Limit| Limit { bytes: limit.size.as_deref().and_then(|s| parse_bytes(s).ok()), kl: limit.kl };
-    let limits: Vec<Limit> = fields.limit.iter().map(limit).collect();
     Ok(Numbers {
         version: VERSION,
         of: Of::Language,
@@ -175,7 +165,9 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Numbers,
         metrics: fields.metrics.clone().unwrap_or_default(),
         machine: subjects[0].speed["machine"].as_str().unwrap_or("").to_owned(),
         seed: fields.seed,
-        quantization: all.first().and_then(|texts| Quantization::of(&subjects, texts, &limits)),
+        quantization: all.first().and_then(|texts| {
+            Quantization::of(&subjects, texts.rows.iter().map(|row| row.divergence), &fields.limits())
+        }),
         subjects,
         texts: all,
         answers,

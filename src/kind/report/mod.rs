@@ -1,6 +1,7 @@
 //! `report`: models side by side on what they did not see, picture-text models by retrieval and language models by
-//! perplexity, or by their divergence from the one they were made of.
+//! perplexity, or by their divergence from the one they were made of; and encoders by how near their vectors stay to it.
 
+mod encoders;
 mod language;
 mod retrieval;
 
@@ -15,10 +16,12 @@ use crate::failure::Failure;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::report::figures::{self, Figure, Training};
-use crate::report::numbers::{ACCURACY, KL, Numbers, PERPLEXITY, SPEED};
+use crate::report::numbers::{ACCURACY, COSINE, KL, Numbers, Of, PERPLEXITY, SPEED};
+use crate::report::quantization;
 use crate::report::retrieval::page::Examples;
 use crate::report::{page, plot, tables, words};
 use crate::util::fs;
+use crate::util::text::parse_bytes;
 
 /// The kind.
 #[derive(Debug)]
@@ -27,7 +30,7 @@ pub struct Report;
 static SCHEMA: Schema = Schema::new(
     "report",
     "Models side by side: picture-text models by retrieval, zero-shot, size and speed; language models by perplexity, \
-     divergence, accuracy, answers, size and speed.",
+     divergence, accuracy, answers, size and speed; encoders by their vectors, size and speed.",
 )
 .children(&[
     Schema::new("compare", "The models.").many_args("models", Type::NamedLabel).required(),
@@ -51,27 +54,37 @@ static SCHEMA: Schema = Schema::new(
             .arg("template", Type::Text)
             .some()])
         .many(),
-    Schema::new("on", "Language models: a dataset whose texts they foresee.")
+    Schema::new("on", "A dataset: language models foresee its texts, encoders encode its captions and pictures.")
         .arg("data", Type::NamedLabel)
         .props(&[
             Prop::new("split", Type::Text, "its split").default(Default::Text("test")),
             Prop::new("rows", Type::Int(2, 1 << 30), "its first records, as many; all where it is not said"),
-            Prop::new("max-length", Type::Int(2, 1 << 20), "tokens of a record at most").default(Default::Int(512)),
+            Prop::new(
+                "max-length",
+                Type::Int(2, 1 << 20),
+                "language models: tokens of a record at most; 512 where it is not said",
+            ),
         ])
         .many(),
     Schema::new(
         "metrics",
-        "Language models: what is measured. `kl`: how far each is from the first, by Kullback-Leibler divergence. `accuracy`: \
-         how often the right token is the most likely. `speed` needs no `on`.",
+        "Language models and encoders: what is measured. `kl`: how far each language model is from the first, by \
+         Kullback-Leibler divergence. `accuracy`: how often the right token is the most likely. `cosine`: how near each \
+         encoder's vectors are to the first one's; beside `speed` alone. `speed` of language models needs no `on`.",
     )
-    .many_args("names", Type::Choice(&[PERPLEXITY, KL, ACCURACY, SPEED])),
-    Schema::new("limit", "Language models with the metric `kl`: one of them is recommended within it.")
+    .many_args("names", Type::Choice(&[PERPLEXITY, KL, ACCURACY, COSINE, SPEED])),
+    Schema::new("limit", "With the metric `kl` or `cosine`: one of the models is recommended within it.")
         .props(&[
             Prop::new("size", Type::Text, "of the weights at most, such as \"70 MB\": the nearest to the first is taken"),
             Prop::new(
                 "kl",
                 Type::FloatAbove(0.0, 1e6),
                 "what the divergence is surely below, in nats: the smallest is taken, or with `size` the nearest",
+            ),
+            Prop::new(
+                "cosine",
+                Type::Float(-1.0, 1.0),
+                "what the mean cosine is surely above: the smallest is taken, or with `size` the nearest",
             ),
         ])
         .many(),
@@ -122,21 +135,62 @@ struct On {
     data: String,
     split: String,
     rows: Option<usize>,
-    max_length: u64,
+    max_length: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct Limit {
     size: Option<String>,
     kl: Option<f64>,
+    cosine: Option<f64>,
 }
 
 impl Fields {
-    fn is_of_language(&self) -> bool {
-        !self.on.is_empty() || self.metrics.is_some()
+    /// Which sort of models it compares.
+    fn of(&self) -> Of {
+        match () {
+            () if self.has(COSINE) => Of::Encoders,
+            () if !self.on.is_empty() || self.metrics.is_some() => Of::Language,
+            () => Of::Pictures,
+        }
     }
 
-    /// Whether a metric of language models was asked for.
+    /// The limits, whose sizes have been checked.
+    fn limits(&self) -> Vec<quantization::Limit> {
+        let limit = |limit: &Limit| quantization::Limit {
+            bytes: limit.size.as_deref().and_then(|s| parse_bytes(s).ok()),
+            kl: limit.kl,
+            cosine: limit.cosine,
+        };
+        self.limit.iter().map(limit).collect()
+    }
+
+    /// Finds limits that limit nothing or have no size.
+    fn check_limits(&self, example: &str, problems: &mut Problems<'_>) {
+        for (i, limit) in self.limit.iter().enumerate() {
+            let path = format!("limit.{i}");
+            if limit.size.is_none() && limit.kl.is_none() && limit.cosine.is_none() {
+                let help = format!("add size=\"70 MB\" or {example}, or both");
+                problems.at(&path, "this `limit` limits nothing", "here", help);
+            }
+            if let Some(Err(message)) = limit.size.as_deref().map(parse_bytes) {
+                let help = "such as \"70 MB\" (of 1,000,000 bytes) or \"70 MiB\" (of 1,048,576)";
+                problems.at(&format!("{path}.size"), message, "a number and a unit belong here", help);
+            }
+        }
+    }
+
+    /// Finds a dataset's split that is there twice.
+    fn check_on(&self, problems: &mut Problems<'_>) {
+        for (i, on) in self.on.iter().enumerate() {
+            if self.on[..i].iter().any(|other| (&other.data, &other.split) == (&on.data, &on.split)) {
+                let message = format!("the split `{}` of `{}` is there twice", on.split, on.data);
+                problems.at(&format!("on.{i}"), message, "again here", "leave one out");
+            }
+        }
+    }
+
+    /// Whether a metric of language models or encoders was asked for.
     fn has(&self, metric: &str) -> bool {
         self.metrics.iter().flatten().any(|m| m == metric)
     }
@@ -148,9 +202,9 @@ impl Kind for Report {
     }
 
     /// 1: first. 2: paired differences, accuracy by class, what quantization costs, and another page. 3: language models,
-    /// and learning rates among the curves. 4: divergence, accuracy and speed of language models, and limits.
+    /// and learning rates among the curves. 4: divergence, accuracy and speed of language models, and limits. 5: encoders.
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -167,7 +221,8 @@ impl Kind for Report {
             [("test", "test.0", !fields.test.is_empty()), ("zero-shot", "zero-shot.0", !fields.zero_shot.is_empty())];
         if let Some((name, ..)) = pictures.into_iter().find(|(.., given)| *given) {
             for (field, path, _) in &given {
-                let message = format!("`{field}` is of language models, and `{name}` of picture-text models");
+                let message =
+                    format!("`{field}` is of language models and encoders, and `{name}` of picture-text models");
                 problems.at(path, message, "given here", "make two reports of it");
             }
             if fields.test.is_empty() && given.is_empty() {
@@ -176,16 +231,24 @@ impl Kind for Report {
             return;
         }
         if given.is_empty() {
-            let help = "`test` is for picture-text models; `on` with `metrics \"perplexity\"` for language models";
+            let help = "`test` is for picture-text models; `on` with `metrics \"perplexity\"` for language models, with \
+                        `metrics \"cosine\"` for encoders";
             problems.at("", "nothing is measured: `test` or `on` is missing", "this report", help);
             return;
         }
-        language::check(&fields, problems);
+        match fields.of() {
+            Of::Encoders => encoders::check(&fields, problems),
+            _ => language::check(&fields, problems),
+        }
     }
 
     fn parts(&self, decl: &Decl) -> Vec<Part> {
         let fields: Fields = decl.read();
-        if fields.is_of_language() { language::parts(&fields) } else { retrieval::parts(&fields) }
+        match fields.of() {
+            Of::Pictures => retrieval::parts(&fields),
+            Of::Language => language::parts(&fields),
+            Of::Encoders => encoders::parts(&fields),
+        }
     }
 
     fn how(&self) -> How<'_> {
@@ -196,10 +259,10 @@ impl Kind for Report {
 impl Run for Report {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
-        let (mut numbers, more, examples) = if fields.is_of_language() {
-            (language::measure(cx, &fields)?, None, Examples::default())
-        } else {
-            retrieval::measure(cx, &fields)?
+        let (mut numbers, more, examples) = match fields.of() {
+            Of::Pictures => retrieval::measure(cx, &fields)?,
+            Of::Language => (language::measure(cx, &fields)?, None, Examples::default()),
+            Of::Encoders => (encoders::measure(cx, &fields)?, None, Examples::default()),
         };
         numbers.headline = words::headline(&numbers);
         let mut plots = figures::all(&numbers, &training(cx, &fields));

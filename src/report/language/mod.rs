@@ -2,7 +2,6 @@
 
 pub mod figures;
 pub mod page;
-pub mod quantization;
 pub mod tables;
 pub mod words;
 

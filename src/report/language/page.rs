@@ -1,11 +1,10 @@
 //! Of the page: the tables of language models.
 
-use crate::report::estimate::Estimate;
-use crate::report::language::quantization::{Quantization, divergence_text, interval_text};
 use crate::report::language::words::{perplexity_text, texts_name};
 use crate::report::language::{Row, Texts};
-use crate::report::numbers::{ACCURACY, Numbers, PERPLEXITY, SPEED, Subject};
-use crate::report::page::{Cell, Table, plain};
+use crate::report::numbers::{ACCURACY, Numbers, PERPLEXITY, SPEED};
+use crate::report::page::{Cell, Table, plain, share};
+use crate::report::quantization::{self, Quantization, distance_text, interval_text};
 use crate::report::tables::{best, mark};
 
 /// The perplexities of a text with their intervals, the best marked; but not where models stand by their divergence: by
@@ -26,7 +25,7 @@ fn perplexities(numbers: &Numbers, texts: &Texts) -> Vec<Cell> {
 /// One column a text and metric, sizes and speeds; where divergences are known, the models by them.
 pub fn summary(numbers: &Numbers) -> Table {
     if let (Some(found), Some(texts)) = (&numbers.quantization, numbers.texts.first()) {
-        return quantization(numbers, found, texts);
+        return by_divergence(numbers, found, texts);
     }
     let mut columns = Vec::new();
     let mut groups = Vec::new();
@@ -49,16 +48,8 @@ pub fn summary(numbers: &Numbers) -> Table {
 }
 
 /// The models by their divergence from the first on the first texts: at which size, and how quick.
-fn quantization(numbers: &Numbers, found: &Quantization, texts: &Texts) -> Table {
-    let column = |pick: &dyn Fn(&Subject) -> f64| numbers.subjects.iter().map(pick).collect::<Vec<f64>>();
-    let mut columns = vec![
-        ("bits a weight".to_owned(), plain(&column(&|s| s.bits_per_weight.unwrap_or(0.0)), 2, false)),
-        ("MB".to_owned(), plain(&column(&Subject::megabytes), 1, false)),
-    ];
-    let apart = divergences(texts);
+fn by_divergence(numbers: &Numbers, found: &Quantization, texts: &Texts) -> Table {
     let against = format!("against {}", numbers.subjects.first().map_or("", |s| s.name.as_str()));
-    let mut groups = vec![("size".to_owned(), 2), (against, apart.len())];
-    columns.extend(apart);
     let mut measured = Vec::new();
     if numbers.has(PERPLEXITY) {
         measured.push((PERPLEXITY.to_owned(), perplexities(numbers, texts)));
@@ -66,22 +57,12 @@ fn quantization(numbers: &Numbers, found: &Quantization, texts: &Texts) -> Table
     if numbers.has(ACCURACY) {
         measured.push(("accuracy, %".to_owned(), accuracies(numbers, texts)));
     }
-    let speeds = speeds(numbers);
-    groups.extend([(texts_name(texts), measured.len()), ("on this machine".to_owned(), speeds.len())]);
-    columns.extend(measured);
-    columns.extend(speeds);
-    groups.retain(|(_, columns)| *columns > 0);
-    let groups: Vec<(&str, usize)> = groups.iter().map(|(name, n)| (name.as_str(), *n)).collect();
-    let note = |(i, subject): (usize, &Subject)| {
-        let notes = [
-            (found.takes(&subject.label), "recommended"),
-            (i == 0, "the original"),
-            (found.front.contains(&subject.label), "on the front"),
-        ];
-        notes.into_iter().find(|(holds, _)| *holds).map_or(String::new(), |(_, note)| note.to_owned())
-    };
-    let notes = numbers.subjects.iter().enumerate().map(note).collect();
-    Table::of(columns, numbers.subjects.len()).under(&groups).with_notes(notes).in_order(&numbers.order())
+    let more = vec![
+        (against, divergences(texts)),
+        (texts_name(texts), measured),
+        ("on this machine".to_owned(), speeds(numbers)),
+    ];
+    quantization::page::summary(numbers, found, more)
 }
 
 /// How far each model's predictions are from the first one's, where that is known.
@@ -91,7 +72,7 @@ fn divergences(texts: &Texts) -> Vec<(String, Vec<Cell>)> {
     let others: Vec<f64> = kl.iter().skip(1).map(|kl| kl.value).collect();
     let bests = [false].into_iter().chain(best(&others, false));
     let cells = kl.iter().zip(bests).map(|(kl, best)| Cell {
-        text: divergence_text(kl.value),
+        text: distance_text(kl.value),
         note: interval_text(*kl),
         best,
         mark: "",
@@ -112,15 +93,6 @@ fn accuracies(numbers: &Numbers, texts: &Texts) -> Vec<Cell> {
         .zip(bests)
         .map(|(cell, best)| Cell { best: best && numbers.quantization.is_none(), ..cell })
         .collect()
-}
-
-/// A share with its interval, in hundredths.
-fn share(e: Estimate) -> Cell {
-    Cell {
-        text: format!("{:.1}", 100.0 * e.value),
-        note: format!("{:.1}\u{2013}{:.1}", 100.0 * e.low, 100.0 * e.high),
-        ..Cell::default()
-    }
 }
 
 /// How quick each model is.

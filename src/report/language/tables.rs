@@ -2,17 +2,18 @@
 
 use std::fmt::Write;
 
-use crate::report::estimate::Estimate;
-use crate::report::language::quantization::{divergence_text, interval_text};
 use crate::report::language::words::{perplexity_text, texts_name};
 use crate::report::language::{Row, Texts, page};
-use crate::report::numbers::{ACCURACY, KL, Numbers, PERPLEXITY, SPEED};
-use crate::report::page::{Cell, Table};
-use crate::report::tables::{Line, best, bold, mark};
+use crate::report::numbers::{ACCURACY, KL, Numbers, Of, PERPLEXITY, SPEED};
+use crate::report::quantization::{distance_text, interval_text};
+use crate::report::tables::{Line, best, bold, mark, sizes_and_speeds, table};
 use crate::report::words;
 
 /// The lines of the CSV, models in the order of the tables.
 pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
+    if numbers.of != Of::Language {
+        return Vec::new();
+    }
     let mut lines = Vec::new();
     for texts in &numbers.texts {
         for row in numbers.order().into_iter().map(|model| &texts.rows[model]) {
@@ -34,26 +35,8 @@ pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
             lines.extend(more.into_iter().filter_map(|(metric, estimate)| Some(line(metric, estimate?, None))));
         }
     }
-    for subject in numbers.order().into_iter().map(|model| &numbers.subjects[model]) {
-        let keys = ["load_ms", "prompt_tokens_per_s", "generation_tokens_per_s", "peak_bytes"];
-        let keys = keys.into_iter().filter(|_| numbers.has(SPEED));
-        let measured = keys.map(|key| (key, subject.speed[key].as_f64(), subject.speed("rounds") as usize));
-        let bytes = numbers.quantization.is_some().then_some(subject.bytes as f64);
-        let size = [("bytes", bytes, 1), ("bits_per_weight", subject.bits_per_weight, 1)];
-        for (metric, value, n) in size.into_iter().chain(measured) {
-            let Some(value) = value else { continue };
-            let (subject, test) = (subject.label.as_str(), String::new());
-            lines.push(Line {
-                subject,
-                test,
-                direction: "",
-                metric,
-                estimate: Estimate::alone(value),
-                n,
-                difference: None,
-            });
-        }
-    }
+    let keys = ["load_ms", "prompt_tokens_per_s", "generation_tokens_per_s", "peak_bytes"];
+    lines.extend(sizes_and_speeds(numbers, &keys));
     lines
 }
 
@@ -121,25 +104,10 @@ fn text(numbers: &Numbers, texts: &Texts, md: &mut String) {
             let Some(e) = estimate else { continue };
             cells.push(match name {
                 ACCURACY | "same top" => format!("{:.3}, {:.3} to {:.3}", e.value, e.low, e.high),
-                _ => format!("{} {}", divergence_text(e.value), interval_text(e)).trim_end().to_owned(),
+                _ => format!("{} {}", distance_text(e.value), interval_text(e)).trim_end().to_owned(),
             });
         }
         let _ = writeln!(md, "| {} | {} |", row.subject, cells.join(" | "));
-    }
-}
-
-/// A table of the page.
-fn table(numbers: &Numbers, table: &Table, md: &mut String) {
-    let _ = writeln!(md, "| model | {} |\n|---|{}", table.columns.join(" | "), "--:|".repeat(table.columns.len()));
-    for (at, (model, row)) in table.order.iter().zip(&table.rows).enumerate() {
-        let note =
-            table.notes.get(at).filter(|note| !note.is_empty()).map_or(String::new(), |note| format!(", {note}"));
-        let cell = |c: &Cell| {
-            let note = if c.note.is_empty() { String::new() } else { format!(" ({})", c.note) };
-            format!("{}{}{note}", bold(&c.text, c.best), c.mark)
-        };
-        let cells: Vec<String> = row.iter().map(cell).collect();
-        let _ = writeln!(md, "| {}{note} | {} |", numbers.subjects[*model].label, cells.join(" | "));
     }
 }
 
@@ -151,8 +119,8 @@ fn cell(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::report::language::quantization;
     use crate::report::language::tests::sample;
+    use crate::report::quantization;
     use crate::report::tables::{csv, markdown};
 
     #[test]

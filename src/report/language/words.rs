@@ -1,15 +1,15 @@
 //! What was found of language models.
 
-use crate::report::language::quantization::{Limit, Quantization, Recommendation, divergence_text, interval_text};
 use crate::report::language::{Row, Texts};
 use crate::report::numbers::{Numbers, PERPLEXITY, SPEED};
+use crate::report::quantization::{self, Quantization, distance_text, interval_text};
 use crate::report::words::{list, name};
 
 /// A sentence or two for each text and model.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
     let mut said = Vec::new();
     match &numbers.quantization {
-        Some(found) => said.extend(quantization(numbers, found)),
+        Some(found) => said.extend(by_divergence(numbers, found)),
         None if numbers.has(PERPLEXITY) => said.extend(numbers.texts.iter().flat_map(|t| perplexity(numbers, t))),
         None => {}
     }
@@ -17,19 +17,24 @@ pub fn headline(numbers: &Numbers) -> Vec<String> {
     said
 }
 
-/// What to take within each limit; what is on the front; and whom perplexity would prefer to the original.
-fn quantization(numbers: &Numbers, found: &Quantization) -> Vec<String> {
+/// What to take, and whom perplexity would prefer to the original.
+fn by_divergence(numbers: &Numbers, found: &Quantization) -> Vec<String> {
     let Some(texts) = numbers.texts.first() else { return Vec::new() };
     let first = name(numbers, &texts.rows[0].subject);
-    let mut said: Vec<String> = found.limits.iter().map(|r| recommendation(numbers, texts, r)).collect();
-    let front: Vec<String> = found.front.iter().map(|label| name(numbers, label).to_owned()).collect();
-    if !front.is_empty() {
-        let (are, each) = if front.len() == 1 { ("is", "it is") } else { ("are", "each is") };
-        said.push(format!(
-            "On the front of size and divergence {are} {}: {each} nearer to {first} than every smaller model.",
-            list(&front)
-        ));
-    }
+    let facts = |at: usize| {
+        let (subject, row) = (&numbers.subjects[at], &texts.rows[at]);
+        let kl = row
+            .divergence
+            .filter(|kl| kl.value > 0.0)
+            .map(|kl| format!("KL divergence {} (95\u{a0}% interval {})", distance_text(kl.value), interval_text(kl)));
+        let same = row.same_top.map(|same| format!("the same top token {:.1}\u{a0}% of the time", 100.0 * same.value));
+        let speed = numbers.has(SPEED).then(|| {
+            let [own, first] = [subject, &numbers.subjects[0]].map(|s| s.speed("generation_tokens_per_s"));
+            format!("{own:.1} tokens/s generated ({}: {first:.1})", numbers.subjects[0].name)
+        });
+        [kl, same, speed].into_iter().flatten().collect()
+    };
+    let mut said = quantization::words::headline(numbers, found, "divergence", &facts);
     let lower = texts.rows[1..].iter().filter(|row| row.perplexity.value < texts.rows[0].perplexity.value);
     let lower: Vec<String> = lower.map(|row| name(numbers, &row.subject).to_owned()).collect();
     if numbers.has(PERPLEXITY) && !lower.is_empty() {
@@ -39,45 +44,6 @@ fn quantization(numbers: &Numbers, found: &Quantization) -> Vec<String> {
         ));
     }
     said
-}
-
-fn recommendation(numbers: &Numbers, texts: &Texts, found: &Recommendation) -> String {
-    let Limit { bytes, kl } = found.limit;
-    let size = bytes.map(|most| format!("{} MB", megabytes(most)));
-    let kl = kl.map(|most| format!("a divergence below {most}"));
-    let within = size.iter().chain(&kl).cloned().collect::<Vec<_>>().join(" and ");
-    let of = |label: &str| -> String {
-        let place = numbers.subjects.iter().position(|s| s.label == label);
-        let Some((subject, row)) = place.and_then(|i| Some((numbers.subjects.get(i)?, texts.rows.get(i)?))) else {
-            return String::new();
-        };
-        let mut facts = vec![format!("{} MB", megabytes(subject.bytes))];
-        facts.extend(row.divergence.filter(|kl| kl.value > 0.0).map(|kl| {
-            format!("KL divergence {} (95\u{a0}% interval {})", divergence_text(kl.value), interval_text(kl))
-        }));
-        facts.extend(
-            row.same_top.map(|same| format!("the same top token {:.1}\u{a0}% of the time", 100.0 * same.value)),
-        );
-        if numbers.has(SPEED) {
-            let [own, first] = [subject, &numbers.subjects[0]].map(|s| s.speed("generation_tokens_per_s"));
-            facts.push(format!("{own:.1} tokens/s generated ({}: {first:.1})", numbers.subjects[0].name));
-        }
-        facts.join(", ")
-    };
-    match (&found.take, &found.nearest) {
-        (Some(label), _) => format!("Within {within} take {}: {}.", name(numbers, label), of(label)),
-        (None, Some(label)) => {
-            format!("Nothing stays within {within}; {} comes nearest: {}.", name(numbers, label), of(label))
-        }
-        (None, None) => format!("Nothing stays within {within}."),
-    }
-}
-
-/// Megabytes as people write them: "70", "73.4", "0.11".
-pub fn megabytes(bytes: u64) -> String {
-    let megabytes = bytes as f64 / 1e6;
-    let text = if megabytes < 1.0 { format!("{megabytes:.3}") } else { format!("{megabytes:.1}") };
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// A perplexity to three figures, or all before the point.
@@ -158,7 +124,7 @@ fn sizes(numbers: &Numbers) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::language::{quantization, row, tests::sample};
+    use crate::report::language::{row, tests::sample};
 
     #[test]
     fn what_to_take_is_said_first() {
@@ -214,11 +180,6 @@ mod tests {
         numbers.subjects.truncate(1);
         let said = headline(&numbers);
         assert!(said.len() == 1 && said[0].contains("the perplexity of base is"), "{said:?}");
-    }
-
-    #[test]
-    fn megabytes_have_no_digits_that_say_nothing() {
-        assert_eq!([70_000_000, 73_400_320, 110_000, 4_200].map(megabytes), ["70", "73.4", "0.11", "0.004"]);
     }
 
     #[test]

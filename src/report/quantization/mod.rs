@@ -1,14 +1,17 @@
 //! Models of fewer bits held against the one they were made of: which is the nearest to it at which size, and which to
 //! take within a limit.
 //!
-//! What ranks them is the divergence of their predictions and not perplexity: rounding makes some right tokens likelier
-//! and others less likely, which cancels in perplexity, so that a rounded model may even seem better than the original.
-//! A divergence counts both.
+//! What ranks language models is the divergence of their predictions and not perplexity: rounding makes some right tokens
+//! likelier and others less likely, which cancels in perplexity, so that a rounded model may even seem better than the
+//! original. A divergence counts both. What ranks encoders is the cosine of their vectors to the original's.
+
+pub mod figures;
+pub mod page;
+pub mod words;
 
 use serde::Serialize;
 
 use crate::report::estimate::Estimate;
-use crate::report::language::Texts;
 use crate::report::numbers::Subject;
 
 /// What a model may take, and how far it may be from the original.
@@ -20,6 +23,16 @@ pub struct Limit {
     /// The upper end of its divergence's interval is below this, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kl: Option<f64>,
+    /// The lower end of its cosine's interval is above this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
+}
+
+impl Limit {
+    /// What the upper end of a distance's interval is to be below.
+    fn distance(&self) -> Option<f64> {
+        self.kl.or(self.cosine.map(|cosine| 1.0 - cosine))
+    }
 }
 
 /// Which model to take within a limit.
@@ -35,7 +48,8 @@ pub struct Recommendation {
     pub nearest: Option<String>,
 }
 
-/// The models by their divergence from the first, the original, on the first texts.
+/// The models by their distance from the first, the original: the divergence of its predictions on the first texts, or one
+/// minus the cosine to its vectors of what is encoded first.
 #[derive(Debug, Serialize)]
 pub struct Quantization {
     /// Their labels: the original, then the nearest to it first.
@@ -44,22 +58,29 @@ pub struct Quantization {
     pub front: Vec<String>,
     /// One a limit.
     pub limits: Vec<Recommendation>,
+    /// By model, how far it is.
+    #[serde(skip)]
+    pub distances: Vec<Estimate>,
 }
 
 /// A model as it is weighed.
 #[derive(Clone, Copy, Debug)]
 struct Weighed {
     bytes: u64,
-    kl: Estimate,
+    distance: Estimate,
 }
 
 impl Quantization {
-    /// Of models whose divergences on these texts are known; none where they are not.
-    pub fn of(subjects: &[Subject], texts: &Texts, limits: &[Limit]) -> Option<Self> {
+    /// Of models whose distances are known; none where they are not.
+    pub fn of(
+        subjects: &[Subject],
+        distances: impl Iterator<Item = Option<Estimate>>,
+        limits: &[Limit],
+    ) -> Option<Self> {
         let models: Vec<Weighed> = subjects
             .iter()
-            .zip(&texts.rows)
-            .map(|(subject, row)| Some(Weighed { bytes: subject.bytes, kl: row.divergence? }))
+            .zip(distances)
+            .map(|(subject, distance)| Some(Weighed { bytes: subject.bytes, distance: distance? }))
             .collect::<Option<_>>()?;
         let label = |i: usize| subjects[i].label.clone();
         let recommend = |limit: &Limit| {
@@ -68,9 +89,10 @@ impl Quantization {
             Recommendation { limit: *limit, take: found.map(label), nearest: nearest.map(label) }
         };
         Some(Self {
-            order: by_divergence(&models).into_iter().map(label).collect(),
+            order: by_distance(&models).into_iter().map(label).collect(),
             front: front(&models).into_iter().map(label).collect(),
             limits: limits.iter().map(recommend).collect(),
+            distances: models.iter().map(|model| model.distance).collect(),
         })
     }
 
@@ -86,48 +108,48 @@ impl Quantization {
 }
 
 /// The original, then the nearest to it first; of two as near, the smaller.
-fn by_divergence(models: &[Weighed]) -> Vec<usize> {
+fn by_distance(models: &[Weighed]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..models.len()).collect();
     order.sort_by(|a, b| (*a > 0).cmp(&(*b > 0)).then_with(|| nearer(models, *a, *b)));
     order
 }
 
-/// By divergence, then by size, then by place.
+/// By distance, then by size, then by place.
 fn nearer(models: &[Weighed], a: usize, b: usize) -> std::cmp::Ordering {
     let (one, other) = (&models[a], &models[b]);
-    one.kl.value.total_cmp(&other.kl.value).then(one.bytes.cmp(&other.bytes)).then(a.cmp(&b))
+    one.distance.value.total_cmp(&other.distance.value).then(one.bytes.cmp(&other.bytes)).then(a.cmp(&b))
 }
 
-/// By size, then by divergence, then by place.
+/// By size, then by distance, then by place.
 fn smaller(models: &[Weighed], a: usize, b: usize) -> std::cmp::Ordering {
     models[a].bytes.cmp(&models[b].bytes).then_with(|| nearer(models, a, b))
 }
 
-/// The Pareto front of size and divergence without the original, the smallest first.
+/// The Pareto front of size and distance without the original, the smallest first.
 fn front(models: &[Weighed]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..models.len()).collect();
     order.sort_by(|a, b| smaller(models, *a, *b));
-    nearer_and_nearer(order, &|i| models[i].kl.value)
+    nearer_and_nearer(order, &|i| models[i].distance.value)
 }
 
 /// Of models by what they cost, the cheapest first, those that are nearer than every one before; without the original, after
 /// which none is.
-pub fn nearer_and_nearer(mut order: Vec<usize>, kl: &dyn Fn(usize) -> f64) -> Vec<usize> {
+pub fn nearer_and_nearer(mut order: Vec<usize>, distance: &dyn Fn(usize) -> f64) -> Vec<usize> {
     let mut nearest = f64::INFINITY;
     order.retain(|i| {
-        let is_nearer = kl(*i) < nearest;
-        nearest = nearest.min(kl(*i));
+        let is_nearer = distance(*i) < nearest;
+        nearest = nearest.min(distance(*i));
         is_nearer && *i > 0
     });
     order
 }
 
-/// The nearest to the original that is no larger than the limit, or the smallest whose divergence is surely below it; under
+/// The nearest to the original that is no larger than the limit, or the smallest whose distance is surely below it; under
 /// both, the nearest of those that keep both. The original itself counts only where it has to fit a size.
 fn take(models: &[Weighed], limit: &Limit) -> Option<usize> {
     let fits = |i: &usize| {
-        let (size, kl) = (models[*i].bytes, models[*i].kl.high);
-        limit.bytes.is_none_or(|most| size <= most) && limit.kl.is_none_or(|most| kl < most)
+        let (size, distance) = (models[*i].bytes, models[*i].distance.high);
+        limit.bytes.is_none_or(|most| size <= most) && limit.distance().is_none_or(|most| distance < most)
     };
     match limit.bytes {
         Some(_) => (0..models.len()).filter(fits).min_by(|a, b| nearer(models, *a, *b)),
@@ -136,17 +158,19 @@ fn take(models: &[Weighed], limit: &Limit) -> Option<usize> {
 }
 
 /// What comes nearest to a limit that nothing keeps: of those that are small enough, or of all where there is no limit of
-/// size, the one whose divergence is surely lowest; else the smallest.
+/// size, the one whose distance is surely lowest; else the smallest.
 fn nearest(models: &[Weighed], limit: &Limit) -> Option<usize> {
     let others = 1..models.len();
     let small = others.clone().filter(|i| limit.bytes.is_none_or(|most| models[*i].bytes <= most));
     small
-        .min_by(|a, b| models[*a].kl.high.total_cmp(&models[*b].kl.high).then_with(|| smaller(models, *a, *b)))
+        .min_by(|a, b| {
+            models[*a].distance.high.total_cmp(&models[*b].distance.high).then_with(|| smaller(models, *a, *b))
+        })
         .or_else(|| others.min_by(|a, b| smaller(models, *a, *b)))
 }
 
-/// A divergence to three figures, always as a power of ten: "1.23 × 10⁻⁴".
-pub fn divergence_text(value: f64) -> String {
+/// A distance to three figures, always as a power of ten: "1.23 × 10⁻⁴".
+pub fn distance_text(value: f64) -> String {
     match power_of(value) {
         None => "0".into(),
         Some(power) => format!("{:.2}\u{a0}\u{d7}\u{a0}10{}", value / 10f64.powi(power), superscript(power)),
@@ -154,12 +178,17 @@ pub fn divergence_text(value: f64) -> String {
 }
 
 /// Its interval, by the power of ten of its value: "1.10–1.36 × 10⁻⁴".
-pub fn interval_text(kl: Estimate) -> String {
-    match power_of(kl.value) {
+pub fn interval_text(distance: Estimate) -> String {
+    match power_of(distance.value) {
         None => String::new(),
         Some(power) => {
             let scale = 10f64.powi(power);
-            format!("{:.2}\u{2013}{:.2}\u{a0}\u{d7}\u{a0}10{}", kl.low / scale, kl.high / scale, superscript(power))
+            format!(
+                "{:.2}\u{2013}{:.2}\u{a0}\u{d7}\u{a0}10{}",
+                distance.low / scale,
+                distance.high / scale,
+                superscript(power)
+            )
         }
     }
 }
@@ -182,7 +211,7 @@ fn superscript(power: i32) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::report::language::{Row, row};
+    use crate::report::language::{Row, Texts, row};
     use crate::report::numbers::{Numbers, Of, VERSION, short_names};
 
     /// A model as it is rounded: its name, megabytes, divergence, perplexity, and tokens a second.
@@ -244,7 +273,7 @@ pub(crate) mod tests {
                 ..Subject::default()
             })
             .collect();
-        let limit = |bytes, kl| Limit { bytes, kl };
+        let limit = |bytes, kl| Limit { bytes, kl, cosine: None };
         let limits = [limit(Some(80_000_000), None), limit(None, Some(0.01)), limit(Some(60_000_000), Some(0.05))];
         Numbers {
             version: VERSION,
@@ -253,7 +282,7 @@ pub(crate) mod tests {
             metrics: ["perplexity", "kl", "accuracy", "speed"].map(str::to_owned).into(),
             machine: "a machine".into(),
             seed: 7,
-            quantization: Quantization::of(&subjects, &texts, &limits),
+            quantization: Quantization::of(&subjects, texts.rows.iter().map(|row| row.divergence), &limits),
             subjects,
             texts: vec![texts],
             ..Numbers::default()
@@ -262,16 +291,16 @@ pub(crate) mod tests {
 
     /// Models of so many bytes and such a divergence; its interval is a tenth to each side.
     fn models(all: &[(u64, f64)]) -> Vec<Weighed> {
-        let kl = |value: f64| Estimate { value, low: 0.9 * value, high: 1.1 * value };
-        all.iter().map(|(bytes, value)| Weighed { bytes: *bytes, kl: kl(*value) }).collect()
+        let distance = |value: f64| Estimate { value, low: 0.9 * value, high: 1.1 * value };
+        all.iter().map(|(bytes, value)| Weighed { bytes: *bytes, distance: distance(*value) }).collect()
     }
 
     const FEW: [(u64, f64); 6] = [(100, 0.0), (50, 0.001), (30, 0.02), (30, 0.01), (40, 0.015), (10, 2.0)];
 
     #[test]
     fn the_original_comes_first_and_then_the_nearest() {
-        assert_eq!(by_divergence(&models(&FEW)), [0, 1, 3, 4, 2, 5]);
-        assert_eq!(by_divergence(&models(&[(9, 0.0), (8, 0.0), (7, 0.0)])), [0, 2, 1], "the smaller of equals");
+        assert_eq!(by_distance(&models(&FEW)), [0, 1, 3, 4, 2, 5]);
+        assert_eq!(by_distance(&models(&[(9, 0.0), (8, 0.0), (7, 0.0)])), [0, 2, 1], "the smaller of equals");
     }
 
     #[test]
@@ -285,7 +314,12 @@ pub(crate) mod tests {
     #[test]
     fn a_limit_of_size_takes_the_nearest_and_one_of_divergence_the_smallest() {
         let models = models(&FEW);
-        let check = |bytes, kl, expected| assert_eq!(take(&models, &Limit { bytes, kl }), expected, "{bytes:?} {kl:?}");
+        let check = |bytes, kl, expected| {
+            let limit = Limit { bytes, kl, cosine: None };
+            assert_eq!(take(&models, &limit), expected, "{limit:?}");
+            let cosine = kl.map(|kl: f64| 1.0 - kl);
+            assert_eq!(take(&models, &Limit { bytes, kl: None, cosine }), expected, "{cosine:?}");
+        };
         check(Some(45), None, Some(3));
         check(Some(30), None, Some(3));
         check(Some(29), None, Some(5));
@@ -303,18 +337,19 @@ pub(crate) mod tests {
     #[test]
     fn what_comes_nearest_is_small_enough_where_that_is_asked() {
         let models = models(&FEW);
-        let check = |bytes, kl, expected| assert_eq!(nearest(&models, &Limit { bytes, kl }), Some(expected));
+        let check =
+            |bytes, kl, expected| assert_eq!(nearest(&models, &Limit { bytes, kl, cosine: None }), Some(expected));
         check(Some(9), None, 5);
         check(None, Some(0.0001), 1);
         check(Some(45), Some(0.0001), 3);
         check(Some(9), Some(0.0001), 5);
-        assert_eq!(nearest(&models[..1], &Limit { bytes: Some(9), kl: None }), None);
+        assert_eq!(nearest(&models[..1], &Limit { bytes: Some(9), ..Limit::default() }), None);
     }
 
     #[test]
     fn a_divergence_is_a_power_of_ten_with_three_figures() {
         // The spaces in it do not break.
-        let texts = [0.0, 1.234e-4, 9.996e-3, 0.25, 3.0, 45.0].map(|kl| divergence_text(kl).replace('\u{a0}', " "));
+        let texts = [0.0, 1.234e-4, 9.996e-3, 0.25, 3.0, 45.0].map(|kl| distance_text(kl).replace('\u{a0}', " "));
         let expected = ["0", "1.23 × 10⁻⁴", "1.00 × 10⁻²", "2.50 × 10⁻¹", "3.00 × 10⁰", "4.50 × 10¹"];
         assert_eq!(texts, expected);
         let kl = Estimate { value: 9.5e-3, low: 9.0e-3, high: 1.02e-2 };
@@ -333,6 +368,6 @@ pub(crate) mod tests {
         let numbers = sample();
         let mut texts = numbers.texts.into_iter().next().expect("texts");
         texts.rows[3].divergence = None;
-        assert!(Quantization::of(&numbers.subjects, &texts, &[]).is_none());
+        assert!(Quantization::of(&numbers.subjects, texts.rows.iter().map(|row| row.divergence), &[]).is_none());
     }
 }
