@@ -11,6 +11,7 @@ mod engine;
 mod language;
 mod lsp;
 mod messages;
+mod python;
 mod recipes;
 mod seeing;
 mod store;

@@ -6,6 +6,7 @@
 
 mod child;
 mod here;
+pub mod interpreter;
 mod launch;
 mod memory;
 pub mod program;

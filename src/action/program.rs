@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use crate::failure::Failure;
 
@@ -85,21 +85,25 @@ impl Program {
         }
     }
 
+    /// What it says on its standard output; none where it fails. Its words are no action's log.
+    pub fn ask(&self) -> Option<String> {
+        let output = self.output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Runs it to its end. Its output is kept in the action's log and shown only where it fails.
     pub fn run(&self) -> Result<Output, Failure> {
-        let mut command = Command::new(&self.name);
-        command.args(&self.args).stdin(Stdio::null()).envs(self.vars.iter().map(|(k, v)| (k, v)));
-        if let Some(dir) = &self.dir {
-            command.current_dir(dir);
-        }
         let name = self.name.to_string_lossy();
-        let output = command.output().map_err(|error| {
-            if error.kind() == std::io::ErrorKind::NotFound {
-                self.not_installed()
-            } else {
-                Failure::environment(format!("cannot start `{name}`: {error}"))
-            }
-        })?;
+        self.run_or(|status, text| {
+            let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+            let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");
+            Failure::target(format!("`{name}` failed ({status}):\n  {tail}"))
+        })
+    }
+
+    /// As [`Program::run`]; how it failed is said by its caller, of all that it wrote.
+    pub fn run_or(&self, failed: impl FnOnce(ExitStatus, &str) -> Failure) -> Result<Output, Failure> {
+        let output = self.output()?;
         // Standard error is the action's log; what a program that succeeded gave is its caller's to log.
         let _ = std::io::stderr().write_all(&output.stderr);
         if output.status.success() {
@@ -107,8 +111,22 @@ impl Program {
         }
         let _ = std::io::stderr().write_all(&output.stdout);
         let text = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-        let tail = lines[lines.len().saturating_sub(6)..].join("\n  ");
-        Err(Failure::target(format!("`{name}` failed ({}):\n  {tail}", output.status)))
+        Err(failed(output.status, &text))
+    }
+
+    fn output(&self) -> Result<std::process::Output, Failure> {
+        let mut command = Command::new(&self.name);
+        command.args(&self.args).stdin(Stdio::null()).envs(self.vars.iter().map(|(k, v)| (k, v)));
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let name = self.name.to_string_lossy();
+        command.output().map_err(|error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                self.not_installed()
+            } else {
+                Failure::environment(format!("cannot start `{name}`: {error}"))
+            }
+        })
     }
 }

@@ -6,23 +6,29 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, deliver, sight};
+use crate::action::interpreter::Seen;
 use crate::fingerprint::evidence::Place;
 use crate::plan::{Index, Question};
 
-/// What the answer to a question of the plan was, where another process may get another one: a variable of the
-/// environment, a program of the search path.
+/// What the answer to a question of the plan was, where another process may get another one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Surrounding {
-    name: String,
-    is_tool: bool,
-    answer: String,
+pub enum Surrounding {
+    /// A variable of the environment: its name and what is known of it.
+    Variable(String, String),
+    /// A program of the search path, likewise.
+    Tool(String, String),
+    /// A Python interpreter.
+    Python(Box<Seen>),
 }
 
 impl Surrounding {
     /// Whether this process gets the same answer.
     pub fn holds(&self) -> bool {
-        let now = if self.is_tool { sight::tool(&self.name) } else { sight::variable(&self.name) };
-        now == self.answer
+        match self {
+            Surrounding::Variable(name, answer) => sight::variable(name) == *answer,
+            Surrounding::Tool(name, answer) => sight::tool(name) == *answer,
+            Surrounding::Python(seen) => seen.holds(),
+        }
     }
 }
 
@@ -40,12 +46,13 @@ impl Engine {
     /// What these questions were answered from the surroundings of this process.
     pub fn surroundings(&self, questions: impl Iterator<Item = u32>) -> Vec<Surrounding> {
         let told = questions.filter_map(|q| {
-            let (name, is_tool) = match self.plan().question(q as usize) {
-                Question::Tool(name) => (name.to_owned(), true),
-                Question::Variable(name) => (name.to_owned(), false),
-                Question::File(_) | Question::Glob(..) | Question::Machine => return None,
-            };
-            Some(Surrounding { name, is_tool, answer: self.sight.text_of(q).to_owned() })
+            let answer = || self.sight.text_of(q).to_owned();
+            match self.plan().question(q as usize) {
+                Question::Tool(name) => Some(Surrounding::Tool(name.to_owned(), answer())),
+                Question::Variable(name) => Some(Surrounding::Variable(name.to_owned(), answer())),
+                Question::Python(..) => Some(Surrounding::Python(Box::new(self.sight.python_of(q)?.clone()))),
+                Question::File(_) | Question::Glob(..) | Question::Machine => None,
+            }
         });
         told.collect()
     }

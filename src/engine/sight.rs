@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::sealed::{Reader, Writer};
+use crate::action::interpreter::{Seen, Wish};
 use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::fingerprint::evidence::{Form, Place, SeenFile, Stat};
@@ -41,6 +42,7 @@ enum Answer {
     Path(u32),
     Files(Box<Files>),
     Text(Box<str>),
+    Python(Box<Seen>),
 }
 
 /// What a glob stands for.
@@ -56,7 +58,7 @@ impl Answer {
         match self {
             Answer::File(file) | Answer::Path(file) => std::slice::from_ref(file),
             Answer::Files(listed) => &listed.files,
-            Answer::None | Answer::Text(_) => &[],
+            Answer::None | Answer::Text(_) | Answer::Python(_) => &[],
         }
     }
 }
@@ -122,6 +124,8 @@ pub(super) struct Sight {
     changed: Vec<bool>,
     /// Files that were read anew, to be remembered.
     renewed: Vec<u32>,
+    /// An interpreter was asked anew what it is.
+    has_asked: bool,
     by_path: HashMap<PathBuf, u32>,
     /// What computes, where a recipe does not say.
     backend: Option<Backend>,
@@ -195,6 +199,19 @@ impl Sight {
                     self.text(q, &tool(name), &mut other);
                 }
                 Question::Machine => self.text(q, &self.machine(), &mut other),
+                Question::Python(version, lock) => {
+                    let before = match &self.answers[q] {
+                        Answer::Python(seen) if seen.holds() => continue,
+                        Answer::Python(seen) => Some(seen.found().cloned()),
+                        _ => None,
+                    };
+                    let seen = Seen::look(Wish { version, lock: &root.join(lock) });
+                    if before.is_none_or(|before| before.as_ref() != seen.found()) {
+                        other.insert(q);
+                    }
+                    self.answers[q] = Answer::Python(Box::new(seen));
+                    self.has_asked = true;
+                }
                 Question::File(_) | Question::Glob(..) => {}
             }
         }
@@ -242,6 +259,14 @@ impl Sight {
         }
     }
 
+    /// Which interpreter was found for a question that asks for one.
+    pub(super) fn python_of(&self, question: u32) -> Option<&Seen> {
+        match &self.answers[question as usize] {
+            Answer::Python(seen) => Some(seen),
+            _ => None,
+        }
+    }
+
     /// Whether the evidence of all that a question stands for holds.
     pub(super) fn holds(&self, place: &Place<'_>, question: u32) -> bool {
         let answer = &self.answers[question as usize];
@@ -272,6 +297,7 @@ impl Sight {
     pub(super) fn settle(&mut self) {
         self.changed.clear();
         self.changed.resize(self.answers.len(), false);
+        self.has_asked = false;
     }
 
     /// Files whose evidence is new since it was last taken.
@@ -282,7 +308,9 @@ impl Sight {
     /// Whether there is new evidence, of more than what is soon read again.
     pub(super) fn is_worth_keeping(&self) -> bool {
         let bytes = |i: &u32| self.files[*i as usize].stat.map_or(0, |stat| stat.size);
-        self.renewed.len() > READS_AT_ONCE || self.renewed.iter().map(bytes).sum::<i64>() > READ_BYTES_MAX
+        self.has_asked
+            || self.renewed.len() > READS_AT_ONCE
+            || self.renewed.iter().map(bytes).sum::<i64>() > READ_BYTES_MAX
     }
 
     /// The answers, as manifests ask for them.
@@ -490,6 +518,13 @@ impl Outside for Asked<'_> {
 
     fn has_tool(&mut self, name: &str) -> bool {
         matches!(self.answer(Question::Tool(name)), Answer::Text(text) if &**text == "there")
+    }
+
+    fn python(&mut self, version: &str, lock: &str) -> Option<String> {
+        match self.answer(Question::Python(version, &file_below(self.base, lock))) {
+            Answer::Python(seen) => seen.found().map(ToString::to_string),
+            _ => None,
+        }
     }
 
     fn machine(&mut self) -> String {

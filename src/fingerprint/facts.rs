@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::plan::{Index, Plan, Role, resolve, seen_from};
 use crate::recipe::decl::Decl;
 use crate::recipe::glob;
-use crate::recipe::schema::Type;
+use crate::recipe::schema::{Type, file_in, lock_of};
 use crate::recipe::walk::walk;
 use crate::util::text::escape;
 
@@ -22,6 +22,9 @@ pub trait Outside {
     fn variable(&mut self, name: &str) -> Option<Digest>;
     /// Whether a program is on this machine.
     fn has_tool(&mut self, name: &str) -> bool;
+    /// The Python interpreter of this machine that is meant, if there is one: what it is, and where. By a version and
+    /// the path of the lock that says what is allowed.
+    fn python(&mut self, version: &str, lock: &str) -> Option<String>;
     /// Who this machine is, for kinds that measure it.
     fn machine(&mut self) -> String;
 }
@@ -30,7 +33,8 @@ pub trait Outside {
 ///
 /// In it: the kind and its version, every field after defaults, the artifact of each target it stands on,
 /// the content of each file it reads, the presence of optional programs, and the machine where the kind
-/// measures. Not in it: times, absolute paths, host or user names, the number of threads, effai's release.
+/// measures. Not in it: times, host or user names, the number of threads, effai's release; and absolute paths, but for that
+/// of a Python interpreter, which an environment holds.
 pub fn manifest(
     plan: &Plan,
     index: Index,
@@ -71,6 +75,19 @@ pub fn manifest(
             Type::Tool => {
                 let there = if outside.has_tool(&text()) { "there" } else { "absent" };
                 manifest.state(name(&visit.fact), Fact::Text(format!("{} {there}", text())));
+            }
+            Type::Holding(files) => {
+                manifest.state(name(&visit.fact), Fact::Text(text()));
+                for (file, help) in files {
+                    if let Err(e) = state_files(&mut manifest, &file_in(&text(), file), Type::File, outside) {
+                        failure.get_or_insert(e.help(*help));
+                    }
+                }
+            }
+            Type::Python(project) => {
+                manifest.state(name(&visit.fact), Fact::Text(text()));
+                let found = outside.python(&text(), &lock_of(&decl.fields, project));
+                manifest.state(name("interpreter"), found.map_or(Fact::Missing, Fact::Text));
             }
             _ => manifest.state(name(&visit.fact), scalar(visit.value)),
         }

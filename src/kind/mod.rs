@@ -11,6 +11,7 @@
 pub mod adapter;
 pub mod command;
 pub mod dataset;
+pub mod environment;
 pub mod features;
 pub mod fetch;
 pub mod merge;
@@ -42,6 +43,7 @@ pub const BACKEND: Schema = Schema::new(
 pub const KINDS: &[&dyn Kind] = &[
     &command::Command,
     &dataset::Dataset,
+    &environment::Environment,
     &fetch::Fetch,
     &features::Features,
     &model::Model,

@@ -95,7 +95,7 @@ fn values(
             quoting.offers(words.iter().map(|w| (*w).to_owned()), CompletionItemKind::ENUM_MEMBER)
         }
         Some(Type::Label | Type::NamedLabel) => labels(view, place, &quoting),
-        Some(Type::File | Type::Glob) => {
+        Some(Type::File | Type::Glob | Type::Holding(_)) => {
             let written = view.text()[quoting.range.start..offset.max(quoting.range.start)].to_owned();
             let top = place.path().first().map(|item| item.name.text.clone());
             files(view, &view.files_from(top.as_deref()), &written, &quoting)

@@ -18,7 +18,7 @@ use crate::recipe::check::fill_defaults;
 use crate::recipe::decl::Decl;
 use crate::recipe::mistake::{Mistake, Mistakes, nearest};
 use crate::recipe::node::Span;
-use crate::recipe::schema::Type;
+use crate::recipe::schema::{Type, file_in, lock_of};
 use crate::recipe::source::Sources;
 use crate::recipe::walk::walk;
 
@@ -86,6 +86,8 @@ pub enum Question<'a> {
     Tool(&'a str),
     /// Who the machine is.
     Machine,
+    /// Which Python interpreter is meant: a version, and the lock that says what is allowed.
+    Python(&'a str, &'a str),
 }
 
 impl<'a> Question<'a> {
@@ -94,6 +96,7 @@ impl<'a> Question<'a> {
         match self {
             Question::File(text) | Question::Glob(_, text) | Question::Tool(text) | Question::Variable(text) => text,
             Question::Machine => "the machine",
+            Question::Python(..) => "the Python interpreter",
         }
     }
 }
@@ -106,6 +109,8 @@ enum Sort {
     Variable,
     Tool,
     Machine,
+    /// Its text is the version, a NUL and the lock's path.
+    Python,
 }
 
 impl std::fmt::Debug for dyn Kind {
@@ -274,6 +279,10 @@ impl Plan {
             Sort::Variable => Question::Variable(text),
             Sort::Tool => Question::Tool(text),
             Sort::Machine => Question::Machine,
+            Sort::Python => {
+                let (version, lock) = text.split_once('\0').expect("written so");
+                Question::Python(version, lock)
+            }
         }
     }
 
@@ -364,6 +373,15 @@ impl Questions {
                 Type::Glob => ask(Sort::Glob, Cow::Owned(format!("{}\0{text}", decl.base))),
                 Type::Variable => ask(Sort::Variable, Cow::Borrowed(text)),
                 Type::Tool => ask(Sort::Tool, Cow::Borrowed(text)),
+                Type::Holding(files) => {
+                    for (name, _) in files {
+                        ask(Sort::File, Cow::Owned(file_below(&decl.base, &file_in(text, name))));
+                    }
+                }
+                Type::Python(project) => {
+                    let lock = file_below(&decl.base, &lock_of(&decl.fields, project));
+                    ask(Sort::Python, Cow::Owned(format!("{text}\0{lock}")));
+                }
                 _ => {}
             }
         });

@@ -277,11 +277,18 @@ fn convert(value: &Scalar, ty: Type, base: &str) -> Result<Value, String> {
                 Some(complaint) => Err(complaint),
             }
         }
-        (Type::File | Type::Glob, Scalar::Text(text)) => {
+        (Type::File | Type::Glob | Type::Holding(_), Scalar::Text(text)) => {
             let outside =
                 text.starts_with(['/', '~']) || text.contains('\0') || text.split('/').any(|part| part == "..");
             if outside || text.is_empty() { Err("a path below the project's root".into()) } else { Ok(json!(text)) }
         }
+        (Type::Python(_), Scalar::Text(text)) => {
+            let is_number = |part: &str| part.len() < 6 && part.parse::<u32>().is_ok();
+            let is_version = text.split('.').count() <= 3 && text.split('.').all(is_number);
+            if is_version { Ok(json!(text)) } else { Err("a version such as \"3.11\" or \"3.11.7\"".into()) }
+        }
+        // 3.10 would be 3.1.
+        (Type::Python(_), Scalar::Int(_) | Scalar::Float(_)) => Err("in quotes, such as \"3.11\"".into()),
         (Type::Variable, Scalar::Text(text)) => {
             let name = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !text.is_empty();
             if text.starts_with("EFFAI_") {

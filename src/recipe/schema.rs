@@ -110,6 +110,12 @@ pub enum Type {
     Variable,
     /// A program that may be absent from the machine. Whether it is there is the fact.
     Tool,
+    /// A directory of the project, by its path from the root, in which these files lie, each with how to get it. Their
+    /// digests are facts.
+    Holding(&'static [(&'static str, &'static str)]),
+    /// A version of Python, or the beginning of one; the field of that name is the directory whose `uv.lock` says what
+    /// is allowed. The interpreter of this machine that is meant is a fact.
+    Python(&'static str),
 }
 
 /// A default.
@@ -281,6 +287,21 @@ impl std::fmt::Display for Type {
             Type::Sha256 => f.write_str("64 hexadecimal digits"),
             Type::Variable => f.write_str("a variable's name"),
             Type::Tool => f.write_str("a program's name"),
+            Type::Holding(_) => f.write_str("a directory's path"),
+            Type::Python(_) => f.write_str("a version of Python"),
         }
     }
+}
+
+/// A file's path by that of the directory it lies in.
+pub fn file_in(dir: &str, name: &str) -> String {
+    match dir.trim_start_matches("./").trim_end_matches('/') {
+        "" | "." => name.to_owned(),
+        dir => format!("{dir}/{name}"),
+    }
+}
+
+/// The path of the lock that says which versions of Python are allowed, by the field that names its directory.
+pub fn lock_of(fields: &serde_json::Value, project: &str) -> String {
+    file_in(fields[project].as_str().unwrap_or("."), "uv.lock")
 }

@@ -148,5 +148,9 @@ fn of_type(ty: Type) -> Value {
         Type::Sha256 => json!({ "is": "sha256" }),
         Type::Variable => json!({ "is": "variable" }),
         Type::Tool => json!({ "is": "program" }),
+        Type::Holding(files) => {
+            json!({ "is": "directory", "holds": files.iter().map(|(name, _)| name).collect::<Vec<_>>() })
+        }
+        Type::Python(_) => json!({ "is": "python-version" }),
     }
 }

@@ -95,6 +95,11 @@ pub fn make_private(path: &Path) -> Result<(), FsError> {
     at("set the permissions of", path, set_permissions(path, Permissions::from_mode(0o600)))
 }
 
+/// Takes away everybody's leave to execute a file.
+pub fn make_plain(path: &Path) -> Result<(), FsError> {
+    at("set the permissions of", path, set_permissions(path, Permissions::from_mode(0o644)))
+}
+
 /// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File, FsError> {
     at("open", path, File::open(path))

@@ -262,7 +262,11 @@ impl Watch {
         }
         // Programs are watched by nobody, and few.
         let plan = open.engine.plan();
-        questions.extend(open.read.iter().filter(|q| matches!(plan.question(**q as usize), Question::Tool(_))));
+        questions.extend(
+            open.read
+                .iter()
+                .filter(|q| matches!(plan.question(**q as usize), Question::Tool(_) | Question::Python(..))),
+        );
         let mut changed = BTreeSet::new();
         let mut again: Vec<u32> = questions.into_iter().collect();
         loop {

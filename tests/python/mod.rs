@@ -1,0 +1,137 @@
+//! Python environments and scripts, with a stand-in for uv that makes environments of one module.
+
+use crate::support::{Project, Run};
+
+/// Makes an environment as uv does, with what a line `# word` of the lock says in the module `pinned`.
+const UV: &str = r#"
+echo "$1" >> "$(dirname "$0")/calls"
+for word; do
+    case "$before" in --python) python=$word ;; esac
+    before=$word
+done
+case "$1" in
+venv)
+    mkdir -p "$word/bin" "$word/lib/python3/site-packages"
+    ln -s "$python" "$word/bin/python"
+    printf 'home = %s\nrelocatable = true\n' "$(dirname "$python")" > "$word/pyvenv.cfg"
+    touch "$word/.lock"
+    ;;
+sync)
+    if grep -q outdated uv.lock; then
+        echo 'error: The lockfile at `uv.lock` needs to be updated, but `--locked` was provided.' >&2
+        exit 1
+    fi
+    lib=$UV_PROJECT_ENVIRONMENT/lib/python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    mkdir -p "$lib/site-packages"
+    sed -n 's/^# \(.*\)/WORD = "\1"/p' uv.lock > "$lib/site-packages/pinned.py"
+    rmdir "$UV_PROJECT_ENVIRONMENT/lib/python3/site-packages" "$UV_PROJECT_ENVIRONMENT/lib/python3"
+    ;;
+esac
+"#;
+
+const ENVIRONMENT: &str = "environment \"env\" { project \"app\"; }\n";
+
+struct Snake {
+    project: Project,
+    path: String,
+}
+
+impl Snake {
+    fn new(recipe: &str) -> Self {
+        let project = Project::new(recipe);
+        let bin = project.program("uv", UV);
+        project.write("app/pyproject.toml", "[project]\nname = \"app\"\nversion = \"1\"\n");
+        project.write("app/uv.lock", "version = 1\n# one\n");
+        let path = format!("{bin}:{}", std::env::var("PATH").expect("a search path"));
+        Self { project, path }
+    }
+
+    fn effai(&self, args: &[&str]) -> Run {
+        self.project.effai_in(args, &self.project.cache(), &self.path)
+    }
+
+    /// The labels that ran.
+    #[track_caller]
+    fn builds(&self) -> Vec<String> {
+        let run = self.effai(&["build", "-j", "1"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr.lines().filter_map(|l| l.strip_prefix("run ")).map(|l| l.trim().to_owned()).collect()
+    }
+
+    #[track_caller]
+    fn fails(&self, code: i32, parts: &[&str]) {
+        let run = self.effai(&["build"]);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        parts.iter().for_each(|part| contains(&run.stderr, part));
+    }
+
+    fn calls(&self) -> usize {
+        self.project.read("bin/calls").lines().count()
+    }
+}
+
+#[track_caller]
+fn contains(text: &str, part: &str) {
+    assert!(text.contains(part), "no {part:?} in:\n{text}");
+}
+
+#[test]
+fn an_environment_is_made_once_and_anew_when_its_lock_changes() {
+    let snake = Snake::new(ENVIRONMENT);
+    assert_eq!(snake.builds(), ["env"]);
+    assert!(snake.builds().is_empty());
+    assert_eq!(snake.calls(), 2);
+    assert!(!snake.project.path("out/env/.lock").exists());
+    let lib = snake.project.path("out/env/lib");
+    let pinned = std::fs::read_dir(lib).expect("listed").next().expect("one").expect("listed").path();
+    assert!(pinned.join("site-packages/__pycache__").is_dir(), "it is compiled");
+
+    snake.project.remove("out");
+    snake.project.remove(".effai");
+    assert!(snake.builds().is_empty(), "the store has it");
+    assert!(snake.project.path("out/env/bin/python").exists());
+    assert_eq!(snake.calls(), 2);
+
+    snake.project.write("app/uv.lock", "version = 1\n# two\n");
+    contains(&snake.effai(&["explain", "env"]).stdout, "because app/uv.lock changed");
+    assert_eq!(snake.builds(), ["env"]);
+    contains(&snake.effai(&["explain", "env"]).stdout, "environment.interpreter");
+}
+
+#[test]
+fn an_interpreter_is_asked_once_what_it_is() {
+    let snake = Snake::new(ENVIRONMENT);
+    // First on the search path, it leads to the one that is meant anyway.
+    let python = std::env::var("PATH").expect("a search path");
+    let count = "echo asked >> \"$(dirname \"$0\")/asked\"";
+    snake.project.program("python3", &format!("{count}; PATH='{python}' exec python3 \"$@\""));
+    let asked = || snake.project.read("bin/asked").lines().count();
+    // A recipe that was written just now is read again, and all is asked anew.
+    snake.project.outlast_the_grain("effai.kdl");
+    assert_eq!(snake.builds(), ["env"]);
+    let first = asked();
+    assert!(snake.builds().is_empty());
+    assert_eq!(asked(), first, "nothing is started where nothing changed");
+    snake.project.outlast_the_grain("bin/python3");
+    snake.project.program("python3", &format!("{count} # again\nPATH='{python}' exec python3 \"$@\""));
+    assert!(snake.builds().is_empty(), "it is the same interpreter");
+    assert_eq!(asked(), first + 1);
+    assert!(snake.builds().is_empty());
+    assert_eq!(asked(), first + 1, "what it said is kept");
+}
+
+#[test]
+fn what_keeps_an_environment_from_being_made_is_one_error() {
+    let snake = Snake::new(ENVIRONMENT);
+    snake.project.write("app/uv.lock", "version = 1\n# outdated\n");
+    snake.fails(2, &["app/uv.lock does not fit app/pyproject.toml", "`uv lock --project app` brings it up to date"]);
+    snake.project.write("app/uv.lock", "version = 1\nrequires-python = \">=3.99\"\n");
+    snake.fails(3, &["this machine has no Python 3 that app/uv.lock allows (>=3.99)", "put it on the PATH"]);
+    snake.project.edit("effai.kdl", "project \"app\"", "project \"app\"; python \"2.99\"");
+    snake.project.write("app/uv.lock", "version = 1\n");
+    snake.fails(3, &["this machine has no Python 2.99\n"]);
+    snake.project.remove("app/uv.lock");
+    snake.fails(2, &["there is no file `app/uv.lock`", "`uv lock` in that directory writes it"]);
+    snake.project.edit("effai.kdl", "\"2.99\"", "3.10");
+    snake.fails(2, &["`python` is a version of Python", "in quotes, such as \"3.11\""]);
+}
