@@ -14,7 +14,8 @@ use std::sync::{Mutex, OnceLock};
 use super::program::Program;
 use super::spawner::Request;
 use super::{
-    Cancel, Cost, Ended, Job, NotStarted, Processes, Ran, Rules, conclude, passed, sandbox, surroundings, undeclared,
+    Cancel, Cost, Ended, Job, NotStarted, Processes, Ran, Rules, by_names, conclude, passed, sandbox, surroundings,
+    undeclared,
 };
 use crate::event::ActionEvent;
 use crate::failure::Failure;
@@ -101,8 +102,9 @@ impl Processes {
             Err(NotStarted::Failed(failure)) => return Err(failure),
             Err(NotStarted::NotFound) => return Err(program.not_installed()),
         };
+        let told = kind.ended(&mut cx);
         if ran.status.success() {
-            return kind.conclude(&mut cx).map(|()| Ended::Done);
+            return told.and_then(|()| kind.conclude(&mut cx)).map(|()| Ended::Done);
         }
         Ok(failed(&ran, &program, job, cancel, log))
     }
@@ -146,10 +148,10 @@ fn failed(ran: &Ran, program: &Program, job: &Job, cancel: &Cancel, log: &Path) 
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
     let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    let name = program.name.to_string_lossy();
+    let name = program.shown();
     let said: String = tail.iter().map(|line| format!("\n  {line}")).collect();
     let colon = if said.is_empty() { "" } else { ":" };
-    let failure = Failure::target(format!("`{name}` failed ({}){colon}{said}", ran.status));
+    let failure = by_names(Failure::target(format!("`{name}` failed ({}){colon}{said}", ran.status)), job);
     match undeclared::lines(tail, &job.project, &job.scratch) {
         lines if lines.is_empty() => Ended::Failed(failure),
         lines => Ended::Undeclared { failure, lines },

@@ -1,10 +1,12 @@
 //! Programs that a kind calls: package managers, a user's commands.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
+use super::sandbox;
 use crate::failure::Failure;
 
 /// A program, its arguments and its surroundings.
@@ -17,6 +19,7 @@ pub struct Program {
     pub(super) reads: Vec<PathBuf>,
     pub(super) uses: Vec<PathBuf>,
     install: Option<String>,
+    called: Option<String>,
 }
 
 /// What a program that succeeded wrote.
@@ -30,7 +33,7 @@ impl Program {
     /// A program found on the search path.
     pub fn new(name: impl Into<OsString>) -> Self {
         let (args, vars, reads, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { name: name.into(), args, dir: None, vars, reads, uses, install: None }
+        Self { name: name.into(), args, dir: None, vars, reads, uses, install: None, called: None }
     }
 
     /// Adds arguments.
@@ -66,6 +69,29 @@ impl Program {
     pub fn uses(mut self, path: impl Into<PathBuf>) -> Self {
         self.uses.push(path.into());
         self
+    }
+
+    /// May read what another program, by its path, keeps beside itself, wherever that is linked to.
+    #[must_use]
+    pub fn reads_beside(self, program: &Path, project: &Path) -> Self {
+        let real = program.canonicalize().ok();
+        let prefix = real.as_deref().and_then(Path::parent);
+        match prefix.map(|dir| sandbox::prefix(dir, project, crate::env::home().as_deref())) {
+            Some(prefix) if !sandbox::is_open(&prefix) => self.reads(prefix),
+            _ => self,
+        }
+    }
+
+    /// What it is called in messages, where that is not its name.
+    #[must_use]
+    pub fn called(mut self, name: impl Into<String>) -> Self {
+        self.called = Some(name.into());
+        self
+    }
+
+    /// What it is called in messages.
+    pub(super) fn shown(&self) -> Cow<'_, str> {
+        self.called.as_deref().map_or_else(|| self.name.to_string_lossy(), Cow::Borrowed)
     }
 
     /// How to get it where it is missing.

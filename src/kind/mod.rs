@@ -17,10 +17,12 @@ pub mod fetch;
 pub mod merge;
 pub mod model;
 pub mod perplexity;
+pub mod python;
 pub mod quantized;
 pub mod report;
 pub mod speed;
 pub mod training;
+mod workplace;
 
 use std::path::{Path, PathBuf};
 
@@ -53,6 +55,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &report::Report,
     &speed::Speed,
     &perplexity::Perplexity,
+    &python::Python,
     &training::Training,
 ];
 
@@ -113,10 +116,15 @@ pub trait Run: Sync {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
 }
 
-/// Work that is one program's. Both steps run in the build's own process, so they only move files about.
+/// Work that is one program's. These steps run in the build's own process, so they only move files about.
 pub trait Launch: Sync {
     /// Lays out what the program reads, in `cx.scratch()`, where it will run; and says what to start.
     fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure>;
+
+    /// Tells what the program left of itself, however it ended.
+    fn ended(&self, _cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Takes what the program made into `cx.out()`.
     fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
@@ -244,6 +252,11 @@ impl ActionCx<'_> {
     /// A file of the project, named by a `File` field.
     pub fn project_file(&self, path: impl AsRef<Path>) -> PathBuf {
         self.project.join(path)
+    }
+
+    /// The project's root.
+    pub fn project_root(&self) -> &Path {
+        &self.project
     }
 
     /// The files a `Glob` field stands for, relative to the project's root, sorted.

@@ -151,8 +151,12 @@ impl Checker<'_> {
                 match schema.open {
                     Some(ty) => {
                         let path = join(path, &format!("columns.{}", child.name));
-                        let leaf = Schema { args: Args::One("value", ty), ..Schema::new("", "") };
-                        let value = self.field(&leaf, child, &path);
+                        let args = if ty == Type::Value { Args::Many("values", ty) } else { Args::One("value", ty) };
+                        let leaf = Schema { args, ..Schema::new("", "") };
+                        let value = match self.field(&leaf, child, &path) {
+                            Value::Array(mut values) if values.len() == 1 => values.remove(0),
+                            value => value,
+                        };
                         columns.insert(child.name.clone(), value);
                     }
                     None => {
@@ -313,7 +317,10 @@ fn convert(value: &Scalar, ty: Type, base: &str) -> Result<Value, String> {
                 Err("not one of them".into())
             }
         }
-        (Type::Bool, Scalar::Bool(b)) => Ok(json!(b)),
+        (Type::Bool | Type::Value, Scalar::Bool(b)) => Ok(json!(b)),
+        (Type::Value, Scalar::Text(text)) => Ok(json!(text)),
+        (Type::Value, Scalar::Int(n)) => Ok(json!(n)),
+        (Type::Value, Scalar::Float(x)) if x.is_finite() => Ok(json!(x)),
         (Type::Bool, Scalar::Text(text)) if text == "true" || text == "false" => {
             Err(format!("in KDL it is written #{text}"))
         }

@@ -13,7 +13,7 @@
 //! | a child with no arguments, properties or children, `shuffle` | `true` |
 //! | any other child, `method "lora" rank=8 { ... }` | an object: the arguments under their names, each property and child under its own |
 //! | a child that may be repeated | an array of the above |
-//! | children of an open node, `image "{file}"` | under `"columns"`, an object from name to value |
+//! | children of an open node, `image "{file}"` | under `"columns"`, an object from name to value, or to an array of several |
 
 /// One node of a recipe: its arguments, properties and children.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Schema {
     pub props: &'static [Prop],
     /// Its children.
     pub children: &'static [Schema],
-    /// Children of any name, each with one argument of this type.
+    /// Children of any name, each with one argument of this type; of [`Type::Value`], with several.
     pub open: Option<Type>,
     /// How often it may stand.
     pub count: Count,
@@ -94,6 +94,8 @@ pub enum Type {
     FloatAbove(f64, f64),
     /// `#true` or `#false`.
     Bool,
+    /// Text, a number, or `#true` or `#false`, as it is written; of an open node, one or several.
+    Value,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Another target. Its artifact's digest is the fact.
@@ -270,6 +272,7 @@ impl std::fmt::Display for Type {
             Type::FloatAbove(low, high) if *high == f64::INFINITY => write!(f, "a number above {low}"),
             Type::FloatAbove(low, high) => write!(f, "a number above {low}, up to {high}"),
             Type::Bool => f.write_str("#true or #false"),
+            Type::Value => f.write_str("text, a number, #true or #false"),
             Type::Choice(words) => {
                 for (i, word) in words.iter().enumerate() {
                     let comma = match i {

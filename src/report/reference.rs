@@ -140,6 +140,7 @@ fn of_type(ty: Type) -> Value {
         Type::Float(low, high) => json!({ "is": "number", "least": low, "most": number(high) }),
         Type::FloatAbove(low, high) => json!({ "is": "number", "above": low, "most": number(high) }),
         Type::Bool => json!({ "is": "bool" }),
+        Type::Value => json!({ "is": "value" }),
         Type::Choice(words) => json!({ "is": "choice", "words": words }),
         Type::Label => json!({ "is": "label" }),
         Type::NamedLabel => json!({ "is": "label", "named": true }),

@@ -1,5 +1,7 @@
 //! Python environments and scripts, with a stand-in for uv that makes environments of one module.
 
+mod scripts;
+
 use crate::support::{Project, Run};
 
 /// Makes an environment as uv does, with what a line `# word` of the lock says in the module `pinned`.

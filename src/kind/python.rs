@@ -1,0 +1,216 @@
+//! `python`: a script or module with parameters, in an environment.
+
+mod mlflow;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::workplace::{ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED, lay_file};
+use super::{ActionCx, How, Kind, Launch, Needs};
+use crate::action::program::Program;
+use crate::failure::Failure;
+use crate::recipe::decl::{Decl, Problems};
+use crate::recipe::schema::{Schema, Type};
+use crate::util::fs;
+
+/// The kind.
+#[derive(Debug)]
+pub struct Python;
+
+/// What a script imports to speak to effai.
+const MODULE: &str = include_str!("python/effai.py");
+
+static SCHEMA: Schema = Schema::new(
+    "python",
+    "Runs a Python script or module with parameters, in an environment, and keeps its declared outputs.",
+)
+.children(&[
+    Schema::new("environment", "The `environment` whose Python and packages it has.")
+        .arg("target", Type::Label)
+        .required(),
+    Schema::new("script", "A file of the project to run; it lies at the same path in the directory.")
+        .arg("path", Type::File),
+    Schema::new("module", "A module to run, as by `python -m`; its files are among `input`.").arg("name", Type::Text),
+    Schema::new(
+        "params",
+        "Arguments: `--NAME VALUE` each, in the order of their names. One that is #true is `--NAME`, one that is #false \
+         is left out, one of several values is given for each.",
+    )
+    .open(Type::Value),
+    INPUT,
+    NEEDS,
+    OUTPUT,
+    ENV,
+    PASS,
+    UNTRACKED,
+    POOL,
+    NETWORK,
+]);
+
+#[derive(Deserialize)]
+struct Fields {
+    environment: String,
+    script: Option<String>,
+    module: Option<String>,
+    params: Option<Params>,
+}
+
+#[derive(Deserialize)]
+struct Params {
+    columns: Map<String, Value>,
+}
+
+impl Kind for Python {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    /// 1: first.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        let fields: Fields = decl.read();
+        match (&fields.script, &fields.module) {
+            (None, None) => {
+                problems.at("", "it says nothing of what to run", "this", "give it a `script` or a `module`")
+            }
+            (Some(_), Some(_)) => {
+                problems.at(
+                    "module",
+                    "it runs a script and a module",
+                    "and `script` is given",
+                    "take one of the two out",
+                );
+            }
+            _ => {}
+        }
+        for name in fields.params.iter().flat_map(|params| params.columns.keys()).filter(|name| !is_flag(name)) {
+            let help = "a parameter's name has letters, digits, `-`, `_` and `.`, as an option of a program has";
+            problems.at(&format!("params.columns.{name}"), format!("`{name}` cannot be a parameter"), "this", help);
+        }
+        decl.read::<Given>().check(problems);
+    }
+
+    fn needs(&self, decl: &Decl) -> Needs {
+        decl.read::<Given>().needs()
+    }
+
+    fn how(&self) -> How<'_> {
+        How::Program(self)
+    }
+}
+
+impl Launch for Python {
+    fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
+        let fields: Fields = cx.decl.read();
+        let python = python(cx, &fields.environment)?;
+        let module = cx.scratch().with_file_name("module");
+        fs::write(&module.join("effai.py"), MODULE.as_bytes())?;
+        let runs = mlflow::place(cx);
+        fs::create_dir_all(&runs)?;
+        let (args, name) = match (&fields.script, &fields.module) {
+            (Some(script), _) => (vec![script.clone()], script),
+            (None, module) => {
+                let module = module.as_ref().expect("one of the two was checked for");
+                (vec!["-m".to_owned(), module.clone()], module)
+            }
+        };
+        let params = fields.params.map(|params| arguments(&params.columns)).unwrap_or_default();
+        let program = Program::new(&python).called(format!("python {name}")).args(args).args(params);
+        let mut program = program.reads_beside(&python, cx.project_root()).reads(&module).uses(&runs);
+        let given: Given = cx.decl.read();
+        for (name, value) in [
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+            ("PYTHONHASHSEED", "0"),
+            // What is printed is in the log also when it is killed.
+            ("PYTHONUNBUFFERED", "1"),
+        ] {
+            program = program.var(name, value);
+        }
+        // Recent releases of MLflow write plain files only for those who insist (3.17.2 was tried).
+        program = program.var("MLFLOW_TRACKING_URI", mlflow::address(&runs)).var("MLFLOW_ALLOW_FILE_STORE", "true");
+        if let Some(script) = fields.script.as_ref().map(Path::new) {
+            program = lay_file(cx, script, program)?;
+        }
+        program = given.lay_out(cx, program)?;
+        // After those of the recipe, which may have directories of its own to look in.
+        let places = [Some(module.into_os_string()), given.var("PYTHONPATH").map(OsString::from)];
+        let places = places.into_iter().flatten().collect::<Vec<_>>().join(":".as_ref());
+        Ok(program.var("PYTHONPATH", places))
+    }
+
+    fn ended(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        mlflow::tell(cx)
+    }
+
+    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        cx.decl.read::<Given>().take_in(cx, "script")
+    }
+}
+
+/// The environment's interpreter.
+fn python(cx: &ActionCx<'_>, label: &str) -> Result<PathBuf, Failure> {
+    let python = cx.input(label).join("bin/python");
+    if python.exists() {
+        return Ok(python);
+    }
+    Err(match python.read_link() {
+        Ok(gone) => Failure::environment(format!("the interpreter of {label} is gone: {}", gone.display()))
+            .help(format!("`effai build -f {label}` makes it with one that is there")),
+        Err(_) => Failure::user(format!("{label} has no bin/python")).help("`environment` takes a target of that kind"),
+    })
+}
+
+fn is_flag(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+        && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+}
+
+/// Parameters as a program's arguments.
+fn arguments(params: &Map<String, Value>) -> Vec<String> {
+    let mut arguments = Vec::new();
+    for (name, value) in params {
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            match value {
+                Value::Bool(false) | Value::Null => {}
+                Value::Bool(true) => arguments.push(format!("--{name}")),
+                // Apart, it would be taken for an option.
+                Value::String(text) if text.starts_with('-') => arguments.push(format!("--{name}={text}")),
+                Value::String(text) => arguments.extend([format!("--{name}"), text.clone()]),
+                number => arguments.extend([format!("--{name}"), number.to_string()]),
+            }
+        }
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parameters_become_options() {
+        let check = |params: Value, expected: &str| {
+            let Value::Object(params) = params else { panic!("an object") };
+            assert_eq!(arguments(&params).join(" "), expected);
+        };
+        check(json!({}), "");
+        check(json!({ "rate": 0.01, "epochs": 3, "name": "a b" }), "--epochs 3 --name a b --rate 0.01");
+        check(json!({ "augment": true, "quiet": false }), "--augment");
+        check(json!({ "layers": [64, 32], "tiny": 1e-7 }), "--layers 64 --layers 32 --tiny 1e-7");
+        check(json!({ "text": "-x", "offset": -3 }), "--offset -3 --text=-x");
+        assert!(["learning-rate", "a_b", "model.layers", "x2"].into_iter().all(is_flag));
+        assert!(!["", "-x", "a b", "a=b"].into_iter().any(is_flag));
+    }
+}

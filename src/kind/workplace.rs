@@ -1,0 +1,246 @@
+//! Where a user's own program runs: a directory with what its target declares. What `command` and `python` have in common.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ActionCx, Needs, Pool};
+use crate::action::program::Program;
+use crate::failure::Failure;
+use crate::recipe::decl::Problems;
+use crate::recipe::schema::{Schema, Type};
+use crate::util::fs;
+
+/// A file it is given.
+pub(super) const INPUT: Schema =
+    Schema::new("input", "A file of the project, or a glob; it lies at the same path in the directory.")
+        .arg("path", Type::Glob)
+        .many();
+
+/// A target it is given.
+pub(super) const NEEDS: Schema = Schema::new("needs", "A target; its artifact lies in the directory under its label.")
+    .arg("target", Type::NamedLabel)
+    .many();
+
+/// What is kept of what it makes.
+pub(super) const OUTPUT: Schema =
+    Schema::new("output", "A file or directory the program makes, from the directory it runs in.")
+        .arg("path", Type::Text)
+        .some();
+
+/// Its own variables.
+pub(super) const ENV: Schema = Schema::new("env", "Variables the program gets, and their values.").open(Type::Text);
+
+/// Variables of effai's own environment.
+pub(super) const PASS: Schema = Schema::new(
+    "pass",
+    "Variables handed through from effai's own environment; a digest of each value, or that it is not set, is a fact.",
+)
+.many_args("names", Type::Variable);
+
+/// What it may use unwatched.
+pub(super) const UNTRACKED: Schema = Schema::new(
+    "untracked",
+    "A path outside the project that the program may read and write; nobody looks whether it changes. For toolchains and caches.",
+)
+.arg("path", Type::Text)
+.many();
+
+/// Beside what it runs.
+pub(super) const POOL: Schema = Schema::new(
+    "pool",
+    "Beside what it runs: `cpu`, as is usual, beside as many as there are jobs; `gpu` beside no other that uses the \
+     GPU; `machine` beside nothing but downloads. No fact.",
+)
+.arg("name", Type::Choice(&["cpu", "gpu", "machine"]))
+.no_fact();
+
+/// Whether it may use the network.
+pub(super) const NETWORK: Schema =
+    Schema::new("network", "The program may use the network; it then gets all of the user's variables.");
+
+/// Files of the project from this size on are linked and not copied, where the system holds the program to reading.
+const LINKED_BYTES_MIN: u64 = 1 << 20;
+
+/// What a program is given, and what is kept of what it makes: the fields above, as declared.
+#[derive(Deserialize)]
+pub(super) struct Given {
+    input: Vec<String>,
+    needs: Vec<String>,
+    output: Vec<String>,
+    env: Option<Env>,
+    pass: Option<Vec<String>>,
+    untracked: Vec<String>,
+    pool: Option<String>,
+    network: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Env {
+    columns: BTreeMap<String, String>,
+}
+
+impl Given {
+    /// The value of a variable of its own.
+    pub(super) fn var(&self, name: &str) -> Option<&str> {
+        self.env.as_ref()?.columns.get(name).map(String::as_str)
+    }
+
+    /// Finds fields that contradict one another.
+    pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        let own: Vec<&String> = self.env.iter().flat_map(|env| env.columns.keys()).collect();
+        for (i, name) in self.pass.iter().flatten().enumerate().filter(|(_, name)| own.contains(name)) {
+            let message = format!("`{name}` is given a value and handed through");
+            problems.at(&format!("pass.{i}"), message, "and `env` gives it one", "take it out of one of the two");
+        }
+        if self.network.is_some() && self.pool.is_some() {
+            let message = "what uses the network waits in a pool of its own";
+            problems.at("pool", message, "and `network` is declared", "take one of the two out");
+        }
+        let mut places = BTreeSet::new();
+        for (i, label) in self.needs.iter().enumerate() {
+            if !places.insert(place(label)) && self.needs.iter().filter(|l| *l == label).count() == 1 {
+                let message = format!("two artifacts would lie at `{}`", place(label));
+                problems.at(&format!("needs.{i}"), message, "the second", "give one of the targets another label");
+            }
+        }
+    }
+
+    /// What its action needs.
+    pub(super) fn needs(&self) -> Needs {
+        let pool = match self.pool.as_deref() {
+            _ if self.network == Some(true) => Pool::Network,
+            Some("gpu") => Pool::Gpu,
+            Some("machine") => Pool::Machine,
+            _ => Pool::Cpu,
+        };
+        Needs { pool, ..Needs::default() }
+    }
+
+    /// Lays out all that the program is given, where it will run.
+    pub(super) fn lay_out(&self, cx: &ActionCx<'_>, mut program: Program) -> Result<Program, Failure> {
+        let dir = cx.scratch();
+        let mut laid = BTreeSet::new();
+        for glob in &self.input {
+            for path in cx.project_files(glob)? {
+                // Another glob may mean it too.
+                if laid.insert(path.clone()) {
+                    program = lay_file(cx, &path, program)?;
+                }
+            }
+        }
+        for label in &self.needs {
+            link(cx.input(label), &dir.join(place(label)))?;
+        }
+        for path in &self.untracked {
+            program = program.uses(cx.project_file(crate::env::expand_home(path)));
+        }
+        let vars = self.env.iter().flat_map(|env| &env.columns);
+        Ok(vars.fold(program, |program, (name, value)| program.var(name, value)))
+    }
+
+    /// Takes what the program made into the artifact; `what` it is called.
+    pub(super) fn take_in(&self, cx: &ActionCx<'_>, what: &str) -> Result<(), Failure> {
+        for path in &self.output {
+            let from = cx.scratch().join(path);
+            for link in links(&from) {
+                // It leads out of where the program ran: nobody else has what lies there.
+                let Ok(real) = link.canonicalize() else { continue };
+                if !real.starts_with(cx.scratch()) && is_input(cx, self, &real)? {
+                    fs::remove_file(&link)?;
+                    copy_all(&real, &link)?;
+                }
+            }
+            keep(cx.scratch(), path, cx.out(), what)?;
+        }
+        Ok(())
+    }
+}
+
+/// Lays a file of the project out at its own path.
+pub(super) fn lay_file(cx: &ActionCx<'_>, path: &Path, program: Program) -> Result<Program, Failure> {
+    let from = cx.project_file(path);
+    let is_link = give(&from, &cx.scratch().join(path), cx.is_held())?;
+    Ok(if is_link { program.reads(from) } else { program })
+}
+
+/// Where an artifact lies in the directory; one of an outer project, `/data/x`, as if it were the project's own.
+fn place(label: &str) -> &str {
+    label.trim_start_matches('/')
+}
+
+/// Lays a file out for the program; says whether it is a link, to where the program must then be let.
+///
+/// A link to a file is followed; a link that leads to no file stays one. What is copied may be read and written at will.
+fn give(from: &Path, to: &Path, is_held: bool) -> Result<bool, Failure> {
+    let Some(metadata) = from.metadata().ok().filter(std::fs::Metadata::is_file) else {
+        let target = fs::at("read the link", from, from.read_link())?;
+        return link(&target, to).map(|()| false);
+    };
+    if is_held && metadata.len() >= LINKED_BYTES_MIN {
+        let real = fs::at("follow", from, from.canonicalize())?;
+        return link(&real, to).map(|()| true);
+    }
+    fs::copy(from, to)?;
+    Ok(false)
+}
+
+fn link(target: &Path, to: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(to.parent().unwrap_or(to))?;
+    Ok(fs::at("link", to, std::os::unix::fs::symlink(target, to))?)
+}
+
+/// The links among the outputs at a path.
+fn links(path: &Path) -> Vec<PathBuf> {
+    let entries = walkdir::WalkDir::new(path).into_iter().flatten();
+    entries.filter(|entry| entry.path_is_symlink()).map(walkdir::DirEntry::into_path).collect()
+}
+
+/// Whether this is what the program was given: a file, or something of an artifact. Large files and artifacts are laid
+/// out as links to save the copy, and `cp -r` copies a link as one.
+fn is_input(cx: &ActionCx<'_>, given: &Given, real: &Path) -> Result<bool, Failure> {
+    let is_of = |label: &String| cx.input(label).canonicalize().is_ok_and(|artifact| real.starts_with(artifact));
+    if given.needs.iter().any(is_of) {
+        return Ok(true);
+    }
+    for glob in &given.input {
+        let is_it = |path: &PathBuf| cx.project_file(path).canonicalize().is_ok_and(|file| file == real);
+        if cx.project_files(glob)?.iter().any(is_it) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Copies a file, or a directory with all that is in it; links in there stay links.
+fn copy_all(from: &Path, to: &Path) -> Result<(), Failure> {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.map_err(|e| Failure::environment(format!("cannot copy {}: {e}", from.display())))?;
+        let to = match entry.path().strip_prefix(from).expect("walked from there") {
+            below if below.as_os_str().is_empty() => to.to_owned(),
+            below => to.join(below),
+        };
+        match entry.file_type() {
+            kind if kind.is_dir() => fs::create_dir_all(&to)?,
+            kind if kind.is_symlink() => {
+                let target = fs::at("read the link", entry.path(), entry.path().read_link())?;
+                link(&target, &to)?;
+            }
+            _ => drop(fs::copy(entry.path(), &to)?),
+        }
+    }
+    Ok(())
+}
+
+fn keep(dir: &Path, path: &str, out: &Path, what: &str) -> Result<(), Failure> {
+    let from = dir.join(path);
+    // Not followed: a link is an output itself, also when what it leads to has been moved before it.
+    if from.symlink_metadata().is_err() {
+        return Err(Failure::target(format!("the {what} ended well but did not make `{path}`"))
+            .help(format!("check the path after `output`, it is taken from the directory the {what} runs in")));
+    }
+    let to = out.join(path.trim_end_matches('/'));
+    fs::create_dir_all(to.parent().unwrap_or(out))?;
+    Ok(fs::rename(&from, &to)?)
+}
