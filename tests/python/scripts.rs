@@ -85,7 +85,9 @@ fn what_mlflow_wrote_is_kept_also_of_a_script_that_fails() {
 import os, pathlib, sys
 place = os.environ['MLFLOW_TRACKING_URI']
 assert place.startswith('file:')
-run = pathlib.Path(place[5:]) / '0' / 'abc'
+place = pathlib.Path(place[5:])
+assert not place.exists() and place.parent.is_dir()
+run = place / '0' / 'abc'
 (run / 'metrics').mkdir(parents=True)
 (run / 'params').mkdir()
 (run / 'meta.yaml').write_text('run_name: quick-crab\\nstart_time: 1\\n')

@@ -12,19 +12,24 @@ use crate::failure::Failure;
 use crate::kind::ActionCx;
 use crate::util::fs;
 
-/// Where an action's runs are kept while it lives.
+/// A directory for what MLflow keeps while an action lives.
 pub(super) fn place(cx: &ActionCx<'_>) -> PathBuf {
     cx.scratch().with_file_name("mlflow")
 }
 
+/// Where its runs are. MLflow makes that directory itself: one that is there lacks its first experiment.
+fn runs_in(place: &Path) -> PathBuf {
+    place.join("runs")
+}
+
 /// As MLflow is told.
 pub(super) fn address(place: &Path) -> String {
-    format!("file:{}", place.display())
+    format!("file:{}", runs_in(place).display())
 }
 
 /// Tells what a script that ended has logged.
 pub(super) fn tell(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-    let runs = runs(&place(cx))?;
+    let runs = runs(&runs_in(&place(cx)))?;
     let several = runs.len() > 1;
     for (i, run) in runs.iter().enumerate() {
         let prefix = if several { format!("run-{}.", i + 1) } else { String::new() };
