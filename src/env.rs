@@ -55,6 +55,11 @@ pub fn path() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()
 }
 
+/// The user's shell.
+pub fn shell() -> OsString {
+    std::env::var_os("SHELL").filter(|v| !v.is_empty()).unwrap_or_else(|| "/bin/sh".into())
+}
+
 /// A variable that a recipe names to be handed through.
 pub fn passed(name: &str) -> Option<OsString> {
     std::env::var_os(name)

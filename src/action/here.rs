@@ -1,5 +1,6 @@
-//! A program of the user's own, run as from a shell: in the project's root, with the whole environment.
+//! A program of the user's own, run as from a shell: with the whole environment.
 
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -45,4 +46,10 @@ pub fn run_here(argv: &[String], root: &Path, cancel: &Cancel) -> Result<(), Fai
         Some(code) => Err(Failure::target(format!("`{program}` ended with code {code}"))),
         None => Err(Failure::target(format!("`{program}` was stopped"))),
     }
+}
+
+/// Becomes another program, with these variables besides; returns only where that fails.
+pub fn become_program(program: &OsStr, vars: &[(&str, OsString)]) -> Failure {
+    let error = Command::new(program).envs(vars.iter().map(|(name, value)| (name, value))).exec();
+    Failure::environment(format!("cannot start `{}`: {error}", program.display()))
 }

@@ -28,7 +28,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
-pub use here::run_here;
+pub use here::{become_program, run_here};
 
 use crate::backend::Choice;
 use crate::event::ActionEvent;

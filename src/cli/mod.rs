@@ -6,6 +6,7 @@ mod changes;
 mod check;
 mod diff;
 mod doctor;
+mod env;
 mod explain;
 mod fmt;
 mod graph;
@@ -81,6 +82,7 @@ enum Command {
     Schema(schema::Args),
     Cache(cache::Args),
     Doctor(doctor::Args),
+    Env(env::Args),
     Init(init::Args),
     Lsp(lsp::Args),
     Completions(Completions),
@@ -129,6 +131,7 @@ pub fn run() -> u8 {
         Command::Fmt(command) => fmt::run(&args.global, &command, &output),
         Command::Schema(command) => schema::run(&command, &output),
         Command::Doctor(command) => doctor::run(&args.global, &command, &output),
+        Command::Env(command) => env::run(&args.global, &command, &output),
         Command::Cache(command) => cache::run(&args.global, &command, &output),
         Command::Init(command) => init::run(&args.global, &command, &output),
         Command::Lsp(command) => lsp::run(&args.global, &command, &output),

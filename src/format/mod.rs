@@ -7,3 +7,4 @@ pub mod image;
 pub mod pickle;
 pub mod template;
 pub mod tensors;
+pub mod uv_lock;

@@ -122,6 +122,60 @@ fn an_interpreter_is_asked_once_what_it_is() {
     assert_eq!(asked(), first + 1, "what it said is kept");
 }
 
+/// Two projects below, each with a lock that pins these.
+fn two_locks(first: &[(&str, &str)], second: &[(&str, &str)]) -> Snake {
+    let snake = Snake::new("projects \"*\"\n");
+    for (name, pins) in [("vision", first), ("text", second)] {
+        let mut lock = String::from("version = 1\n# one\n");
+        for (package, version) in pins {
+            lock.push_str(&format!("\n[[package]]\nname = \"{package}\"\nversion = \"{version}\"\n"));
+        }
+        snake.project.write(&format!("{name}/effai.kdl"), "environment \"env\"\n");
+        snake.project.write(&format!("{name}/pyproject.toml"), &format!("[project]\nname = \"{name}\"\n"));
+        snake.project.write(&format!("{name}/uv.lock"), &lock);
+    }
+    snake
+}
+
+#[test]
+fn locks_that_pin_different_versions_are_found() {
+    let snake = two_locks(&[("six", "1.16.0"), ("click", "8.1.0")], &[("click", "8.1.0"), ("six", "1.17.0")]);
+    let run = snake.effai(&["env", "check"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert_eq!(
+        run.stdout,
+        "six is pinned to different versions\n  1.17.0       text/uv.lock:10  (text/env)\n  1.16.0       vision/uv.lock:6  (vision/env)\n"
+    );
+    assert_eq!(run.stderr, "2 locks: 1 package pinned to different versions\n");
+    let json: serde_json::Value =
+        serde_json::from_str(&snake.effai(&["env", "check", "--json"]).stdout).expect("one object");
+    assert_eq!((&json["package"], &json["pins"][1]["line"]), (&"six".into(), &6.into()));
+    snake.project.edit("text/uv.lock", "1.17.0", "1.16.0");
+    let run = snake.effai(&["env", "check"]);
+    assert_eq!((run.code, run.stdout.as_str(), run.stderr.as_str()), (0, "", "2 locks: no two of them disagree\n"));
+    snake.project.write("text/uv.lock", "version = \n");
+    let run = snake.effai(&["env", "check"]);
+    assert_eq!(run.code, 2);
+    contains(&run.stderr, "text/uv.lock is no lock of uv: line 1: ");
+    snake.project.remove("text/uv.lock");
+    contains(&snake.effai(&["env", "check"]).stderr, "there is no file `text/uv.lock`");
+}
+
+#[test]
+fn a_shell_has_the_environment_first_on_its_path() {
+    let snake = two_locks(&[], &[]);
+    let bin = snake.project.program("shell", "command -v python; python -c 'import pinned; print(pinned.WORD)'");
+    let run = snake
+        .project
+        .effai_told(&["env", "shell", "text/env"], &[("SHELL", &format!("{bin}/shell")), ("PATH", &snake.path)]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let python = snake.project.path("out/text/env/bin/python").canonicalize().expect("there");
+    assert!(python.is_file());
+    contains(&run.stdout, "out/text/env/bin/python\none\n");
+    let run = snake.effai(&["env", "shell", "nvironment"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+}
+
 #[test]
 fn what_keeps_an_environment_from_being_made_is_one_error() {
     let snake = Snake::new(ENVIRONMENT);
