@@ -1,8 +1,9 @@
-//! Reads `uv.lock`: which version of each package it pins, and where; and what two of them pin differently.
+//! Reads `uv.lock`: which version of each package it pins, and where; what two of them pin differently; and what lies in
+//! files of its own machine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use toml_edit::Document;
+use toml_edit::{ArrayOfTables, Document, Item, Table};
 
 /// A version that a lock pins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,29 +25,46 @@ pub struct Collision {
     pub pins: Vec<(usize, Pin)>,
 }
 
-/// What a lock pins. Packages of the project's own files are not among it.
+/// Where a package lies that is in files of the machine.
+const OWN: [&str; 4] = ["editable", "virtual", "directory", "path"];
+
+/// What a lock pins. Packages in files of the machine, the project's own among them, are not part of it.
 pub fn pins(text: &str) -> Result<Vec<Pin>, String> {
-    let document = Document::parse(text).map_err(|e| {
+    let document = parse(text)?;
+    let pin = |table: &Table| {
+        let version = table.get("version")?;
+        let line = line_of(text, version.span().map_or(0, |span| span.start));
+        Some(Pin { package: name(table)?.to_owned(), version: version.as_str()?.to_owned(), line })
+    };
+    Ok(packages(&document).filter(|table| own(table).is_none()).filter_map(pin).collect())
+}
+
+/// Packages in files of the machine, besides the project itself.
+pub fn local(text: &str) -> Result<Vec<String>, String> {
+    let document = parse(text)?;
+    let others = packages(&document).filter(|table| own(table).is_some_and(|place| place != "."));
+    Ok(others.filter_map(|table| name(table).map(str::to_owned)).collect())
+}
+
+fn parse(text: &str) -> Result<Document<&str>, String> {
+    Document::parse(text).map_err(|e| {
         let at = e.span().map_or(String::new(), |span| format!("line {}: ", line_of(text, span.start)));
         format!("{at}{}", e.message().trim_end())
-    })?;
-    let Some(packages) = document.get("package").and_then(|item| item.as_array_of_tables()) else {
-        return Ok(Vec::new());
-    };
-    let mut pins = Vec::new();
-    for table in packages.iter() {
-        let source = table.get("source").and_then(|item| item.as_table_like());
-        let is_own =
-            source.is_some_and(|source| ["editable", "virtual", "directory"].iter().any(|s| source.contains_key(s)));
-        let text_of = |name: &str| table.get(name).and_then(|item| item.as_str()).map(str::to_owned);
-        let (Some(package), Some(version)) = (text_of("name"), text_of("version")) else { continue };
-        if is_own {
-            continue;
-        }
-        let at = table.get("version").and_then(|item| item.span()).map_or(0, |span| span.start);
-        pins.push(Pin { package, version, line: line_of(text, at) });
-    }
-    Ok(pins)
+    })
+}
+
+fn packages<'a>(document: &'a Document<&str>) -> impl Iterator<Item = &'a Table> {
+    document.get("package").and_then(Item::as_array_of_tables).into_iter().flat_map(ArrayOfTables::iter)
+}
+
+fn name(table: &Table) -> Option<&str> {
+    table.get("name")?.as_str()
+}
+
+/// The place of a package in files of the machine; none of one from elsewhere.
+fn own(table: &Table) -> Option<&str> {
+    let source = table.get("source")?.as_table_like()?;
+    OWN.iter().find_map(|form| source.get(form)?.as_str())
 }
 
 fn line_of(text: &str, at: usize) -> usize {
@@ -98,6 +116,9 @@ mod tests {
         assert_eq!(read(&[("a", "1"), ("b", "2")]), [pin("a", "1", 6), pin("b", "2", 11)]);
         let own = "[[package]]\nname = \"app\"\nversion = \"1\"\nsource = { virtual = \".\" }\n";
         assert_eq!(pins(own).expect("a lock"), []);
+        assert_eq!(local(own).expect("a lock"), [""; 0]);
+        let beside = own.replace("virtual = \".\"", "editable = \"../lib\"");
+        assert_eq!((pins(&beside).expect("a lock"), local(&beside).expect("a lock")), (vec![], vec!["app".to_owned()]));
         assert_eq!(pins("version = 1\n").expect("a lock"), []);
         assert!(pins("version = 1\nx\n").expect_err("no TOML").starts_with("line 2: "));
     }

@@ -63,7 +63,7 @@ impl Launch for Command {
     fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
         let fields: Fields = cx.decl.read();
         let (program, args) = fields.run.split_first().expect("the schema asks for one");
-        cx.decl.read::<Given>().lay_out(cx, Program::new(program).args(args))
+        cx.decl.read::<Given>().lay_out(cx, Program::new(program).args(args), None)
     }
 
     fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::action::interpreter::{self, Interpreter, Seen, Wish};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::format::uv_lock;
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Schema, Type, file_in};
 use crate::util::fs;
@@ -84,6 +85,7 @@ impl Run for Environment {
         let interpreter = interpreter(cx, &fields)?;
         let uv = Uv::find(cx, &interpreter)?;
         cx.log(interpreter.to_string());
+        warn_of_local(cx, &uv)?;
         uv.make(&interpreter, cx.out())?;
         cx.progress("install packages", 0, None, "packages");
         uv.sync(&fields, &interpreter, cx.out())?;
@@ -107,6 +109,18 @@ fn interpreter(cx: &ActionCx<'_>, fields: &Fields) -> Result<Interpreter, Failur
         Failure::environment(format!("this machine has no Python {}{that}", fields.python))
             .help("install one and put it on the PATH, or ask for another version with `python`")
     })
+}
+
+/// Says what of the lock is not installed, lest somebody wonder at an import that fails.
+fn warn_of_local(cx: &mut ActionCx<'_>, uv: &Uv) -> Result<(), Failure> {
+    // What is wrong with a lock is uv's to say.
+    let Ok(names) = uv_lock::local(&fs::read_text(&uv.project.join(LOCK))?) else { return Ok(()) };
+    if !names.is_empty() {
+        let text = format!("not installed, since it lies in files of this machine: {}", names.join(", "));
+        let help = "give its files to what runs: `input \"lib/**/*.py\"`, and `env { PYTHONPATH \"lib\"; }`";
+        cx.warning(text, Some(help.into()));
+    }
+    Ok(())
 }
 
 /// Uv, and the project it works for.

@@ -3,12 +3,12 @@
 mod mlflow;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::workplace::{ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED, lay_file};
+use super::workplace::{ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
 use crate::action::program::Program;
 use crate::failure::Failure;
@@ -134,10 +134,7 @@ impl Launch for Python {
         }
         // Recent releases of MLflow write plain files only for those who insist (3.17.2 was tried).
         program = program.var("MLFLOW_TRACKING_URI", mlflow::address(&runs)).var("MLFLOW_ALLOW_FILE_STORE", "true");
-        if let Some(script) = fields.script.as_ref().map(Path::new) {
-            program = lay_file(cx, script, program)?;
-        }
-        program = given.lay_out(cx, program)?;
+        program = given.lay_out(cx, program, fields.script.as_deref())?;
         // After those of the recipe, which may have directories of its own to look in.
         let places = [Some(module.into_os_string()), given.var("PYTHONPATH").map(OsString::from)];
         let places = places.into_iter().flatten().collect::<Vec<_>>().join(":".as_ref());

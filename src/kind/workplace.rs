@@ -118,16 +118,23 @@ impl Given {
         Needs { pool, ..Needs::default() }
     }
 
-    /// Lays out all that the program is given, where it will run.
-    pub(super) fn lay_out(&self, cx: &ActionCx<'_>, mut program: Program) -> Result<Program, Failure> {
+    /// Lays out all that the program is given, and a file of its own, where it will run.
+    pub(super) fn lay_out(
+        &self,
+        cx: &ActionCx<'_>,
+        mut program: Program,
+        own: Option<&str>,
+    ) -> Result<Program, Failure> {
         let dir = cx.scratch();
-        let mut laid = BTreeSet::new();
+        // Several globs may mean one file.
+        let mut files: BTreeSet<PathBuf> = own.map(|path| path.trim_start_matches("./").into()).into_iter().collect();
         for glob in &self.input {
-            for path in cx.project_files(glob)? {
-                // Another glob may mean it too.
-                if laid.insert(path.clone()) {
-                    program = lay_file(cx, &path, program)?;
-                }
+            files.extend(cx.project_files(glob)?);
+        }
+        for path in files {
+            let from = cx.project_file(&path);
+            if give(&from, &dir.join(&path), cx.is_held())? {
+                program = program.reads(from);
             }
         }
         for label in &self.needs {
@@ -156,13 +163,6 @@ impl Given {
         }
         Ok(())
     }
-}
-
-/// Lays a file of the project out at its own path.
-pub(super) fn lay_file(cx: &ActionCx<'_>, path: &Path, program: Program) -> Result<Program, Failure> {
-    let from = cx.project_file(path);
-    let is_link = give(&from, &cx.scratch().join(path), cx.is_held())?;
-    Ok(if is_link { program.reads(from) } else { program })
 }
 
 /// Where an artifact lies in the directory; one of an outer project, `/data/x`, as if it were the project's own.

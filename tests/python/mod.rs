@@ -122,6 +122,16 @@ fn an_interpreter_is_asked_once_what_it_is() {
     assert_eq!(asked(), first + 1, "what it said is kept");
 }
 
+#[test]
+fn what_lies_in_files_of_the_machine_is_told() {
+    let snake = Snake::new(ENVIRONMENT);
+    let package = "[[package]]\nname = \"lib\"\nversion = \"1\"\nsource = { editable = \"../lib\" }\n";
+    snake.project.write("app/uv.lock", &format!("version = 1\n# one\n{package}"));
+    let run = snake.effai(&["build"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    contains(&run.stderr, "not installed, since it lies in files of this machine: lib");
+}
+
 /// Two projects below, each with a lock that pins these.
 fn two_locks(first: &[(&str, &str)], second: &[(&str, &str)]) -> Snake {
     let snake = Snake::new("projects \"*\"\n");
