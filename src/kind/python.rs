@@ -135,7 +135,7 @@ impl Launch for Python {
         // Recent releases of MLflow write plain files only for those who insist (3.17.2 was tried).
         program = program.var("MLFLOW_TRACKING_URI", mlflow::address(&runs)).var("MLFLOW_ALLOW_FILE_STORE", "true");
         program = given.lay_out(cx, program, fields.script.as_deref())?;
-        // After those of the recipe, which may have directories of its own to look in.
+        // Besides the directories that the recipe has Python look in.
         let places = [Some(module.into_os_string()), given.var("PYTHONPATH").map(OsString::from)];
         let places = places.into_iter().flatten().collect::<Vec<_>>().join(":".as_ref());
         Ok(program.var("PYTHONPATH", places))
