@@ -89,9 +89,7 @@ impl Run for Environment {
         uv.make(&interpreter, cx.out())?;
         cx.progress("install packages", 0, None, "packages");
         uv.sync(&fields, &interpreter, cx.out())?;
-        for name in [".lock", ".gitignore", "CACHEDIR.TAG"] {
-            fs::remove_file(&cx.out().join(name))?;
-        }
+        tidy(cx.out())?;
         compile(cx)?;
         make_libraries_plain(cx.out())
     }
@@ -109,6 +107,22 @@ fn interpreter(cx: &ActionCx<'_>, fields: &Fields) -> Result<Interpreter, Failur
         Failure::environment(format!("this machine has no Python {}{that}", fields.python))
             .help("install one and put it on the PATH, or ask for another version with `python`")
     })
+}
+
+/// Takes away what is of no use elsewhere: a lock, marks for other programs, and activation scripts of shells for which
+/// uv writes the place it worked in (0.9 did for two).
+fn tidy(out: &Path) -> Result<(), Failure> {
+    for name in [".lock", ".gitignore", "CACHEDIR.TAG"] {
+        fs::remove_file(&out.join(name))?;
+    }
+    let place = out.to_string_lossy();
+    let is_activation = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "activate");
+    for script in fs::list(&out.join("bin"))?.into_iter().filter(is_activation) {
+        if fs::read_text(&script)?.contains(&*place) {
+            fs::remove_file(&script)?;
+        }
+    }
+    Ok(())
 }
 
 /// Says what of the lock is not installed, lest somebody wonder at an import that fails.
