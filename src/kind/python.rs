@@ -3,7 +3,7 @@
 mod mlflow;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -122,19 +122,11 @@ impl Launch for Python {
         };
         let params = fields.params.map(|params| arguments(&params.columns)).unwrap_or_default();
         let program = Program::new(&python).called(format!("python {name}")).args(args).args(params);
-        let mut program = program.reads_beside(&python, cx.project_root()).reads(&module).uses(&runs);
+        let program = program.reads_beside(&python, cx.project_root()).reads(&module).uses(&runs);
         let given: Given = cx.decl.read();
-        for (name, value) in [
-            ("PYTHONDONTWRITEBYTECODE", "1"),
-            ("PYTHONHASHSEED", "0"),
-            // What is printed is in the log also when it is killed.
-            ("PYTHONUNBUFFERED", "1"),
-        ] {
-            program = program.var(name, value);
-        }
-        // Recent releases of MLflow write plain files only for those who insist (3.17.2 was tried).
-        program = program.var("MLFLOW_TRACKING_URI", mlflow::address(&runs)).var("MLFLOW_ALLOW_FILE_STORE", "true");
-        program = given.lay_out(cx, program, fields.script.as_deref())?;
+        let vars = variables(cx.input(&fields.environment), &runs)?;
+        let program = vars.into_iter().fold(program, |program, (name, value)| program.var(name, value));
+        let program = given.lay_out(cx, program, fields.script.as_deref())?;
         // Besides the directories that the recipe has Python look in.
         let places = [Some(module.into_os_string()), given.var("PYTHONPATH").map(OsString::from)];
         let places = places.into_iter().flatten().collect::<Vec<_>>().join(":".as_ref());
@@ -148,6 +140,26 @@ impl Launch for Python {
     fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         cx.decl.read::<Given>().take_in(cx, "script")
     }
+}
+
+/// What the program's surroundings are, unless the recipe says otherwise.
+fn variables(environment: &Path, runs: &Path) -> Result<[(&'static str, OsString); 7], Failure> {
+    let search_path = crate::env::path();
+    let places = [environment.join("bin")].into_iter().chain(std::env::split_paths(&search_path));
+    let search_path = std::env::join_paths(places)
+        .map_err(|e| Failure::environment(format!("cannot put {} on the search path: {e}", environment.display())))?;
+    Ok([
+        // As in an activated environment: what a script starts by name is of the same one.
+        ("PATH", search_path),
+        ("VIRTUAL_ENV", environment.into()),
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
+        ("PYTHONHASHSEED", "0".into()),
+        // What is printed is in the log also when it is killed.
+        ("PYTHONUNBUFFERED", "1".into()),
+        ("MLFLOW_TRACKING_URI", mlflow::address(runs).into()),
+        // Recent releases of MLflow write plain files only for those who insist (3.17.2 was tried).
+        ("MLFLOW_ALLOW_FILE_STORE", "true".into()),
+    ])
 }
 
 /// The environment's interpreter.

@@ -55,7 +55,7 @@ fn a_module_runs_from_its_files() {
 fn what_a_script_tells_is_kept() {
     let snake = script(
         "
-import effai, pathlib, subprocess, sys
+import effai, pathlib, subprocess
 for step in range(3):
     effai.progress(step + 1, 3, 'train', 'steps')
     effai.metric('train.loss', 1 / (step + 1), step)
@@ -63,7 +63,7 @@ effai.metric('broken', float('nan'))
 effai.warning('few records', 'give it more')
 effai.log('done')
 # A process of its own speaks to nobody by accident.
-subprocess.run([sys.executable, '-c', 'import effai; effai.metric(\"stray\", 1)'], check=True)
+subprocess.run(['python', '-c', 'import pinned, effai; effai.metric(\"stray\", 1)'], check=True)
 pathlib.Path('o').write_text('1')
 ",
         "",
