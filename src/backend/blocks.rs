@@ -108,27 +108,22 @@ impl Kernel for Rows<'_> {
 
     #[inline(always)]
     fn run(self) {
-        let blocks = self.out.chunks_exact_mut(self.form.bytes());
-        match self.form {
-            Blocks::Q8_0 => each(self.values, blocks, q8_0),
-            Blocks::Q4_0 => each(self.values, blocks, q4_0),
-            Blocks::Q4_1 => each(self.values, blocks, q4_1),
-            Blocks::Q5_0 => each(self.values, blocks, q5_0),
-            Blocks::Q4K => each(self.values, blocks, q4_k),
-            Blocks::Q6K => each(self.values, blocks, q6_k),
+        // Called by their names: what is handed over as a value is compiled on the way to it, without the instructions.
+        macro_rules! each {
+            ($round:ident) => {
+                for (out, x) in self.out.chunks_exact_mut(self.form.bytes()).zip(self.values.as_chunks().0) {
+                    $round(x, out);
+                }
+            };
         }
-    }
-}
-
-/// Each block's weights into its bytes.
-#[inline(always)]
-fn each<const N: usize>(
-    values: &[f32],
-    blocks: std::slice::ChunksExactMut<'_, u8>,
-    round: impl Fn(&[f32; N], &mut [u8]),
-) {
-    for (out, x) in blocks.zip(values.as_chunks().0) {
-        round(x, out);
+        match self.form {
+            Blocks::Q8_0 => each!(q8_0),
+            Blocks::Q4_0 => each!(q4_0),
+            Blocks::Q4_1 => each!(q4_1),
+            Blocks::Q5_0 => each!(q5_0),
+            Blocks::Q4K => each!(q4_k),
+            Blocks::Q6K => each!(q6_k),
+        }
     }
 }
 
