@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-DRAW = 0.15  # nats between the most likely token and effai's
+DRAW = {"mlx": 0.01, "llama.cpp": 0.15}  # nats between the most likely token and effai's
 DRAWS = 2  # of all the answers' tokens at most
 
 
@@ -28,7 +28,7 @@ def mlx(directory):
         logits = model(mx.array([ids + own[:-1]]), cache=make_prompt_cache(model))[0, -len(own) :]
         return [float(row.max() - row[token]) for row, token in zip(logits, own)]
 
-    return behind, 0
+    return behind
 
 
 def llama_cpp(directory):
@@ -49,13 +49,13 @@ def llama_cpp(directory):
             found.append(top[0]["logprob"] - likely.get(token, -float("inf")))
         return found
 
-    return behind, DRAW
+    return behind
 
 
 def main():
     reader, directory, losses = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    behind, draw = {"mlx": mlx, "llama.cpp": llama_cpp}[reader](directory)
+    behind, draw = {"mlx": mlx, "llama.cpp": llama_cpp}[reader](directory), DRAW[reader]
     answers = json.loads(losses.read_text())["answers"]
     tokens = draws = 0
     for answer in answers:
