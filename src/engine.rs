@@ -87,6 +87,8 @@ pub struct Options {
     pub resident: bool,
     /// What computes, where a recipe does not say; the best there is, where nobody does.
     pub backend: Option<Backend>,
+    /// Programs are held to nothing (`--sandbox off`).
+    pub without_sandbox: bool,
 }
 
 /// A project that cannot be opened, or a question that cannot be answered.
@@ -205,6 +207,11 @@ impl Engine {
         self.sight = Sight::new(&self.graph.plan, self.record.files()?).computing_with(self.backend());
         self.outdated = true;
         Ok(())
+    }
+
+    /// Whether programs are held to what their targets declare.
+    pub fn is_sandboxed(&self) -> bool {
+        !self.options.without_sandbox
     }
 
     /// What computes, where a recipe does not say.

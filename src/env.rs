@@ -9,6 +9,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("EFFAI_CACHE_DIR", "where the store is; otherwise $XDG_CACHE_HOME/effai or ~/.cache/effai"),
     #[cfg(debug_assertions)]
     ("EFFAI_CRASH_AT", "for tests, not in release builds: the step at which this process is killed"),
+    ("EFFAI_CHECKPOINT", "set for programs with `checkpoint`: a directory that is there again after a kill"),
     ("EFFAI_EVENTS", "set for actions: the number of the descriptor that takes their events"),
     ("EFFAI_LOG", "what to log on stderr, e.g. effai=debug"),
 ];

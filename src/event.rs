@@ -59,6 +59,17 @@ pub enum ActionEvent {
         /// Why.
         reason: String,
     },
+    /// It failed in a way that its target wants it tried again after (`retry`); what it told until now is of no account.
+    Again {
+        /// How often it has failed.
+        times: u32,
+        /// How often it may.
+        times_max: u32,
+        /// How it failed.
+        failure: String,
+        /// How long the wait is.
+        wait_ms: u64,
+    },
     /// The action failed; the last event.
     Failed(Failure),
 }

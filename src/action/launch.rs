@@ -14,8 +14,8 @@ use std::sync::{Mutex, OnceLock};
 use super::program::Program;
 use super::spawner::Request;
 use super::{
-    Cancel, Cost, Ended, Job, NotStarted, Processes, Ran, Rules, by_names, conclude, passed, sandbox, surroundings,
-    undeclared,
+    Attempt, Ended, NotStarted, Processes, Ran, Rules, by_names, conclude, limits, opened, passed, sandbox,
+    surroundings, undeclared,
 };
 use crate::event::ActionEvent;
 use crate::failure::Failure;
@@ -67,20 +67,17 @@ impl Tools {
 }
 
 impl Processes {
-    #[expect(clippy::too_many_arguments, reason = "what a run has, and what it is")]
     pub(super) fn program(
         &self,
         kind: &dyn Launch,
-        job: &Job,
-        pool: Pool,
-        log: &Path,
-        cancel: &Cancel,
+        attempt: &mut Attempt<'_>,
+        ran: &mut Option<Ran>,
         said: &mut dyn FnMut(ActionEvent),
-        cost: &mut Cost,
     ) -> Result<Ended, Failure> {
-        let is_held = sandbox::is_there();
-        if !is_held && self.tools.warned.set(()).is_ok() {
-            let text = "nothing checks what commands read: this system has no Landlock (Linux 5.13)".into();
+        let job = attempt.job;
+        let is_held = sandbox::is_there() && job.is_sandboxed;
+        if !is_held && job.is_sandboxed && self.tools.warned.set(()).is_ok() {
+            let text = "nothing checks what commands read: this system has neither Landlock (Linux 5.13) nor sandbox-exec (macOS)".into();
             let help = Some("declare every file a command reads: an edit of another one goes unnoticed".into());
             said(ActionEvent::Warning { text, help });
         }
@@ -95,57 +92,92 @@ impl Processes {
             backend: job.backend,
             events: said,
         };
-        let program = kind.prepare(&mut cx)?;
-        let request = self.request(&program, job, pool)?;
-        let ran = match self.start(request, log, None, cancel, &mut *cx.events, cost) {
-            Ok(ran) => ran,
+        let mut program = kind.prepare(&mut cx)?;
+        if let Some(to) = &job.watched {
+            let outputs = job.decl.fields["output"].as_array().into_iter().flatten();
+            let outputs: Vec<PathBuf> = outputs.filter_map(|path| Some(path.as_str()?.into())).collect();
+            opened::lay_out_all(&job.project, &job.scratch, &outputs)?;
+            program = opened::watched(&program, to);
+        }
+        let request = self.request(&program, attempt)?;
+        let ran = match self.start(request, attempt, program.stdin.as_deref(), &mut *cx.events) {
+            Ok(ended) => ran.insert(ended),
             Err(NotStarted::Failed(failure)) => return Err(failure),
             Err(NotStarted::NotFound) => return Err(program.not_installed()),
         };
         let told = kind.ended(&mut cx);
-        if ran.status.success() {
+        if ran.status.success() && ran.stopped.is_none() {
             return told.and_then(|()| kind.conclude(&mut cx)).map(|()| Ended::Done);
         }
-        Ok(failed(&ran, &program, job, cancel, log))
+        Ok(failed(ran, &program, attempt))
     }
 
-    fn request(&self, program: &Program, job: &Job, pool: Pool) -> Result<Request, Failure> {
-        let beside = |name| job.scratch.parent().unwrap_or(&job.scratch).join(name);
-        let (home, dir) = (beside("home"), &job.scratch);
+    fn request(&self, program: &Program, attempt: &Attempt<'_>) -> Result<Request, Failure> {
+        let job = attempt.job;
+        let (home, dir) = (attempt.own().join("home"), &job.scratch);
         fs::create_dir_all(&home)?;
         // What waits for the network needs the user's own settings: indexes, proxies, certificates.
-        let clear = pool != Pool::Network;
+        let clear = attempt.pool != Pool::Network;
         let mut vars = if clear { surroundings(&home, &home) } else { Vec::new() };
         vars.extend(passed(job));
         vars.extend(program.vars.iter().cloned());
+        vars.extend(job.checkpoint.iter().map(|dir| ("EFFAI_CHECKPOINT".into(), dir.into())));
+        let tmp = attempt.own().join("tmp");
+        // What lies in the machine's own could not be found any more.
+        let is_elsewhere = |path: &Path| !path.starts_with("/tmp");
+        let has_tmp = program.has_tmp
+            && job.is_sandboxed
+            && [attempt.own(), &job.project]
+                .into_iter()
+                .chain(job.inputs.values().map(PathBuf::as_path))
+                .all(is_elsewhere)
+            && program.reads.iter().chain(&program.uses).map(PathBuf::as_path).all(is_elsewhere);
+        if has_tmp {
+            fs::create_dir_all(&tmp)?;
+        }
+        let tmp = has_tmp.then_some(tmp);
         let user_home = crate::env::home().filter(|_| !clear);
         let rules = Rules {
             // Before `path`, which knows what this found.
             reads: self.tools.reads(&program.name, &job.project),
             inputs: job.inputs.values().chain(&program.reads).chain(&user_home).map(Into::into).collect(),
-            writes: [dir, &home].into_iter().chain(program.uses.iter()).map(Into::into).collect(),
+            writes: [dir, &home]
+                .into_iter()
+                .chain(&program.uses)
+                .chain(&job.checkpoint)
+                .chain(&tmp)
+                .map(Into::into)
+                .collect(),
             network: !clear,
         };
-        Ok(Request {
+        let request = Request {
             program: self.tools.path(&program.name).unwrap_or_else(|| program.name.clone()),
             name: program.name.clone(),
             args: program.args.clone(),
             clear,
             vars,
-            dir: dir.into(),
-            rules: Some(rules),
-        })
+            dir: program.dir.as_ref().unwrap_or(dir).into(),
+            rules: job.is_sandboxed.then_some(rules),
+            tmp: tmp.map(Into::into),
+            limits: attempt.limits,
+            own: attempt.own().into(),
+        };
+        Ok(sandbox::wrapped(request))
     }
 }
 
 /// How a program failed, in its own last words.
-fn failed(ran: &Ran, program: &Program, job: &Job, cancel: &Cancel, log: &Path) -> Ended {
+fn failed(ran: &Ran, program: &Program, attempt: &Attempt<'_>) -> Ended {
+    let job = attempt.job;
     let code = ran.status.code();
-    if code.is_none() || ran.told.is_some() || cancel.is_asked() {
-        return conclude(ran, job, cancel, log);
+    if code.is_none() || ran.told.is_some() || ran.stopped.is_some() || attempt.cancel.is_asked() {
+        return conclude(ran, attempt);
     }
-    let bytes = fs::read(log).unwrap_or_default();
+    let bytes = fs::read(attempt.log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
+    if let Some(failure) = limits::reached(ran, &attempt.limits, &text) {
+        return Ended::Failed(failure);
+    }
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
     let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
     let name = program.shown();

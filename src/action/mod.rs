@@ -4,11 +4,14 @@
 //! input. So peak memory and CPU time are the action's own, a crash takes one target and not the build, and cancelling
 //! is a signal to a process group. The only module that starts processes; `spawner` says how.
 
+mod again;
 mod child;
 mod here;
 pub mod interpreter;
 mod launch;
+mod limits;
 mod memory;
+mod opened;
 pub mod program;
 mod sandbox;
 mod spawner;
@@ -22,19 +25,22 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 
 pub use here::{become_program, run_here};
+pub use opened::Opened;
+pub use sandbox::is_open;
 
 use crate::backend::Choice;
 use crate::event::ActionEvent;
 use crate::failure::Failure;
-use crate::kind::{self, How, Pool};
+use crate::kind::{self, How, Kind, Pool};
 use crate::recipe::decl::Decl;
+use crate::recipe::terms::{Limit, Limits, Terms};
 use crate::util::fs;
 
 use sandbox::Rules;
@@ -57,6 +63,17 @@ pub fn is_held() -> bool {
     sandbox::is_there()
 }
 
+/// What holds the programs of a kind to what their targets declare, where it is wanted; none for those whose work is
+/// effai's own.
+pub fn held_by(kind: &dyn Kind, is_wanted: bool) -> Option<&'static str> {
+    match kind.how() {
+        How::Inside(_) => None,
+        How::Program(_) if !is_wanted => Some("off"),
+        How::Program(_) if !is_held() => Some("nothing"),
+        How::Program(_) => Some(sandbox::NAME),
+    }
+}
+
 /// What an action is told: all it gets to know.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
@@ -74,6 +91,12 @@ pub struct Job {
     pub threads: usize,
     /// What computes.
     pub backend: Choice,
+    /// Its program is held to what its target declares.
+    pub is_sandboxed: bool,
+    /// A directory of its key that outlives it until it has ended well.
+    pub checkpoint: Option<PathBuf>,
+    /// Where to write which files its program opens; it may then read everything.
+    pub watched: Option<PathBuf>,
 }
 
 /// What an action's run cost.
@@ -110,6 +133,7 @@ pub enum Ended {
 pub struct Cancel {
     asked: Arc<AtomicBool>,
     running: Arc<Mutex<BTreeMap<u64, Ending>>>,
+    told: Arc<Condvar>,
     next: Arc<AtomicU64>,
 }
 
@@ -118,11 +142,19 @@ impl Cancel {
     pub fn ask(&self) {
         self.asked.store(true, Ordering::SeqCst);
         self.running.lock().expect("no panic holds this").values().for_each(Ending::ask);
+        self.told.notify_all();
     }
 
     /// Whether it was asked.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Waits so long, or until it is asked; says whether it was.
+    fn wait(&self, span: Duration) -> bool {
+        let running = self.running.lock().expect("no panic holds this");
+        drop(self.told.wait_timeout_while(running, span, |_| !self.is_asked()));
+        self.is_asked()
     }
 
     fn add(&self, ending: Ending) -> u64 {
@@ -197,14 +229,58 @@ impl Runner for Processes {
         said: &mut dyn FnMut(ActionEvent),
     ) -> (Ended, Cost) {
         let begin = Instant::now();
-        let mut cost = Cost::default();
-        let kind = kind::find(&job.decl.kind).expect("the engine knows the same kinds");
-        let ended = match kind.how() {
-            How::Inside(_) => self.inside(job, pool, log, cancel, said, &mut cost),
-            How::Program(kind) => self.program(kind, job, pool, log, cancel, said, &mut cost),
+        let terms = Terms::of(&job.decl.fields);
+        let mut attempt = Attempt { job, pool, log, cancel, limits: terms.at_most, again: 0, cost: Cost::default() };
+        let ended = loop {
+            let mut ran = None;
+            let ended = self.attempt(&mut attempt, &mut ran, said).unwrap_or_else(Ended::Failed);
+            let retry = terms.retry.as_ref().filter(|retry| attempt.again < retry.times);
+            let Some(retry) = retry.filter(|retry| again::is_passing(retry, &ended, ran.as_ref(), log)) else {
+                break ended;
+            };
+            attempt.again += 1;
+            let wait = retry.wait(attempt.again);
+            said(again::told(&ended, attempt.again, retry.times, wait));
+            if cancel.wait(wait) {
+                break Ended::Cancelled;
+            }
+            if let Err(error) = again::clear(job) {
+                break Ended::Failed(error.into());
+            }
         };
+        let mut cost = attempt.cost;
         cost.wall_ms = begin.elapsed().as_millis() as u64;
-        (ended.unwrap_or_else(Ended::Failed), cost)
+        (ended, cost)
+    }
+}
+
+/// A job that is being run, for the first time or again.
+struct Attempt<'a> {
+    job: &'a Job,
+    pool: Pool,
+    log: &'a Path,
+    cancel: &'a Cancel,
+    limits: Limits,
+    /// How often it ran before.
+    again: u32,
+    cost: Cost,
+}
+
+impl Attempt<'_> {
+    /// The directory that is the action's own.
+    fn own(&self) -> &Path {
+        self.job.scratch.parent().unwrap_or(&self.job.scratch)
+    }
+
+    /// The log; where it runs again, after what is in it.
+    fn log(&self) -> Result<File, Failure> {
+        use std::io::Write;
+        if self.again == 0 {
+            return Ok(fs::create(self.log)?);
+        }
+        let mut log = fs::at("open", self.log, File::options().append(true).create(true).open(self.log))?;
+        fs::at("write", self.log, write!(log, "\nagain, {}:\n", self.again))?;
+        Ok(log)
     }
 }
 
@@ -214,6 +290,8 @@ struct Ran {
     told: Option<Failure>,
     /// 0 where it is not known.
     peak_bytes: u64,
+    /// The limit it was ended for.
+    stopped: Option<Limit>,
 }
 
 /// What cannot be started.
@@ -223,21 +301,33 @@ enum NotStarted {
 }
 
 impl Processes {
+    /// Runs a job once; how its program ended goes to `ran`.
+    fn attempt(
+        &self,
+        attempt: &mut Attempt<'_>,
+        ran: &mut Option<Ran>,
+        said: &mut dyn FnMut(ActionEvent),
+    ) -> Result<Ended, Failure> {
+        let kind = kind::find(&attempt.job.decl.kind).expect("the engine knows the same kinds");
+        match kind.how() {
+            How::Inside(_) => self.inside(attempt, ran, said),
+            How::Program(kind) => self.program(kind, attempt, ran, said),
+        }
+    }
+
     /// A kind's own code, in this program again.
     fn inside(
         &self,
-        job: &Job,
-        pool: Pool,
-        log: &Path,
-        cancel: &Cancel,
+        attempt: &mut Attempt<'_>,
+        ran: &mut Option<Ran>,
         said: &mut dyn FnMut(ActionEvent),
-        cost: &mut Cost,
     ) -> Result<Ended, Failure> {
+        let job = attempt.job;
         let me = std::env::current_exe().map_err(|e| Failure::environment(format!("cannot find this program: {e}")))?;
         let stdin = job.scratch.join("job.json");
         fs::write(&stdin, &serde_json::to_vec(job).expect("a job is plain data"))?;
         // What waits for the network needs the user's own settings: indexes, proxies, certificates.
-        let clear = pool != Pool::Network;
+        let clear = attempt.pool != Pool::Network;
         let mut vars = Vec::new();
         if clear {
             let home = job.scratch.join("home");
@@ -247,18 +337,23 @@ impl Processes {
         vars.extend(passed(job));
         vars.extend(crate::backend::CHILD_ENVIRONMENT.iter().map(|(name, value)| (name.into(), value.into())));
         vars.push(("RAYON_NUM_THREADS".into(), job.threads.to_string().into()));
-        let dir = job.scratch.clone().into();
         let request = Request {
             program: me.clone().into(),
             name: me.into(),
             args: vec![VERB.into()],
             clear,
             vars,
-            dir,
+            dir: job.scratch.clone().into(),
             rules: None,
+            tmp: None,
+            limits: attempt.limits,
+            own: attempt.own().into(),
         };
-        match self.start(request, log, Some(&stdin), cancel, said, cost) {
-            Ok(ran) => Ok(conclude(&ran, job, cancel, log)),
+        match self.start(request, attempt, Some(&stdin), said) {
+            Ok(ended) => {
+                let ended = ran.insert(ended);
+                Ok(conclude(ended, attempt))
+            }
             Err(NotStarted::Failed(failure)) => Err(failure),
             Err(NotStarted::NotFound) => Err(Failure::environment("effai's own program file is gone")
                 .help("it was moved or removed while it ran: run the command again")),
@@ -269,11 +364,9 @@ impl Processes {
     fn start(
         &self,
         mut request: Request,
-        log: &Path,
+        attempt: &mut Attempt<'_>,
         stdin: Option<&Path>,
-        cancel: &Cancel,
         said: &mut dyn FnMut(ActionEvent),
-        cost: &mut Cost,
     ) -> Result<Ran, NotStarted> {
         let spawner = self.spawner.get().expect("a build begins with `begin`");
         let spawner = spawner.as_ref().map_err(|e| NotStarted::Failed(e.clone()))?;
@@ -281,21 +374,24 @@ impl Processes {
             .map_err(|e| NotStarted::Failed(Failure::environment(format!("cannot make a pipe: {e}"))))?;
         let open = |path| fs::open(path).map_err(|e| NotStarted::Failed(e.into()));
         let handles = Handles {
-            log: fs::create(log).map_err(|e| NotStarted::Failed(e.into()))?.into(),
+            log: attempt.log().map_err(NotStarted::Failed)?.into(),
             events: writer.into(),
             stdin: open(stdin.unwrap_or(Path::new("/dev/null")))?.into(),
         };
         request.vars.push(("EFFAI_EVENTS".into(), spawner::EVENTS_FD.to_string().into()));
+        // As a shell does; and what it starts is known by it.
+        request.vars.push(("PWD".into(), request.dir.clone()));
         let running = spawner.run(&request, handles).map_err(NotStarted::Failed)?;
-        let number = running.ender().map(|ender| cancel.add(Ending::Action(ender)));
+        let number = running.ender().map(|ender| attempt.cancel.add(Ending::Action(ender)));
         let told = listen(reader.into(), said);
         let ended = running.wait();
-        number.inspect(|number| cancel.remove(*number));
+        number.inspect(|number| attempt.cancel.remove(*number));
         match ended.map_err(NotStarted::Failed)? {
-            spawner::Ended::Ran { status, cpu, peak_bytes } => {
-                cost.cpu_ms = cpu.as_millis() as u64;
-                cost.peak_bytes = peak_bytes;
-                Ok(Ran { status: std::os::unix::process::ExitStatusExt::from_raw(status), told, peak_bytes })
+            spawner::Ended::Ran { status, cpu, peak_bytes, stopped } => {
+                attempt.cost.cpu_ms += cpu.as_millis() as u64;
+                attempt.cost.peak_bytes = peak_bytes.max(attempt.cost.peak_bytes);
+                let status = std::os::unix::process::ExitStatusExt::from_raw(status);
+                Ok(Ran { status, told, peak_bytes, stopped })
             }
             spawner::Ended::NotFound => Err(NotStarted::NotFound),
             spawner::Ended::Refused(why) => {
@@ -336,16 +432,19 @@ fn listen(events: OwnedFd, said: &mut dyn FnMut(ActionEvent)) -> Option<Failure>
     failure
 }
 
-fn conclude(ran: &Ran, job: &Job, cancel: &Cancel, log: &Path) -> Ended {
+fn conclude(ran: &Ran, attempt: &Attempt<'_>) -> Ended {
     use std::os::unix::process::ExitStatusExt;
-    let status = ran.status;
-    if status.success() {
+    let (status, job) = (ran.status, attempt.job);
+    if status.success() && ran.stopped.is_none() {
         return Ended::Done;
     }
-    if cancel.is_asked() {
+    if attempt.cancel.is_asked() {
         return Ended::Cancelled;
     }
-    let words = fs::read_text(log).unwrap_or_default();
+    let words = String::from_utf8_lossy(&fs::read(attempt.log).unwrap_or_default()).into_owned();
+    if let Some(failure) = limits::reached(ran, &attempt.limits, &words) {
+        return Ended::Failed(failure);
+    }
     let kind = kind::find(&job.decl.kind).expect("the engine knows the same kinds");
     if let Some(failure) = memory::ran_out(ran, &words, kind.weighs(&job.decl)) {
         return Ended::Failed(failure);

@@ -14,10 +14,12 @@ use crate::failure::Failure;
 pub struct Program {
     pub(super) name: OsString,
     pub(super) args: Vec<OsString>,
-    dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
+    pub(super) stdin: Option<PathBuf>,
     pub(super) vars: Vec<(OsString, OsString)>,
     pub(super) reads: Vec<PathBuf>,
     pub(super) uses: Vec<PathBuf>,
+    pub(super) has_tmp: bool,
     install: Option<String>,
     called: Option<String>,
 }
@@ -33,7 +35,8 @@ impl Program {
     /// A program found on the search path.
     pub fn new(name: impl Into<OsString>) -> Self {
         let (args, vars, reads, uses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { name: name.into(), args, dir: None, vars, reads, uses, install: None, called: None }
+        let (dir, stdin, install, called) = (None, None, None, None);
+        Self { name: name.into(), args, dir, stdin, vars, reads, uses, has_tmp: false, install, called }
     }
 
     /// Adds arguments.
@@ -47,6 +50,13 @@ impl Program {
     #[must_use]
     pub fn dir(mut self, dir: &Path) -> Self {
         self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Has this file for its standard input, where the engine starts it.
+    #[must_use]
+    pub fn stdin(mut self, path: impl Into<PathBuf>) -> Self {
+        self.stdin = Some(path.into());
         self
     }
 
@@ -80,6 +90,21 @@ impl Program {
             Some(prefix) if !sandbox::is_open(&prefix) => self.reads(prefix),
             _ => self,
         }
+    }
+
+    /// The same program in the same surroundings, run by another: `name ARGS PROGRAM ITS-ARGS`.
+    #[must_use]
+    pub(super) fn run_by(&self, name: &str, args: impl IntoIterator<Item = OsString>) -> Self {
+        let args = args.into_iter().chain([self.name.clone()]).chain(self.args.iter().cloned()).collect();
+        let called = Some(self.shown().into_owned());
+        Self { name: name.into(), args, called, ..self.clone() }
+    }
+
+    /// Has a `/tmp` of its own, where the engine starts it and the system lets it.
+    #[must_use]
+    pub fn private_tmp(mut self) -> Self {
+        self.has_tmp = true;
+        self
     }
 
     /// What it is called in messages, where that is not its name.

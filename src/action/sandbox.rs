@@ -1,9 +1,9 @@
-//! What an action may read and write, held to by Landlock on Linux.
+//! What an action may read and write, held to by the system: Landlock on Linux, `sandbox-exec` on macOS.
 //!
 //! Files: it may read the system and the programs on the search path, and read and write its scratch directory and
 //! `/dev`. Whatever else it opens is refused ("permission denied"), the project's undeclared files among it. Network:
-//! no TCP unless its target declares it. A kernel without Landlock (before 5.13; TCP before 6.7) and other systems
-//! hold it to nothing; the build says so once.
+//! no TCP unless its target declares it. On macOS `sandbox-exec` holds it to the same. A kernel without Landlock (before
+//! 5.13; TCP before 6.7) and other systems hold it to nothing; the build says so once.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -78,16 +78,37 @@ pub(super) fn prefix(dir: &Path, project: &Path, home: Option<&Path>) -> PathBuf
 }
 
 /// Whether every action may read this path.
-pub(super) fn is_open(path: &Path) -> bool {
+pub fn is_open(path: &Path) -> bool {
     SYSTEM.iter().chain([&DEVICES]).any(|dir| path.starts_with(dir))
 }
 
-/// Whether this kernel holds actions to their rules.
+/// Whether this system holds actions to their rules.
 pub(super) fn is_there() -> bool {
     imp::is_there()
 }
 
-pub(super) use imp::Restriction;
+pub(super) use imp::{NAME, Restriction, wrapped};
+
+/// Has a directory stand for `/tmp`, for this process and all it starts.
+#[cfg(target_os = "linux")]
+pub(super) fn mount_tmp(dir: &Path) -> nix::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
+    use nix::unistd::{getgid, getuid};
+    let (user, group) = (getuid(), getgid());
+    if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+        // Who is not root may do so in a world where they are nobody else.
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
+        let written = |name: &str, text: String| std::fs::write(Path::new("/proc/self").join(name), text);
+        let ids = written("setgroups", "deny".into())
+            .and_then(|()| written("uid_map", format!("{user} {user} 1")))
+            .and_then(|()| written("gid_map", format!("{group} {group} 1")));
+        ids.map_err(|_| nix::Error::EPERM)?;
+    }
+    let none = None::<&Path>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some(dir), "/tmp", none, MsFlags::MS_BIND, none)
+}
 
 /// Makes restrictions; keeps open what many of them name.
 #[derive(Default)]
@@ -122,6 +143,14 @@ mod imp {
     };
 
     use super::Rules;
+    use crate::action::spawner::Request;
+
+    pub(in crate::action) const NAME: &str = "landlock";
+
+    /// A process restricts itself, before it becomes the program.
+    pub(in crate::action) fn wrapped(request: Request) -> Request {
+        request
+    }
 
     /// The newest rights asked for; an older kernel leaves out what it does not know.
     const NEWEST: ABI = ABI::V5;
@@ -190,6 +219,25 @@ mod imp {
     use std::ffi::OsString;
 
     use super::Rules;
+    use crate::action::spawner::Request;
+
+    pub(in crate::action) const NAME: &str = "sandbox-exec";
+
+    /// Apple's own; deprecated in its manual since 2017, and what the system itself uses.
+    const PROGRAM: &str = "/usr/bin/sandbox-exec";
+
+    /// `sandbox-exec` restricts itself and becomes the program.
+    pub(in crate::action) fn wrapped(mut request: Request) -> Request {
+        let Some(rules) = request.rules.as_ref().filter(|_| is_there()) else { return request };
+        let args = ["-p".into(), super::seatbelt::profile(rules), request.program];
+        request.args.splice(0..0, args);
+        (request.program, request.name) = (PROGRAM.into(), PROGRAM.into());
+        request
+    }
+
+    pub(super) fn is_there() -> bool {
+        cfg!(target_os = "macos") && std::path::Path::new(PROGRAM).exists()
+    }
 
     pub(crate) struct Opened;
 
@@ -214,9 +262,39 @@ mod imp {
             Ok(())
         }
     }
+}
 
-    pub(super) fn is_there() -> bool {
-        false
+/// The rules in the language of macOS' sandbox: later ones go before earlier ones.
+#[cfg(any(target_os = "macos", test))]
+mod seatbelt {
+    use std::ffi::{OsStr, OsString};
+    use std::path::Path;
+
+    use super::Rules;
+
+    /// Where projects, data and what other programs left lie; the rest is the system's, and may be read.
+    const CLOSED: [&str; 4] = ["/Users", "/Volumes", "/private/tmp", "/private/var/folders"];
+
+    pub(super) fn profile(rules: &Rules) -> OsString {
+        let mut text = String::from("(version 1)\n(allow default)\n");
+        // What a path is made of may be looked at all the same, or none below could be opened.
+        text += &format!("(deny file-read-data file-write* {})\n", paths(CLOSED.iter().map(OsStr::new)));
+        text += "(deny file-write* (subpath \"/\"))\n";
+        text += "(allow file-read* file-write* (subpath \"/dev\"))\n";
+        let reads = rules.reads.iter().chain(&rules.inputs).chain(&rules.writes);
+        text += &format!("(allow file-read* {})\n", paths(reads.map(OsString::as_os_str)));
+        text += &format!("(allow file-write* {})\n", paths(rules.writes.iter().map(OsString::as_os_str)));
+        if !rules.network {
+            text += "(deny network*)\n(allow network* (local unix-socket) (remote unix-socket))\n";
+        }
+        text.into()
+    }
+
+    /// The sandbox knows files by where they really are.
+    fn paths<'a>(paths: impl Iterator<Item = &'a OsStr>) -> String {
+        let real = |path: &OsStr| Path::new(path).canonicalize().map_or_else(|_| path.into(), OsString::from);
+        let quoted = |path: OsString| path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+        paths.map(|path| format!("(subpath \"{}\")", quoted(real(path)))).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -230,5 +308,24 @@ mod tests {
         let all = programs(path.as_ref(), "/home/u/p".as_ref(), Some("/home/u".as_ref()));
         let expected = ["/home/u/.pyenv", "/home/u/bin", "/home/u/p/.venv", "/home/u/p/bin", "/tools"];
         assert_eq!(all, expected.map(PathBuf::from));
+    }
+
+    #[test]
+    fn the_rules_of_macos_close_first_and_open_then() {
+        let rules = Rules {
+            reads: vec!["/nowhere/tools".into()],
+            inputs: vec!["/nowhere/a \"b\"".into()],
+            writes: vec!["/nowhere/work".into()],
+            network: false,
+        };
+        let text = seatbelt::profile(&rules).into_string().expect("text");
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?} in:\n{text}"));
+        assert!(at("(deny file-write* (subpath \"/\"))") < at("(allow file-write* (subpath \"/nowhere/work\"))"));
+        let reads =
+            r#"(allow file-read* (subpath "/nowhere/tools") (subpath "/nowhere/a \"b\"") (subpath "/nowhere/work"))"#;
+        assert!(at("(subpath \"/Users\")") < at(reads));
+        at("(deny network*)");
+        let open = seatbelt::profile(&Rules { network: true, ..rules }).into_string().expect("text");
+        assert!(!open.contains("network"), "{open}");
     }
 }

@@ -14,10 +14,14 @@
 //!   one byte + log, events, stdin, line -->
 //!   line: the request ------------------->  fork, restrict, exec -->
 //!   line: a byte: end it; closed: kill it   signal to its group  -->
-//!   line: how it ended <------------------  wait4, kill its group
+//!   line: how it ended <------------------  wait4, kill what it left
 //! ```
+//!
+//! It looks after the limits of what it started, too: [`watch`].
 
+mod family;
 mod serve;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{IoSlice, Read, Write};
@@ -38,6 +42,7 @@ pub(super) use serve::serve;
 
 use super::sandbox::Rules;
 use crate::failure::Failure;
+use crate::recipe::terms::{Limit, Limits};
 
 /// The hidden verb that makes this program a spawner.
 pub(crate) const VERB: &str = "__spawner";
@@ -61,6 +66,12 @@ pub(super) struct Request {
     pub(super) dir: OsString,
     /// What it may read and write; anything, without.
     pub(super) rules: Option<Rules>,
+    /// A directory that it has for `/tmp`, where the system lets it.
+    pub(super) tmp: Option<OsString>,
+    /// What it may use up.
+    pub(super) limits: Limits,
+    /// The directory that is the action's own: it is what counts as its disk, and its processes are known by it.
+    pub(super) own: OsString,
 }
 
 /// Descriptors an action gets.
@@ -81,6 +92,8 @@ pub(super) enum Ended {
         cpu: Duration,
         /// Peak resident memory.
         peak_bytes: u64,
+        /// The limit it was ended for.
+        stopped: Option<Limit>,
     },
     /// There is no such program.
     NotFound,

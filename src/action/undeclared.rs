@@ -39,12 +39,25 @@ fn line(path: &Path, project: &Path, work: &Path) -> Option<String> {
     match inside {
         Some(inside) => {
             let ours = [".effai", "out", ".git"].iter().any(|dir| inside.starts_with(dir));
-            let there = !inside.as_os_str().is_empty() && plain(inside) && project.join(inside).exists();
-            (there && !ours && !work.join(inside).exists()).then(|| format!("input \"{}\"", inside.display()))
+            if inside.as_os_str().is_empty() || !plain(inside) || ours || work.join(inside).exists() {
+                return None;
+            }
+            let real = project.join(inside);
+            match real.exists() {
+                true => Some(format!("input \"{}\"", inside.display())),
+                // It was to be written there, and not where the program runs.
+                false => (path.is_absolute() && real.parent().is_some_and(Path::is_dir))
+                    .then(|| format!("output \"{}\" // and write it where it runs", inside.display())),
+            }
         }
+        None if !plain(path) || super::sandbox::is_open(path) => None,
+        None if path.exists() => Some(format!("reads \"{}\"", path.display())),
         None => {
-            let refused = plain(path) && path.exists() && !super::sandbox::is_open(path);
-            refused.then(|| format!("untracked \"{}\"", path.display()))
+            let dir = path.parent().filter(|dir| dir.is_dir() && !super::sandbox::is_open(dir))?;
+            match dir.starts_with("/tmp") {
+                true => Some("private-tmp // or write to $TMPDIR".into()),
+                false => Some(format!("untracked \"{}\" // or write to $TMPDIR", dir.display())),
+            }
         }
     }
 }

@@ -110,7 +110,8 @@ impl Args {
             || self.no_cache
             || self.check
             || self.until.is_some()
-            || global.backend.is_some());
+            || global.backend.is_some()
+            || global.sandbox == "off");
         if !only_looks || !self.exclude.is_empty() {
             return Ok(None);
         }

@@ -100,7 +100,7 @@ fn runs(engine: &Engine, label: &Label, most: usize, output: &Output) -> Result<
                 "version": 1, "label": run.label, "build": run.timing.as_ref().map(|t| t.build), "kind": run.kind,
                 "started-at": run.started_at, "outcome": run.outcome, "message": run.message, "key": run.key,
                 "artifact": run.artifact, "wall-ms": run.wall_ms, "cpu-ms": run.cpu_ms, "peak-bytes": run.peak_bytes,
-                "threads": run.threads, "reasons": run.reasons, "metrics": metrics,
+                "threads": run.threads, "sandbox": run.sandbox, "reasons": run.reasons, "metrics": metrics,
             }));
         } else {
             tell(&run, &metrics, output);
@@ -121,6 +121,9 @@ fn tell(run: &Run, metrics: &[(String, f64)], output: &Output) {
     ));
     if let Some(message) = &run.message {
         output.line(&format!("    {message}"));
+    }
+    if run.sandbox.as_deref() == Some("off") {
+        output.line("    without the sandbox (--sandbox off)");
     }
     for reason in run.reasons.iter().take(REASONS_MAX) {
         output.line(&format!("    because {reason}"));

@@ -18,6 +18,7 @@ mod run;
 mod schema;
 mod status;
 mod trace;
+mod trace_inputs;
 mod upkeep;
 mod watch;
 
@@ -55,6 +56,10 @@ struct Global {
     /// What computes, where a recipe does not say: candle or mlx; by default the best that is there
     #[arg(long, value_name = "NAME", global = true, value_parser = backend)]
     backend: Option<Backend>,
+    /// Whether programs are held to what their targets declare; what ran without is marked in the record
+    #[arg(long, value_name = "on|off", global = true, default_value = "on", hide_default_value = true,
+          value_parser = ["on", "off"])]
+    sandbox: String,
     /// One JSON object a line on stdout instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -76,6 +81,7 @@ enum Command {
     Graph(graph::Args),
     Log(log::Args),
     Trace(trace::Args),
+    TraceInputs(trace_inputs::Args),
     Run(run::Args),
     Check(check::Args),
     Fmt(fmt::Args),
@@ -126,6 +132,7 @@ pub fn run() -> u8 {
         Command::Graph(command) => graph::run(&args.global, &command, &output),
         Command::Log(command) => log::run(&args.global, &command, &output),
         Command::Trace(command) => trace::run(&args.global, &command, &output),
+        Command::TraceInputs(command) => trace_inputs::run(&args.global, &command, &output),
         Command::Run(command) => run::run(&args.global, &command, &output),
         Command::Check(command) => check::run(&args.global, &command, &output),
         Command::Fmt(command) => fmt::run(&args.global, &command, &output),
@@ -155,7 +162,12 @@ pub fn run() -> u8 {
 
 /// How its project is opened.
 fn options(global: &Global) -> Options {
-    Options { profile: global.profile.clone(), backend: global.backend, ..Options::default() }
+    Options {
+        profile: global.profile.clone(),
+        backend: global.backend,
+        without_sandbox: global.sandbox == "off",
+        ..Options::default()
+    }
 }
 
 /// Reads `--backend`: one that this build lacks is no choice.

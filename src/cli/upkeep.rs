@@ -17,7 +17,7 @@ pub(super) struct Prune {
     to: Option<u64>,
     /// What was not used for so long, e.g. 30d
     #[arg(long, value_name = "SPAN", value_parser = parse_seconds)]
-    older_than: Option<i64>,
+    older_than: Option<f64>,
     /// Also what the current state of a project stands on
     #[arg(long)]
     all: bool,
@@ -39,9 +39,9 @@ fn wait(output: &Output) -> impl FnMut() + '_ {
 }
 
 pub(super) fn prune(engine: &Engine, args: &Prune, output: &Output) -> Result<u8, EngineError> {
-    let since = |seconds: i64| {
+    let since = |seconds: f64| {
         jiff::Timestamp::now()
-            .checked_sub(jiff::SignedDuration::from_secs(seconds))
+            .checked_sub(jiff::SignedDuration::from_secs(seconds as i64))
             .map_err(|_| Failure::user("--older-than goes back further than there is time"))
     };
     let limits = Limits { bytes_max: args.to, used_since: args.older_than.map(since).transpose()? };

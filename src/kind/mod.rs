@@ -24,6 +24,8 @@ pub mod speed;
 pub mod training;
 mod workplace;
 
+pub use workplace::CHECKPOINT;
+
 use std::path::{Path, PathBuf};
 
 use crate::action::program::Program;

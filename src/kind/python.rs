@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::workplace::{ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED};
+use super::workplace::{CHECKPOINT, ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
 use crate::action::program::Program;
 use crate::failure::Failure;
@@ -43,8 +43,10 @@ static SCHEMA: Schema = Schema::new(
     INPUT,
     NEEDS,
     OUTPUT,
+    CHECKPOINT,
     ENV,
     PASS,
+    READS,
     UNTRACKED,
     POOL,
     NETWORK,
@@ -122,7 +124,7 @@ impl Launch for Python {
         };
         let params = fields.params.map(|params| arguments(&params.columns)).unwrap_or_default();
         let program = Program::new(&python).called(format!("python {name}")).args(args).args(params);
-        let program = program.reads_beside(&python, cx.project_root()).reads(&module).uses(&runs);
+        let program = program.reads_beside(&python, cx.project_root()).reads(&module).uses(&runs).private_tmp();
         let given: Given = cx.decl.read();
         let vars = variables(cx.input(&fields.environment), &runs)?;
         let program = vars.into_iter().fold(program, |program, (name, value)| program.var(name, value));

@@ -47,6 +47,22 @@ pub(super) const UNTRACKED: Schema = Schema::new(
 .arg("path", Type::Text)
 .many();
 
+/// What it may read besides.
+pub(super) const READS: Schema = Schema::new(
+    "reads",
+    "A path outside the project that the program may read; nobody looks whether it changes. For data that never does.",
+)
+.arg("path", Type::Text)
+.many();
+
+/// What it keeps of its work.
+pub const CHECKPOINT: Schema = Schema::new(
+    "checkpoint",
+    "Gives the program a directory, named by the variable EFFAI_CHECKPOINT, that is there again when it is run again after it \
+     was killed or failed. What it makes must be the same either way. No fact.",
+)
+.no_fact();
+
 /// Beside what it runs.
 pub(super) const POOL: Schema = Schema::new(
     "pool",
@@ -72,6 +88,7 @@ pub(super) struct Given {
     env: Option<Env>,
     pass: Option<Vec<String>>,
     untracked: Vec<String>,
+    reads: Vec<String>,
     pool: Option<String>,
     network: Option<bool>,
 }
@@ -142,6 +159,9 @@ impl Given {
         }
         for path in &self.untracked {
             program = program.uses(cx.project_file(crate::env::expand_home(path)));
+        }
+        for path in &self.reads {
+            program = program.reads(cx.project_file(crate::env::expand_home(path)));
         }
         let vars = self.env.iter().flat_map(|env| &env.columns);
         Ok(vars.fold(program, |program, (name, value)| program.var(name, value)))

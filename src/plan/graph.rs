@@ -20,6 +20,7 @@ use crate::recipe::mistake::{Mistake, Mistakes, nearest};
 use crate::recipe::node::Span;
 use crate::recipe::schema::{Type, file_in, lock_of};
 use crate::recipe::source::Sources;
+use crate::recipe::terms::Terms;
 use crate::recipe::walk::walk;
 
 /// A target's place in a [`Plan`].
@@ -441,6 +442,7 @@ fn with_parts(decls: Vec<Decl>) -> Vec<Decl> {
             {
                 fields[BACKEND.name] = backend.into();
             }
+            Terms::hand_on(&decl.fields, &mut fields);
             let spans = BTreeMap::from([(String::new(), decl.span(""))]);
             let (kind, label, base) = (part.kind.to_owned(), decl.label.part(&part.name), decl.base.clone());
             add(Decl { kind, label, base, tags: Vec::new(), fields, spans }, all);

@@ -9,6 +9,7 @@ use super::node::{Entry, Node, Scalar, Span};
 use super::schema::{Args, Count, Default, Prop, Schema, Type};
 use super::source::Sources;
 use crate::plan::{Label, resolve, seen_from};
+use crate::util::text::{parse_bytes, parse_seconds};
 
 /// The fields of a node that fits its schema, and where each stands.
 #[derive(Debug, Default)]
@@ -310,6 +311,13 @@ fn convert(value: &Scalar, ty: Type, base: &str) -> Result<Value, String> {
                 Err(format!("{} characters, not 64 hexadecimal digits", text.chars().count()))
             }
         }
+        (Type::Size, Scalar::Text(text)) => match parse_bytes(text) {
+            Ok(0) => Err("more than nothing".into()),
+            Ok(bytes) => Ok(json!(bytes)),
+            Err(complaint) => Err(complaint),
+        },
+        (Type::Span, Scalar::Text(text)) => parse_seconds(text).map(|seconds| json!(seconds)),
+        (Type::Size | Type::Span, Scalar::Int(_) | Scalar::Float(_)) => Err("in quotes, with its unit".into()),
         (Type::Choice(words), Scalar::Text(text)) => {
             if words.contains(&text.as_str()) {
                 Ok(json!(text))

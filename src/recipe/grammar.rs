@@ -2,6 +2,7 @@
 
 use super::on_change;
 use super::schema::{Prop, Schema, Type};
+use super::terms;
 
 /// Nodes at the top of a recipe that are no targets.
 pub static SETTINGS: [Schema; 7] = [
@@ -51,4 +52,4 @@ pub static TAGS: Schema =
         .many_args("words", Type::Text);
 
 /// What every declaration takes besides the fields of its kind.
-pub static OF_EVERY_TARGET: [&Schema; 3] = [&MATRIX, &PROFILE, &TAGS];
+pub static OF_EVERY_TARGET: [&Schema; 5] = [&MATRIX, &PROFILE, &TAGS, &terms::AT_MOST, &terms::RETRY];

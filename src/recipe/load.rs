@@ -15,6 +15,7 @@ use super::node::{Node, Scalar, Span};
 use super::on_change::{self, OnChange};
 use super::roots::plain;
 use super::source::Sources;
+use super::terms::{self, Terms};
 use super::texts::{Disk, Texts};
 use crate::fingerprint::evidence::Stat;
 use crate::kind;
@@ -384,7 +385,8 @@ impl Loader<'_> {
             for mut node in expand::multiply(node, &self.sources, &mut self.mistakes) {
                 let before = self.mistakes.len();
                 let tags = self.tags(&mut node);
-                if let Some(decl) = self.decl(kind, &base, tags, &node) {
+                let terms = self.terms(&base, &mut node);
+                if let Some(decl) = self.decl(kind, &base, (tags, terms), &node) {
                     let sound = self.mistakes.len() == before;
                     let span = decl.span("");
                     match first_of.get(&decl.label) {
@@ -479,7 +481,34 @@ impl Loader<'_> {
         tags
     }
 
-    fn decl(&mut self, kind: &'static dyn kind::Kind, base: &str, tags: Vec<String>, node: &Node) -> Option<Decl> {
+    /// Takes the terms on which it runs from a declaration, likewise.
+    fn terms(&mut self, base: &str, node: &mut Node) -> check::Checked {
+        let is_of_terms = |c: &mut Node| terms::SCHEMA.children.iter().any(|schema| schema.name == c.name);
+        let children: Vec<Node> = node.children.extract_if(.., is_of_terms).collect();
+        if children.is_empty() {
+            return check::Checked::default();
+        }
+        let (name, name_span) = (node.name.clone(), node.name_span);
+        let node = Node { name, name_span, entries: Vec::new(), children };
+        let before = self.mistakes.len();
+        let checked = check::check(&terms::SCHEMA, &node, base, &self.sources, &mut self.mistakes);
+        let fields = checked.fields.as_object().expect("the schema has fields");
+        if self.mistakes.len() == before && Terms::retries_nothing(fields) {
+            let mistake = Mistake::new("recipe::retry", "`retry` does not say after which failures")
+                .mark(&self.sources, checked.spans[terms::RETRY.name], "this")
+                .help("retry 3 { on \"network\"; }, or `code` with exit codes, or `says` with words of its log");
+            self.mistakes.push(mistake);
+        }
+        checked
+    }
+
+    fn decl(
+        &mut self,
+        kind: &'static dyn kind::Kind,
+        base: &str,
+        (tags, terms): (Vec<String>, check::Checked),
+        node: &Node,
+    ) -> Option<Decl> {
         let label_entry = node.args().next();
         let Some((text, span)) = label_entry.and_then(|e| match &e.value {
             Scalar::Text(text) => Some((text, e.span)),
@@ -501,10 +530,12 @@ impl Loader<'_> {
             return None;
         }
         let before = self.mistakes.len();
-        let checked = check::check(kind.schema(), node, base, &self.sources, &mut self.mistakes);
+        let mut checked = check::check(kind.schema(), node, base, &self.sources, &mut self.mistakes);
         if self.mistakes.len() > before {
             return None;
         }
+        Terms::hand_on(&terms.fields, &mut checked.fields);
+        checked.spans.extend(terms.spans.into_iter().filter(|(path, _)| !path.is_empty()));
         let decl = Decl {
             kind: kind.schema().name.to_owned(),
             label: Label::new(resolve(base, text)),

@@ -17,6 +17,7 @@ pub mod parse;
 pub mod roots;
 pub mod schema;
 pub mod source;
+pub mod terms;
 pub mod texts;
 pub mod tokens;
 pub mod walk;

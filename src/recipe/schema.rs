@@ -106,6 +106,10 @@ pub enum Type {
     File,
     /// Files of the project, by a glob from the project's root. Paths and digests are the fact.
     Glob,
+    /// So many bytes, as people write them; a whole number in JSON.
+    Size,
+    /// A span of time, as people write it; seconds in JSON.
+    Span,
     /// 64 hexadecimal digits.
     Sha256,
     /// A variable of effai's environment that is handed through. A digest of its value is the fact.
@@ -287,6 +291,8 @@ impl std::fmt::Display for Type {
             Type::Label | Type::NamedLabel => f.write_str("a target's label"),
             Type::File => f.write_str("a file's path"),
             Type::Glob => f.write_str("a path or a glob"),
+            Type::Size => f.write_str("a size such as \"20 GiB\""),
+            Type::Span => f.write_str("a span of time such as \"10 min\""),
             Type::Sha256 => f.write_str("64 hexadecimal digits"),
             Type::Variable => f.write_str("a variable's name"),
             Type::Tool => f.write_str("a program's name"),

@@ -83,6 +83,8 @@ pub struct Run {
     pub peak_bytes: u64,
     /// Threads it was given.
     pub threads: usize,
+    /// What held its program to what its target declares; none where effai itself did the work.
+    pub sandbox: Option<String>,
     /// Why it ran.
     pub reasons: Vec<String>,
     /// Its place in a build; none in rows from before builds were recorded.
@@ -90,7 +92,7 @@ pub struct Run {
 }
 
 const RUN: &str = "SELECT id, label, kind, key, artifact, outcome, message, started_at, wall_ms, cpu_ms, peak_bytes,
-                   threads, reasons, build, pool, ready_us, start_us, end_us, after FROM actions";
+                   threads, reasons, build, pool, ready_us, start_us, end_us, after, sandbox FROM actions";
 
 /// Where the output of a target's last run is kept.
 pub fn log_file(root: &Path, label: &Label) -> PathBuf {
@@ -233,6 +235,7 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<Run> {
         cpu_ms: row.get(9)?,
         peak_bytes: row.get(10)?,
         threads: row.get(11)?,
+        sandbox: row.get(19)?,
         reasons: texts(row.get(12)?),
         timing,
     })

@@ -26,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../cache-schema/project/0001_first.sql"),
     include_str!("../../cache-schema/project/0002_facts_of_files.sql"),
     include_str!("../../cache-schema/project/0003_builds.sql"),
+    include_str!("../../cache-schema/project/0004_sandbox.sql"),
 ];
 
 /// A project's own database, `.effai/effai.db`. Opened when it is first asked: a build with nothing to do never does.
@@ -74,6 +75,8 @@ pub struct ActionRow {
     pub threads: usize,
     /// The backend that computed it.
     pub backend: String,
+    /// What held its program to what its target declares; none where effai itself did the work.
+    pub sandbox: Option<&'static str>,
     /// Why it ran.
     pub reasons: Vec<String>,
     /// Every number it gave: name, step, value.
@@ -267,8 +270,8 @@ fn put_outputs(transaction: &Connection, label: &Label, artifact: &Digest, place
 
 fn add_action(transaction: &Connection, row: &ActionRow) -> rusqlite::Result<()> {
     let sql = "INSERT INTO actions (label, kind, key, artifact, outcome, message, started_at, wall_ms, cpu_ms,
-               peak_bytes, threads, backend, reasons, build, pool, ready_us, start_us, end_us, after)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+               peak_bytes, threads, backend, reasons, build, pool, ready_us, start_us, end_us, after, sandbox)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
     transaction.prepare_cached(sql)?.execute(params![
         row.label.as_str(),
         row.kind,
@@ -289,6 +292,7 @@ fn add_action(transaction: &Connection, row: &ActionRow) -> rusqlite::Result<()>
         row.timing.start_us,
         row.timing.end_us,
         serde_json::to_string(&row.timing.after).expect("text"),
+        row.sandbox,
     ])?;
     let id = transaction.last_insert_rowid();
     for (name, step, value) in &row.metrics {

@@ -146,6 +146,8 @@ fn of_type(ty: Type) -> Value {
         Type::NamedLabel => json!({ "is": "label", "named": true }),
         Type::File => json!({ "is": "file" }),
         Type::Glob => json!({ "is": "glob" }),
+        Type::Size => json!({ "is": "size" }),
+        Type::Span => json!({ "is": "span" }),
         Type::Sha256 => json!({ "is": "sha256" }),
         Type::Variable => json!({ "is": "variable" }),
         Type::Tool => json!({ "is": "program" }),

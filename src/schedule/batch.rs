@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::checkpoints;
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
@@ -97,6 +98,7 @@ impl Batch {
         }
         engine.store.index.touch(&self.used);
         engine.record.put(&self.happened)?;
+        checkpoints::forget(&engine.root, self.artifacts.keys())?;
         *self = Self::default();
         Ok(())
     }

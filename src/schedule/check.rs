@@ -4,12 +4,13 @@
 //! learns of it. One at a time: whoever checks wants to know, not to be quick. What a kind says it cannot repeat is not
 //! run. The second result of a target that differs is kept under `.effai/check/LABEL/`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::BuildOptions;
 use super::scratch::{Scratch, Shared};
 use super::work::Work;
+use super::{BuildOptions, checkpoints};
 use crate::action::{Cancel, Ended};
 use crate::engine::Engine;
 use crate::event::{Event, Outcome, Repeat};
@@ -34,6 +35,8 @@ pub fn check(
     let judged = engine.judge_all(&closure)?;
     let mut artifacts = vec![None; engine.plan().len()];
     judged.iter().for_each(|(index, judged)| artifacts[*index] = judged.artifact);
+    let keys: HashMap<Index, Digest> =
+        judged.iter().filter_map(|(index, judged)| Some((*index, judged.key?))).collect();
     let _hold = engine.store.enter(&engine.root)?;
     let mut scratch = Scratch::open(engine)?;
     options.runner.begin(scratch.alive());
@@ -48,13 +51,13 @@ pub fn check(
             tell(&Event::Checked { label, found: Repeat::NotRepeatable });
             continue;
         }
-        let Some(artifact) = artifacts[index] else {
+        let (Some(artifact), Some(key)) = (artifacts[index], keys.get(&index)) else {
             return Err(Failure::user(format!("what `{label}` stands on was changed since it was built"))
                 .help("build and check again"));
         };
         tell(&Event::Checking { label: label.clone() });
         let dir = scratch.take()?;
-        let again = Again { engine, index, label: &label, artifact, artifacts: &artifacts, dir: &dir };
+        let again = Again { engine, index, label: &label, artifact, artifacts: &artifacts, key, dir: &dir };
         match again.run(scratch.shared(), options, cancel, tell) {
             Ok(Some(found)) => {
                 *(if found == Repeat::Same { &mut same } else { &mut differ }) += 1;
@@ -84,6 +87,7 @@ struct Again<'a> {
     label: &'a Label,
     artifact: Digest,
     artifacts: &'a [Option<Digest>],
+    key: &'a Digest,
     /// Where it runs.
     dir: &'a Path,
 }
@@ -103,10 +107,13 @@ impl Again<'_> {
     ) -> Result<Option<Repeat>, Failure> {
         let log = self.dir.join("log");
         let threads = if self.engine.plan().needs(self.index).pool == Pool::Machine { options.jobs } else { 1 };
-        let mut work = Work::new(self.engine, self.index, self.artifacts, threads, shared, self.dir, &log)?;
+        // From the begin, whatever a run of it has left.
+        checkpoints::forget(&self.engine.root, [self.key])?;
+        let mut work = Work::new(self.engine, (self.index, self.key), self.artifacts, threads, shared, self.dir, &log)?;
         work.lay_out().map_err(|problem| problem.failure(self.engine))?;
         let mut say = |what| tell(&Event::Said { label: self.label.clone(), what });
         let (ended, _) = options.runner.run(&work.job, work.pool, &log, cancel, &mut say);
+        checkpoints::forget(&self.engine.root, [self.key])?;
         match ended {
             Ended::Done => {}
             Ended::Cancelled => return Ok(None),

@@ -12,7 +12,7 @@ impl Build<'_> {
     /// Whether a target is known without being judged: nothing it reads or stands on changed, nobody forces it, and
     /// what was asked for lies where it should.
     pub(super) fn keeps(&mut self, index: Index) -> Result<bool, Failure> {
-        if self.options.force_all || (self.options.force && self.chosen[index]) {
+        if self.is_forced(index) {
             return Ok(false);
         }
         let Some((_, artifact)) = self.engine.unchanged(index, &self.artifacts) else { return Ok(false) };
@@ -57,8 +57,7 @@ impl Build<'_> {
             }
             Err(failure) => return Err(failure),
         };
-        let forced = self.options.force_all || (self.options.force && self.chosen[index]);
-        if forced {
+        if self.is_forced(index) {
             judged.reasons = vec![Reason::Forced];
         } else if self.bytes_missing.contains(&index) {
             judged.reasons = vec![Reason::BytesMissing];

@@ -21,9 +21,11 @@
 
 mod batch;
 mod check;
+mod checkpoints;
 mod edits;
 mod judge;
 mod line;
+mod opened;
 mod outlook;
 mod pools;
 mod scratch;
@@ -50,6 +52,7 @@ use crate::store::{Hold, KeyLock};
 
 pub use check::check;
 pub use edits::{Edits, Unwatched};
+pub use opened::{Lacks, lacks};
 pub use until::Until;
 
 use batch::Batch;
@@ -475,6 +478,7 @@ impl Build<'_> {
                 ActionEvent::Metric { name, step, value } => running.metrics.push((name.clone(), *step, *value)),
                 ActionEvent::Backend { name } => running.backend.clone_from(name),
                 ActionEvent::LeftOut { reason } => running.left_out = Some(reason.clone()),
+                ActionEvent::Again { .. } => (running.metrics, running.left_out) = (Vec::new(), None),
                 _ => {}
             }
         }

@@ -23,6 +23,7 @@ use rayon::prelude::*;
 use rustix::process::{Pid, test_kill_process};
 use walkdir::WalkDir;
 
+use super::checkpoints;
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
@@ -176,6 +177,7 @@ fn clear(engine: &Engine) -> Result<Vec<PathBuf>, Failure> {
     if others {
         return Ok(kept);
     }
+    checkpoints::sweep(engine)?;
     if !kept.is_empty() {
         let failed = engine.record.failed()?;
         let failed: Vec<_> = failed.iter().map(|(label, key)| all(&engine.root).join(name(label, key))).collect();

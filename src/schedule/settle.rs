@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::work::{Done, Problem};
 use super::{Build, Running, State, Tally, scratch};
-use crate::action::Cost;
+use crate::action::{Cost, held_by};
 use crate::event::{Event, Outcome};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
@@ -255,6 +255,7 @@ impl Build<'_> {
             peak_bytes: cost.peak_bytes,
             threads: self.pools.threads(plan.needs(index).pool),
             backend: running.backend.clone(),
+            sandbox: held_by(plan.kind(index), self.engine.is_sandboxed()),
             reasons: running.reasons.clone(),
             metrics: running.metrics.clone(),
             timing: Timing {

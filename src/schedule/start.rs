@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::work::Work;
-use super::{Build, LOOK_AGAIN, Message, Running, State};
+use super::{Build, LOOK_AGAIN, Message, Running, State, checkpoints};
 use crate::action::Cancel;
 use crate::event::{Event, Verdict};
 use crate::failure::Failure;
@@ -40,10 +40,14 @@ impl Build<'_> {
         until.is_some_and(|until| !until.leaves(jiff::Timestamp::now(), self.line.duration(index)))
     }
 
+    /// Whether somebody wants a target to run whatever its state.
+    pub(super) fn is_forced(&self, index: Index) -> bool {
+        self.options.force_all || (self.options.force && self.chosen[index])
+    }
+
     /// Whether a target runs although some store may have its artifact.
     pub(super) fn must_run(&self, index: Index) -> bool {
-        let forced = self.options.force_all || (self.options.force && self.chosen[index]);
-        forced || self.options.no_cache || self.bytes_missing.contains(&index)
+        self.is_forced(index) || self.options.no_cache || self.bytes_missing.contains(&index)
     }
 
     pub(super) fn start(&mut self, index: Index) -> Result<(), Failure> {
@@ -90,6 +94,9 @@ impl Build<'_> {
         if let Some(failure) = last_bytes.and_then(|bytes| self.space.shortage(bytes)) {
             return self.failed(index, failure, None);
         }
+        if self.is_forced(index) {
+            checkpoints::forget(&self.engine.root, [&key])?;
+        }
         let start_us = self.now_us();
         self.engine.begin_changes();
         let judged = &self.judged[&index];
@@ -103,7 +110,7 @@ impl Build<'_> {
         (self.tell)(&Event::Started { label });
         let threads = self.pools.threads(pool);
         let shared = self.scratch().shared();
-        let work = Work::new(self.engine, index, &self.artifacts, threads, shared, &scratch, &log)?;
+        let work = Work::new(self.engine, (index, &key), &self.artifacts, threads, shared, &scratch, &log)?;
         let started_at = jiff::Timestamp::now().to_string();
         self.build_id()?;
         self.ran.insert(index);

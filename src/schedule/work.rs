@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::checkpoints;
 use super::scratch::Shared;
 use crate::action::{Cancel, Cost, Ended, Job, Runner};
 use crate::backend::Choice;
@@ -11,7 +12,7 @@ use crate::engine::Engine;
 use crate::event::ActionEvent;
 use crate::failure::{Class, Failure};
 use crate::fingerprint::Digest;
-use crate::kind::Pool;
+use crate::kind::{CHECKPOINT, Pool};
 use crate::plan::{Index, Label, seen_from};
 use crate::store::{Ingested, Store};
 use crate::util::fs;
@@ -30,7 +31,7 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn new(
         engine: &Engine,
-        index: Index,
+        (index, key): (Index, &Digest),
         artifacts: &[Option<Digest>],
         threads: usize,
         shared: Arc<Shared>,
@@ -45,6 +46,8 @@ impl Work {
         let mut decl = engine.decl(index)?;
         // Its action knows it as its own project does, so that the bytes are those of a build of that project alone.
         decl.label = Label::new(seen_from(&decl.base, decl.label.as_str()));
+        let asks = decl.fields[CHECKPOINT.name].as_bool() == Some(true);
+        let checkpoint = asks.then(|| checkpoints::dir(&engine.root, key));
         let backend = Choice::of(decl.fields["backend"].as_str(), engine.backend());
         Ok(Self {
             inputs: inputs.collect(),
@@ -56,6 +59,9 @@ impl Work {
                 scratch: scratch.join("work"),
                 threads,
                 backend,
+                is_sandboxed: engine.is_sandboxed(),
+                checkpoint,
+                watched: None,
             },
             pool: plan.needs(index).pool,
             scratch: scratch.to_owned(),
@@ -90,8 +96,9 @@ impl Work {
         Done { ended, cost }
     }
 
-    /// The job's inputs, in place.
+    /// The job's inputs and what it kept, in place.
     pub(super) fn lay_out(&mut self) -> Result<(), Problem> {
+        self.job.checkpoint.as_deref().map_or(Ok(()), fs::create_dir_all).map_err(|e| Problem::Failed(e.into()))?;
         for (index, label, artifact) in &self.inputs {
             match self.shared.lay(&self.store, artifact) {
                 Ok(dir) => drop(self.job.inputs.insert(label.clone(), dir)),

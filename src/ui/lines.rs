@@ -156,6 +156,11 @@ impl Lines {
                     self.say(&format!("         {}", style::cyan(help)));
                 }
             }
+            ActionEvent::Again { times, times_max, failure, wait_ms } => {
+                self.say(&format!("{} {label}: {failure}", style::yellow("warning")));
+                let wait = duration(*wait_ms);
+                self.say(&format!("         {}", style::cyan(&format!("again in {wait}, {times} of {times_max}"))));
+            }
             ActionEvent::Log { text } if self.settings.verbose => self.say(&style::dim(&format!("{label}: {text}"))),
             ActionEvent::Metric { name, step, value } if self.settings.verbose => {
                 let step = step.map(|s| format!(" at {s}")).unwrap_or_default();

@@ -70,8 +70,8 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok((value * thousand.powi(power as i32)) as u64)
 }
 
-/// Reads a span of time as seconds: `30d`, `12h`, `2w`, `90min`.
-pub fn parse_seconds(text: &str) -> Result<i64, String> {
+/// Reads a span of time as seconds: `30d`, `12h`, `2w`, `90min`, `0.5 s`.
+pub fn parse_seconds(text: &str) -> Result<f64, String> {
     let (value, unit) = number(text).ok_or_else(|| format!("`{text}` is not a span of time such as 30d or 12h"))?;
     let seconds = match unit {
         "s" => 1.0,
@@ -81,7 +81,7 @@ pub fn parse_seconds(text: &str) -> Result<i64, String> {
         "w" => 604_800.0,
         _ => return Err(format!("`{text}` has no unit of s, min, h, d or w")),
     };
-    Ok((value * seconds) as i64)
+    Ok(value * seconds)
 }
 
 /// A number that is not negative, and the word after it.
@@ -108,7 +108,7 @@ mod tests {
         ] {
             assert_eq!(parse_bytes(text), Ok(n), "{text}");
         }
-        assert_eq!((parse_seconds("30d"), parse_seconds("1.5h")), (Ok(2_592_000), Ok(5400)));
+        assert_eq!((parse_seconds("30d"), parse_seconds("1.5h")), (Ok(2_592_000.0), Ok(5400.0)));
         for bad in ["", "G", "-1G", "10X", "1.2.3M"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }

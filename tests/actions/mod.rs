@@ -1,5 +1,7 @@
 //! What an action may see and do, and what becomes of it when its build dies.
 
+mod limits;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -51,8 +53,8 @@ fn files_beside_what_was_declared_cannot_be_read_by_any_path() {
     let outside = tempfile::NamedTempFile::new().expect("a file");
     let outside = outside.path().display().to_string();
     project.edit("effai.kdl", &path, &outside);
-    contains(&fails(&project), &format!("untracked \"{outside}\""));
-    project.edit("effai.kdl", "output", &format!("untracked \"{outside}\"; output"));
+    contains(&fails(&project), &format!("reads \"{outside}\""));
+    project.edit("effai.kdl", "output", &format!("reads \"{outside}\"; output"));
     assert_eq!(project.builds(&[]), ["a"]);
 }
 
@@ -212,4 +214,122 @@ command "a" { run "sh" "-c" "cp -r large o; cp -r made m; ln -s large l"; input 
         assert!(project.read(path).starts_with(content), "{path}");
         assert_eq!(is_link(path), path == "out/a/m/d/l", "{path}: its own link stays one, what it was given is a file");
     }
+}
+
+#[test]
+fn a_command_has_its_input_and_its_place() {
+    let project = shell("tr a-z A-Z > ../o; basename $PWD >> ../o; ls -d ../data/x.txt >> ../o", "");
+    project.edit("effai.kdl", "output", "stdin \"data/x.txt\"; dir \"sub/there\"; output");
+    let run = project.effai(&["build"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    project.write("data/x.txt", "word\n");
+    let said = fails(&project);
+    contains(&said, "cannot access '../data/x.txt'");
+    project.edit("effai.kdl", "sub/there", "sub");
+    project.edit("effai.kdl", "output", "input \"data/x.txt\"; output");
+    assert_eq!(project.builds(&[]), ["a"]);
+    assert_eq!(project.read("out/a/o"), "WORD\nsub\n../data/x.txt\n");
+    project.write("data/x.txt", "other\n");
+    assert_eq!(project.builds(&[]), ["a"]);
+    project.edit("effai.kdl", "dir \"sub\"", "dir \"../sub\"");
+    contains(&project.effai(&["build"]).stderr, "`../sub` leads out of the program's directory");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_may_be_read_besides_cannot_be_written() {
+    let outside = tempfile::tempdir().expect("a directory");
+    std::fs::write(outside.path().join("x"), "1").expect("written");
+    let place = outside.path().display().to_string();
+    let project = shell("cat $PLACE/x > o", &format!("reads \"{place}\"; env {{ PLACE \"{place}\"; }}"));
+    assert_eq!(project.builds(&[]), ["a"]);
+    contains(&project.effai(&["explain", "a"]).stdout, "reads");
+    project.edit("effai.kdl", "cat $PLACE/x", "cat $PLACE/x > $PLACE/y && cat $PLACE/x");
+    contains(&fails(&project), "Permission denied");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_ran_without_the_sandbox_is_on_record() {
+    let project = shell("cat $PLACE > o", "env { PLACE \"PATH\"; }");
+    project.write("secret.txt", "1");
+    project.edit("effai.kdl", "PATH", &project.path("secret.txt").display().to_string());
+    contains(&fails(&project), "Permission denied");
+    assert_eq!(project.builds(&["--sandbox", "off"]), ["a"]);
+    let log = project.effai(&["log", "a"]).stdout;
+    contains(&log, "without the sandbox (--sandbox off)");
+    let log = project.effai(&["log", "a", "--json"]).stdout;
+    contains(&log, "\"sandbox\":\"off\"");
+    contains(&log, "\"sandbox\":\"landlock\"");
+}
+
+#[test]
+fn what_a_program_opens_is_told_as_fields() {
+    let project = Project::new("");
+    for file in
+        ["data/a.csv", "data/b.csv", "data/c.csv", "more/one.txt", "more/other.txt", "declared.txt", "unread.txt"]
+    {
+        project.write(file, "1\n");
+    }
+    let outside = tempfile::tempdir().expect("a directory");
+    let place = outside.path().canonicalize().expect("there").join("x");
+    std::fs::write(&place, "1").expect("written");
+    let script = format!("cat data/*.csv more/one.txt declared.txt out/b/o {} > o; cat o", place.display());
+    project.write("go.sh", &script);
+    project.write(
+        "effai.kdl",
+        "command \"a\" { run \"sh\" \"go.sh\"; input \"declared.txt\"; input \"unread.txt\"; output \"o\"; }\n\
+         command \"b\" { run \"sh\" \"-c\" \"echo 1 > o\"; output \"o\"; }\n",
+    );
+    assert_eq!(project.builds(&["b"]), ["b"]);
+    let run = project.effai(&["trace-inputs", "a"]);
+    if !std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join("strace").exists()) {
+        assert_eq!(run.code, 3, "{}", run.stderr);
+        return contains(&run.stderr, "`strace` is not installed");
+    }
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let expected = format!(
+        "input \"data/*.csv\"\ninput \"go.sh\"\ninput \"more/one.txt\"\nneeds \"b\"\nreads \"{}\"\n",
+        place.display()
+    );
+    assert_eq!(run.stdout, expected);
+    contains(&run.stderr, "declared and not opened this time: unread.txt");
+    assert!(!project.path("o").exists() && !project.path("out/a").exists(), "nothing is kept");
+    let run = project.effai(&["trace-inputs", "a", "--json"]);
+    contains(&run.stdout, "{\"field\":\"needs\",\"value\":\"b\",\"version\":1}");
+    // With what it said, the target can be built, and nothing is left to say.
+    project.edit(
+        "effai.kdl",
+        "input \"declared.txt\"",
+        &format!("{}input \"declared.txt\"", expected.replace('\n', "; ")),
+    );
+    project.edit("go.sh", "out/b/o", "b/o");
+    project.edit("effai.kdl", "input \"more/one.txt\"", "input \"more/*\"");
+    assert_eq!(project.builds(&["a"]), ["a"]);
+    let run = project.effai(&["trace-inputs", "a"]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{}", run.stderr);
+    contains(&run.stderr, "a opens nothing that it does not declare");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_program_may_have_a_tmp_of_its_own() {
+    let own = tempfile::NamedTempFile::new_in("/tmp").expect("a file");
+    let name = format!("{}-too", own.path().display());
+    let project = Project::elsewhere("");
+    let recipe = |field: &str| {
+        format!(
+            "command \"a\" {{ run \"sh\" \"-c\" \"echo 1 > {name}; ls -A /tmp > o; rm {name}\"; output \"o\"; {field}; }}\n"
+        )
+    };
+    project.write("effai.kdl", &recipe("env { A \"1\"; }"));
+    contains(&fails(&project), "private-tmp // or write to $TMPDIR");
+    project.write("effai.kdl", &recipe("private-tmp"));
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        return contains(&fails(&project), "Permission denied");
+    }
+    assert_eq!(project.builds(&[]), ["a"]);
+    let base = std::path::Path::new(&name).file_name().expect("a name").to_str().expect("text");
+    assert_eq!(project.read("out/a/o"), format!("{base}\n"));
+    assert!(!Path::new(&name).exists());
 }

@@ -29,7 +29,16 @@ impl Run {
 
 impl Project {
     pub(crate) fn new(recipe: &str) -> Self {
-        let project = Self { dir: tempfile::tempdir().expect("a temporary directory") };
+        Self::at(tempfile::tempdir().expect("a temporary directory"), recipe)
+    }
+
+    /// One that does not lie in `/tmp`.
+    pub(crate) fn elsewhere(recipe: &str) -> Self {
+        Self::at(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory"), recipe)
+    }
+
+    fn at(dir: tempfile::TempDir, recipe: &str) -> Self {
+        let project = Self { dir };
         project.write("effai.kdl", recipe);
         project
     }

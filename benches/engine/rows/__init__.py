@@ -1,5 +1,5 @@
 """The rows of the table, in its order."""
 
-from . import files, graphs, switch
+from . import files, graphs, sandbox, switch
 
-ALL = [*graphs.ROWS, *files.ROWS, *switch.ROWS]
+ALL = [*graphs.ROWS, *files.ROWS, *switch.ROWS, *sandbox.ROWS]

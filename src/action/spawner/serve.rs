@@ -7,24 +7,21 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, setrlimit};
 use signal_hook::consts::SIGCHLD;
 use wait4::Wait4;
 
+use super::family::{self, Family};
+use super::watch::Watch;
 use super::{EVENTS_FD, Ended, GRACE, Handles, Request, receive, send};
 use crate::action::sandbox::Sandbox;
+use crate::recipe::terms::Limit;
 use crate::util::fs;
-
-/// How long killed programs are waited for; one that hangs in the kernel is not.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often it is looked whether they are gone.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Serves the build at the other end of standard input until it is gone; returns the exit code.
 pub(in crate::action) fn serve(alive: &Path) -> u8 {
@@ -35,6 +32,7 @@ pub(in crate::action) fn serve(alive: &Path) -> u8 {
     if ended.set_nonblocking(true).is_err() || signal_hook::low_level::pipe::register(SIGCHLD, signal).is_err() {
         return 3;
     }
+    family::adopt();
     let mut running: Vec<Action> = Vec::new();
     let mut sandbox = Sandbox::default();
     loop {
@@ -47,9 +45,12 @@ pub(in crate::action) fn serve(alive: &Path) -> u8 {
             while ended.read(&mut bytes).is_ok_and(|n| n > 0) {}
         }
         // Those that ended first: a line that closes after that says nothing new.
-        running.retain_mut(|action| !action.has_ended());
+        let firsts: Vec<Pid> = running.iter().map(|action| action.family.first).collect();
+        running.retain_mut(|action| !action.has_ended(&firsts));
+        let firsts: Vec<Pid> = running.iter().map(|action| action.family.first).collect();
         for action in &mut running {
             action.listen();
+            action.look(&firsts);
         }
         if ready.request {
             match request(&socket) {
@@ -59,16 +60,9 @@ pub(in crate::action) fn serve(alive: &Path) -> u8 {
             }
         }
     }
-    running.iter().for_each(Action::kill);
-    let begin = Instant::now();
-    // Its first process is gone when it was waited for, the others when the group is.
-    while running
-        .iter_mut()
-        .any(|a| a.child.try_wait4().is_ok_and(|w| w.is_none()) || test_kill_process_group(a.group).is_ok())
-        && begin.elapsed() < PATIENCE
-    {
-        std::thread::sleep(LOOK_AGAIN);
-    }
+    running.iter().for_each(|action| action.family.kill());
+    family::end_all();
+    running.iter_mut().for_each(|action| drop(action.child.try_wait4()));
     drop(alive);
     0
 }
@@ -82,7 +76,7 @@ fn wait(socket: &UnixStream, ended: &UnixStream, running: &[Action]) -> rustix::
     let lines = running.iter().filter(|a| !a.killed).map(|a| &a.line);
     let mut fds: Vec<PollFd<'_>> =
         [socket, ended].into_iter().chain(lines).map(|s| PollFd::new(s, PollFlags::IN)).collect();
-    let until = running.iter().filter(|a| !a.killed).filter_map(|a| a.kill_at).min();
+    let until = running.iter().filter(|a| !a.killed).filter_map(Action::next).min();
     let timeout = until.map(|at| {
         let left = at.saturating_duration_since(Instant::now());
         Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -115,7 +109,8 @@ fn request(socket: &UnixStream) -> std::io::Result<Option<(UnixStream, Handles)>
 struct Action {
     line: UnixStream,
     child: Child,
-    group: Pid,
+    family: Family,
+    watch: Watch,
     /// Set when it was asked to end.
     kill_at: Option<Instant>,
     killed: bool,
@@ -127,10 +122,10 @@ impl Action {
         let request: Request = receive(&mut line).ok()?;
         match spawn(&request, handles, sandbox) {
             Ok(child) => {
-                let group = Pid::from_child(&child);
+                let family = Family::new(Pid::from_child(&child), &request.own);
                 // It is read only when there is something to read; never waited for.
                 let _ = line.set_nonblocking(true);
-                Some(Self { line, child, group, kill_at: None, killed: false })
+                Some(Self { line, child, family, watch: Watch::new(&request), kill_at: None, killed: false })
             }
             Err(error) => {
                 let ended = match error.kind() {
@@ -143,22 +138,28 @@ impl Action {
         }
     }
 
-    /// Whether it has ended; then it was told.
-    fn has_ended(&mut self) -> bool {
+    /// Whether it has ended; then it was told. `firsts` are the first processes of all that run.
+    fn has_ended(&mut self, firsts: &[Pid]) -> bool {
         let ended = match self.child.try_wait4() {
             Ok(None) => return false,
             Ok(Some(waited)) => Ended::Ran {
                 status: waited.status.into_raw(),
                 cpu: waited.rusage.utime + waited.rusage.stime,
                 peak_bytes: waited.rusage.maxrss,
+                stopped: self.watch.stopped(),
             },
             Err(error) => Ended::Refused(format!("cannot wait for it: {error}")),
         };
         // What it started and left behind ends with it.
-        self.kill();
+        self.family.end(firsts);
         let _ = self.line.set_nonblocking(false);
         let _ = send(&mut self.line, &ended);
         true
+    }
+
+    /// When there is something to do for it, if nothing happens before.
+    fn next(&self) -> Option<Instant> {
+        [self.kill_at, self.watch.next()].into_iter().flatten().min()
     }
 
     /// Does what the build asks for.
@@ -168,24 +169,33 @@ impl Action {
         }
         let mut byte = [0];
         match self.line.read(&mut byte) {
-            Ok(0) => {
-                self.kill();
-                self.killed = true;
-            }
-            Ok(_) => {
-                self.kill_at.get_or_insert_with(|| Instant::now() + GRACE);
-                let _ = kill_process_group(self.group, Signal::TERM);
-            }
+            Ok(0) => self.kill(),
+            Ok(_) => self.ask(),
             Err(_) => {}
         }
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill();
-            self.killed = true;
         }
     }
 
-    fn kill(&self) {
-        let _ = kill_process_group(self.group, Signal::KILL);
+    /// Ends it where it has used up what it may.
+    fn look(&mut self, firsts: &[Pid]) {
+        match self.watch.look(&self.family, firsts) {
+            // It may save what it has.
+            Some(Limit::Time) => self.ask(),
+            Some(Limit::Memory | Limit::Disk) => self.kill(),
+            None => {}
+        }
+    }
+
+    fn ask(&mut self) {
+        self.kill_at.get_or_insert_with(|| Instant::now() + GRACE);
+        self.family.ask();
+    }
+
+    fn kill(&mut self) {
+        self.family.kill();
+        self.killed = true;
     }
 }
 
@@ -204,11 +214,21 @@ fn spawn(request: &Request, handles: Handles, sandbox: &mut Sandbox) -> std::io:
         .expect("one descriptor cannot collide");
     let restriction = request.rules.as_ref().map(|rules| sandbox.restriction(rules)).transpose()?;
     let mut restriction = restriction.flatten();
+    let disk = request.limits.disk;
+    #[cfg(target_os = "linux")]
+    let tmp = request.tmp.clone();
     // SAFETY: this process has one thread, so nothing is in the middle of anything when it forks.
     unsafe {
         command.pre_exec(move || {
             #[cfg(target_os = "linux")]
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // Before it may write nowhere else. Where the system refuses, so does the sandbox: `/tmp` cannot be written.
+            #[cfg(target_os = "linux")]
+            let _ = tmp.as_ref().map(|dir| crate::action::sandbox::mount_tmp(dir.as_ref()));
+            if let Some(bytes) = disk {
+                // The system refuses a file beyond it at once; what all files are together is looked at.
+                setrlimit(Resource::Fsize, Rlimit { current: Some(bytes), maximum: Some(bytes) })?;
+            }
             restriction.take().map_or(Ok(()), |restriction| restriction.enforce())
         });
     }

@@ -6,10 +6,11 @@ Where effai does not run the script, nothing happens: it runs by hand as it is.
 import json
 import math
 import os
+import pathlib
 import stat
 import time
 
-__all__ = ["log", "metric", "progress", "warning"]
+__all__ = ["checkpoint", "log", "metric", "progress", "warning"]
 
 _PROGRESS_EVERY_SECONDS = 0.05
 _last_progress = -math.inf
@@ -33,6 +34,16 @@ def progress(done, total=None, what="", unit="steps"):
     _last_progress = now
     total = None if total is None else int(total)
     _say({"event": "progress", "what": str(what), "done": int(done), "total": total, "unit": str(unit)})
+
+
+def checkpoint():
+    """The directory of what the script keeps of its work (`checkpoint` in the recipe), or None where it has none.
+
+    What lies there is there again when the script is run again after it was killed or failed. It may be killed at any
+    instant: write beside, and `replace` then.
+    """
+    path = os.environ.get("EFFAI_CHECKPOINT")
+    return None if path is None else pathlib.Path(path)
 
 
 def log(text):
