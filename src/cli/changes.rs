@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use crate::engine::{Engine, EngineError};
 use crate::fingerprint::{Digest, Manifest, Reason};
 use crate::plan::{Label, resolve, seen_from};
-use crate::recipe::schema::Type;
 use crate::recipe::walk::walk;
 use crate::report::why::{Changes, TargetChange};
 
@@ -46,7 +45,7 @@ fn names_of_facts(engine: &Engine, label: &str) -> Result<BTreeMap<String, Strin
     let decl = engine.decl(index)?;
     let mut names = BTreeMap::new();
     walk(engine.plan().kind(index).schema(), &decl.fields, &mut |visit| {
-        if matches!(visit.ty, Type::Label | Type::NamedLabel) {
+        if visit.ty.is_label() {
             let named = visit.value.as_str().unwrap_or_default();
             names.insert(format!("{}.{}", decl.kind, visit.fact), resolve(&decl.base, named));
         }

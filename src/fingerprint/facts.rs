@@ -51,7 +51,7 @@ pub fn manifest(
     walk(kind.schema(), &decl.fields, &mut |visit| {
         let text = || visit.value.as_str().unwrap_or_default().to_owned();
         match visit.ty {
-            Type::Label | Type::NamedLabel => {
+            Type::Label | Type::NamedLabel | Type::Of(_) => {
                 let index =
                     plan.find(&resolve(&decl.base, &text())).expect("a planned target's references are planned");
                 manifest.state(name(&visit.fact), Fact::Artifact(artifact(index)));

@@ -29,7 +29,7 @@ static SCHEMA: Schema = Schema::new(
 )
 .children(&[
     Schema::new("environment", "The `environment` whose Python and packages it has.")
-        .arg("target", Type::Label)
+        .arg("target", Type::Of("environment"))
         .required(),
     Schema::new("script", "A file of the project to run; it lies at the same path in the directory.")
         .arg("path", Type::File),

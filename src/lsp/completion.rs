@@ -94,7 +94,7 @@ fn values(
         Some(Type::Choice(words)) => {
             quoting.offers(words.iter().map(|w| (*w).to_owned()), CompletionItemKind::ENUM_MEMBER)
         }
-        Some(Type::Label | Type::NamedLabel) => labels(view, place, &quoting),
+        Some(Type::Label | Type::NamedLabel | Type::Of(_)) => labels(view, place, &quoting),
         Some(Type::File | Type::Glob | Type::Holding(_)) => {
             let written = view.text()[quoting.range.start..offset.max(quoting.range.start)].to_owned();
             let top = place.path().first().map(|item| item.name.text.clone());

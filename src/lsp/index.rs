@@ -131,7 +131,7 @@ impl Index {
         for word in item.words.iter().filter(|w| !w.ignored) {
             let ty = meaning.word(word, number);
             number += usize::from(word.key.is_none());
-            if matches!(ty, Some(Type::Label | Type::NamedLabel)) && !word.text.is_empty() {
+            if ty.is_some_and(Type::is_label) && !word.text.is_empty() {
                 self.references.push(Reference { label: written(at, word, axes), within });
             }
         }

@@ -474,13 +474,25 @@ fn dependencies(
     }
     let mut named = Vec::new();
     walk(kind_of(decl).schema(), &decl.fields, &mut |visit| {
-        if !matches!(visit.ty, Type::Label | Type::NamedLabel) {
+        if !visit.ty.is_label() {
             return;
         }
         let text = visit.value.as_str().unwrap_or_default();
         let whole = resolve(&decl.base, text);
         match by_label.get(whole.as_str()) {
-            Some(index) => named.push(*index),
+            Some(index) => {
+                let kind = &decls[*index].kind;
+                if let Type::Of(wanted) = visit.ty
+                    && wanted != kind
+                {
+                    let message = format!("`{text}` is of kind `{kind}`, and `{wanted}` is wanted");
+                    let mistake = Mistake::new("recipe::wrong_kind", message)
+                        .mark(sources, decl.span(&visit.path), format!("`{}` stands on it", decl.label))
+                        .mark(sources, decls[*index].span(""), "this");
+                    mistakes.push(mistake.help(format!("name a target of kind `{wanted}`")));
+                }
+                named.push(*index);
+            }
             None if decl.label.is_part() || others.contains(&whole) => {
                 // The target this is a part of names the same label and reports it; or it is reported as unfinished.
             }
@@ -576,7 +588,7 @@ fn cycle_mistake(cycle: &[Index], decls: &[Decl], sources: &Sources) -> Mistake 
         let next = names[i + 1];
         let mut span = decl.span("");
         walk(kind_of(decl).schema(), &decl.fields, &mut |visit| {
-            let label = matches!(visit.ty, Type::Label | Type::NamedLabel);
+            let label = visit.ty.is_label();
             if label && visit.value.as_str().is_some_and(|text| resolve(&decl.base, text) == next) {
                 span = decl.span(&visit.path);
             }

@@ -275,7 +275,7 @@ fn misspelt(schema: &Schema, node: &Node, name: &str) -> bool {
 fn convert(value: &Scalar, ty: Type, base: &str) -> Result<Value, String> {
     match (ty, value) {
         (Type::Text | Type::Tool, Scalar::Text(text)) => Ok(json!(text)),
-        (Type::Label | Type::NamedLabel, Scalar::Text(text)) => {
+        (Type::Label | Type::NamedLabel | Type::Of(_), Scalar::Text(text)) => {
             match Label::complaint(text.strip_prefix('/').unwrap_or(text)) {
                 // One way to say it, whichever was written.
                 None => Ok(json!(seen_from(base, &resolve(base, text)))),

@@ -100,6 +100,8 @@ pub enum Type {
     Choice(&'static [&'static str]),
     /// Another target. Its artifact's digest is the fact.
     Label,
+    /// Another target, of this kind. Its artifact's digest is the fact.
+    Of(&'static str),
     /// Another target whose label is written into the artifact, and so is a fact as well.
     NamedLabel,
     /// A file of the project, by its path from the project's root. Its digest is the fact.
@@ -265,6 +267,13 @@ impl Prop {
     }
 }
 
+impl Type {
+    /// Whether it names another target.
+    pub fn is_label(self) -> bool {
+        matches!(self, Type::Label | Type::NamedLabel | Type::Of(_))
+    }
+}
+
 impl std::fmt::Display for Type {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -289,6 +298,7 @@ impl std::fmt::Display for Type {
                 Ok(())
             }
             Type::Label | Type::NamedLabel => f.write_str("a target's label"),
+            Type::Of(kind) => write!(f, "the label of a target of kind `{kind}`"),
             Type::File => f.write_str("a file's path"),
             Type::Glob => f.write_str("a path or a glob"),
             Type::Size => f.write_str("a size such as \"20 GiB\""),

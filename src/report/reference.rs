@@ -144,6 +144,7 @@ fn of_type(ty: Type) -> Value {
         Type::Choice(words) => json!({ "is": "choice", "words": words }),
         Type::Label => json!({ "is": "label" }),
         Type::NamedLabel => json!({ "is": "label", "named": true }),
+        Type::Of(kind) => json!({ "is": "label", "kind": kind }),
         Type::File => json!({ "is": "file" }),
         Type::Glob => json!({ "is": "glob" }),
         Type::Size => json!({ "is": "size" }),

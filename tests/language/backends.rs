@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{project, weights};
 use crate::support::Project;
 #[cfg(target_os = "linux")]
-use crate::support::tiny::Tiny;
+use crate::support::{Run, tiny::Tiny};
 
 const BACKENDS: &[&str] = if cfg!(feature = "mlx") { &["candle", "mlx"] } else { &["candle"] };
 
@@ -88,9 +88,29 @@ fn uneven() -> Project {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn ended_by_a_memory_limit_it_goes_on_and_ends_in_the_same_bytes() {
+fn ended_by_the_systems_memory_limit_it_goes_on_and_ends_in_the_same_bytes() {
     // OpenBLAS under MLX asks for its memory again and again where there is none: such a process does not end.
-    let backend = "candle";
+    ended_by_memory("candle", 3, "memory ran out", |project, kib| {
+        project.effai_within(kib, &["build", "a", "--backend", "candle"])
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ended_by_its_own_memory_limit_it_goes_on_and_ends_in_the_same_bytes() {
+    for backend in BACKENDS {
+        ended_by_memory(backend, 1, "it held more memory than", |project, kib| {
+            project.edit("effai.kdl", "base \"m\"", &format!("at-most memory=\"{kib} K\"; base \"m\""));
+            let run = project.effai(&["build", "a", "--backend", backend]);
+            project.edit("effai.kdl", &format!("at-most memory=\"{kib} K\"; "), "");
+            Some(run)
+        });
+    }
+}
+
+/// Builds with limits until one lets some of the steps be done and not all.
+#[cfg(target_os = "linux")]
+fn ended_by_memory(backend: &str, code: i32, said: &str, within: impl Fn(&Project, u64) -> Option<Run>) {
     let clean = uneven();
     builds(&clean, backend, &[]);
     // Between what is too little to begin with and what is enough, in KiB.
@@ -101,7 +121,7 @@ fn ended_by_a_memory_limit_it_goes_on_and_ends_in_the_same_bytes() {
         // What the training stands on is there.
         assert_eq!(project.effai(&["build", "m", "d"]).code, 0);
         let kib = (low + high) / 2;
-        let Some(run) = project.effai_within(kib, &["build", "a", "--backend", backend]) else {
+        let Some(run) = within(&project, kib) else {
             low = kib;
             continue;
         };
@@ -114,8 +134,8 @@ fn ended_by_a_memory_limit_it_goes_on_and_ends_in_the_same_bytes() {
             low = kib;
             continue;
         }
-        assert_eq!(run.code, 3, "{}", run.stderr);
-        assert!(run.stderr.contains("memory ran out"), "{}", run.stderr);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert!(run.stderr.contains(said), "{}", run.stderr);
         assert!(!project.path("out/a").exists());
         builds(&project, backend, &[]);
         assert_eq!(weights(&project), weights(&clean), "ended with {kib} KiB");

@@ -188,3 +188,14 @@ fn marks_of_other_systems_and_long_lines_are_read() {
     let run = project.effai(&["check"]);
     assert_eq!(run.code, 0, "{}", &run.stderr[..run.stderr.len().min(2000)]);
 }
+
+#[test]
+fn a_target_of_another_kind_is_a_mistake() {
+    let project = Project::new(
+        "command \"c\" { run \"true\"; output \"o\"; }\npython \"p\" { environment \"c\"; script \"a.py\"; output \"o\"; }\n",
+    );
+    let run = project.effai(&["check"]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let said = "`c` is of kind `command`, and `environment` is wanted";
+    assert!(run.stderr.contains(said) && run.stderr.contains("name a target of kind `environment`"), "{}", run.stderr);
+}
