@@ -138,11 +138,17 @@ impl Processes {
     }
 }
 
-/// How a program failed, in its own last words.
+/// How a program failed, as it told or in its own last words.
 fn failed(ran: &Ran, program: &Program, job: &Job, cancel: &Cancel, log: &Path) -> Ended {
-    let code = ran.status.code();
-    if code.is_none() || ran.told.is_some() || cancel.is_asked() {
+    if ran.status.code().is_none() || cancel.is_asked() {
         return conclude(ran, job, cancel, log);
+    }
+    if let Some(told) = &ran.told {
+        let said: Vec<&str> = told.message.lines().collect();
+        return match (conclude(ran, job, cancel, log), undeclared::lines(&said, &job.project, &job.scratch)) {
+            (Ended::Failed(failure), lines) if !lines.is_empty() => Ended::Undeclared { failure, lines },
+            (ended, _) => ended,
+        };
     }
     let bytes = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
