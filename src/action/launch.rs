@@ -166,12 +166,18 @@ impl Processes {
     }
 }
 
-/// How a program failed, in its own last words.
+/// How a program failed, as it told or in its own last words.
 fn failed(ran: &Ran, program: &Program, attempt: &Attempt<'_>) -> Ended {
     let job = attempt.job;
-    let code = ran.status.code();
-    if code.is_none() || ran.told.is_some() || ran.stopped.is_some() || attempt.cancel.is_asked() {
+    if ran.status.code().is_none() || ran.stopped.is_some() || attempt.cancel.is_asked() {
         return conclude(ran, attempt);
+    }
+    if let Some(told) = &ran.told {
+        let said: Vec<&str> = told.message.lines().collect();
+        return match (conclude(ran, attempt), undeclared::lines(&said, &job.project, &job.scratch)) {
+            (Ended::Failed(failure), lines) if !lines.is_empty() => Ended::Undeclared { failure, lines },
+            (ended, _) => ended,
+        };
     }
     let bytes = fs::read(attempt.log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);

@@ -16,6 +16,7 @@ pub mod features;
 pub mod fetch;
 pub mod merge;
 pub mod model;
+pub mod notebook;
 pub mod perplexity;
 pub mod python;
 pub mod quantized;
@@ -58,6 +59,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &speed::Speed,
     &perplexity::Perplexity,
     &python::Python,
+    &notebook::Notebook,
     &training::Training,
 ];
 

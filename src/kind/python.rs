@@ -1,12 +1,12 @@
 //! `python`: a script or module with parameters, in an environment.
 
 mod mlflow;
-
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+pub(super) mod surroundings;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use surroundings::Params;
 
 use super::workplace::{CHECKPOINT, ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
@@ -14,23 +14,17 @@ use crate::action::program::Program;
 use crate::failure::Failure;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
-use crate::util::fs;
 
 /// The kind.
 #[derive(Debug)]
 pub struct Python;
-
-/// What a script imports to speak to effai.
-const MODULE: &str = include_str!("python/effai.py");
 
 static SCHEMA: Schema = Schema::new(
     "python",
     "Runs a Python script or module with parameters, in an environment, and keeps its declared outputs.",
 )
 .children(&[
-    Schema::new("environment", "The `environment` whose Python and packages it has.")
-        .arg("target", Type::Of("environment"))
-        .required(),
+    surroundings::ENVIRONMENT,
     Schema::new("script", "A file of the project to run; it lies at the same path in the directory.")
         .arg("path", Type::File),
     Schema::new("module", "A module to run, as by `python -m`; its files are among `input`.").arg("name", Type::Text),
@@ -58,11 +52,6 @@ struct Fields {
     script: Option<String>,
     module: Option<String>,
     params: Option<Params>,
-}
-
-#[derive(Deserialize)]
-struct Params {
-    columns: Map<String, Value>,
 }
 
 impl Kind for Python {
@@ -110,11 +99,6 @@ impl Kind for Python {
 impl Launch for Python {
     fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
         let fields: Fields = cx.decl.read();
-        let python = python(cx, &fields.environment)?;
-        let module = cx.scratch().with_file_name("module");
-        fs::write(&module.join("effai.py"), MODULE.as_bytes())?;
-        let runs = mlflow::place(cx);
-        fs::create_dir_all(&runs)?;
         let (args, name) = match (&fields.script, &fields.module) {
             (Some(script), _) => (vec![script.clone()], script),
             (None, module) => {
@@ -123,58 +107,17 @@ impl Launch for Python {
             }
         };
         let params = fields.params.map(|params| arguments(&params.columns)).unwrap_or_default();
-        let program = Program::new(&python).called(format!("python {name}")).args(args).args(params);
-        let program = program.reads_beside(&python, cx.project_root()).reads(&module).uses(&runs).private_tmp();
-        let given: Given = cx.decl.read();
-        let vars = variables(cx.input(&fields.environment), &runs)?;
-        let program = vars.into_iter().fold(program, |program, (name, value)| program.var(name, value));
-        let program = given.lay_out(cx, program, fields.script.as_deref())?;
-        // Besides the directories that the recipe has Python look in.
-        let places = [Some(module.into_os_string()), given.var("PYTHONPATH").map(OsString::from)];
-        let places = places.into_iter().flatten().collect::<Vec<_>>().join(":".as_ref());
-        Ok(program.var("PYTHONPATH", places))
+        let program = surroundings::program(cx, &fields.environment)?.called(format!("python {name}"));
+        surroundings::lay_out(cx, program.args(args).args(params), fields.script.as_deref())
     }
 
     fn ended(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        mlflow::tell(cx)
+        surroundings::ended(cx)
     }
 
     fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         cx.decl.read::<Given>().take_in(cx, "script")
     }
-}
-
-/// What the program's surroundings are, unless the recipe says otherwise.
-fn variables(environment: &Path, runs: &Path) -> Result<[(&'static str, OsString); 7], Failure> {
-    let search_path = crate::env::path();
-    let places = [environment.join("bin")].into_iter().chain(std::env::split_paths(&search_path));
-    let search_path = std::env::join_paths(places)
-        .map_err(|e| Failure::environment(format!("cannot put {} on the search path: {e}", environment.display())))?;
-    Ok([
-        // As in an activated environment: what a script starts by name is of the same one.
-        ("PATH", search_path),
-        ("VIRTUAL_ENV", environment.into()),
-        ("PYTHONDONTWRITEBYTECODE", "1".into()),
-        ("PYTHONHASHSEED", "0".into()),
-        // What is printed is in the log also when it is killed.
-        ("PYTHONUNBUFFERED", "1".into()),
-        ("MLFLOW_TRACKING_URI", mlflow::address(runs).into()),
-        // Recent releases of MLflow write plain files only for those who insist (3.17.2 was tried).
-        ("MLFLOW_ALLOW_FILE_STORE", "true".into()),
-    ])
-}
-
-/// The environment's interpreter.
-fn python(cx: &ActionCx<'_>, label: &str) -> Result<PathBuf, Failure> {
-    let python = cx.input(label).join("bin/python");
-    if python.exists() {
-        return Ok(python);
-    }
-    Err(match python.read_link() {
-        Ok(gone) => Failure::environment(format!("the interpreter of {label} is gone: {}", gone.display()))
-            .help(format!("`effai build -f {label}` makes it with one that is there")),
-        Err(_) => Failure::user(format!("{label} has no bin/python")).help("`environment` takes a target of that kind"),
-    })
 }
 
 fn is_flag(name: &str) -> bool {

@@ -1,4 +1,5 @@
-//! Where a user's own program runs: a directory with what its target declares. What `command` and `python` have in common.
+//! Where a user's own program runs: a directory with what its target declares. What `command`, `python` and
+//! `notebook` have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -102,6 +103,11 @@ impl Given {
     /// The value of a variable of its own.
     pub(super) fn var(&self, name: &str) -> Option<&str> {
         self.env.as_ref()?.columns.get(name).map(String::as_str)
+    }
+
+    /// What is kept of what it makes.
+    pub(super) fn output(&self) -> &[String] {
+        &self.output
     }
 
     /// Finds fields that contradict one another.

@@ -1,5 +1,6 @@
 //! Python environments and scripts, with a stand-in for uv that makes environments of one module.
 
+mod notebooks;
 mod scripts;
 
 use crate::support::{Project, Run};
