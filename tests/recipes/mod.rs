@@ -69,7 +69,7 @@ fn the_shelf_is_laid_out_already() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths: Vec<_> =
         std::fs::read_dir(root.join("recipes")).expect("listed").map(|e| e.expect("an entry").path()).collect();
-    paths.extend([root.join("effai.kdl"), root.join("tests/reference/effai.kdl")]);
+    paths.extend(["effai.kdl", "examples/digits/effai.kdl", "tests/reference/effai.kdl"].map(|path| root.join(path)));
     for path in paths {
         let text = std::fs::read_to_string(&path).expect("read");
         let mut sources = Sources::default();

@@ -54,7 +54,8 @@ def main(job):
         # It looks through the machine's fonts once, and complains in some cell's output if that takes long.
         import matplotlib.font_manager  # noqa: F401
     failure = asyncio.run(execute(notebook, job))
-    tidy(notebook, job["places"])
+    # Programs know directories by either path, where links lead to them.
+    tidy(notebook, {path: name for dir, name in job["places"].items() for path in [dir, os.path.realpath(dir)]})
     put(os.path.join(job["out"], os.path.basename(job["notebook"])), (nbformat.writes(notebook) + "\n").encode())
     for name, content in figures(notebook):
         put(os.path.join(job["out"], "figures", name), content)
@@ -242,7 +243,7 @@ async def execute(notebook, job):
 
     Provisioners.instance()
     # No TCP where actions have no network. The name of a socket is short, by whatever path this directory is had.
-    place = os.path.relpath(os.path.join(job["home"], "kernel"))
+    place = os.path.relpath(os.path.realpath(job["home"])) + "/kernel"
     manager = AsyncKernelManager(
         kernel_spec_manager=Kernels(), transport="ipc", ip=place, connection_file=place + ".json"
     )
