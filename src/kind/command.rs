@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::workplace::{ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED};
+use super::workplace::{ENV, Given, INPUT, METRICS, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 
@@ -13,23 +14,15 @@ use crate::recipe::schema::{Schema, Type};
 #[derive(Debug)]
 pub struct Command;
 
+/// What it runs.
+pub(super) const RUN: Schema = Schema::new("run", "The program and its arguments. No shell, unless it is the program.")
+    .many_args("argv", Type::Text);
+
 static SCHEMA: Schema = Schema::new(
     "command",
     "Runs a program in a directory that holds its declared inputs, and keeps its declared outputs.",
 )
-.children(&[
-    Schema::new("run", "The program and its arguments. No shell, unless it is the program.")
-        .many_args("argv", Type::Text)
-        .required(),
-    INPUT,
-    NEEDS,
-    OUTPUT,
-    ENV,
-    PASS,
-    UNTRACKED,
-    POOL,
-    NETWORK,
-]);
+.children(&[RUN.required(), INPUT, NEEDS, OUTPUT, METRICS, ENV, PASS, UNTRACKED, POOL, NETWORK]);
 
 #[derive(Deserialize)]
 struct Fields {
@@ -62,11 +55,16 @@ impl Kind for Command {
 impl Launch for Command {
     fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
         let fields: Fields = cx.decl.read();
-        let (program, args) = fields.run.split_first().expect("the schema asks for one");
-        cx.decl.read::<Given>().lay_out(cx, Program::new(program).args(args), None)
+        lay_out(cx, &fields.run)
     }
 
-    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        cx.decl.read::<Given>().take_in(cx, "command")
+    fn conclude(&self, cx: &mut ActionCx<'_>, told: &Metrics) -> Result<(), Failure> {
+        cx.decl.read::<Given>().take_in(cx, told, "command")
     }
+}
+
+/// Lays out all that a program is given where it will run; and says what to start.
+pub(super) fn lay_out(cx: &ActionCx<'_>, run: &[String]) -> Result<Program, Failure> {
+    let (program, args) = run.split_first().expect("the schema asks for one");
+    cx.decl.read::<Given>().lay_out(cx, Program::new(program).args(args), None)
 }

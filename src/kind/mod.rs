@@ -21,6 +21,7 @@ pub mod python;
 pub mod quantized;
 pub mod report;
 pub mod speed;
+pub mod test;
 pub mod training;
 mod workplace;
 
@@ -30,6 +31,7 @@ use crate::action::program::Program;
 use crate::backend::{self, Backend, Choice};
 use crate::event::ActionEvent;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 
@@ -56,6 +58,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &speed::Speed,
     &perplexity::Perplexity,
     &python::Python,
+    &test::Test,
     &training::Training,
 ];
 
@@ -126,8 +129,8 @@ pub trait Launch: Sync {
         Ok(())
     }
 
-    /// Takes what the program made into `cx.out()`.
-    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
+    /// Takes what the program made, and the numbers that were told of it, into `cx.out()`.
+    fn conclude(&self, cx: &mut ActionCx<'_>, told: &Metrics) -> Result<(), Failure>;
 }
 
 /// A target that another one brings along.

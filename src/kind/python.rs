@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::workplace::{ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED};
+use super::workplace::{ENV, Given, INPUT, METRICS, NEEDS, NETWORK, OUTPUT, PASS, POOL, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
@@ -23,26 +24,45 @@ pub struct Python;
 /// What a script imports to speak to effai.
 const MODULE: &str = include_str!("python/effai.py");
 
+/// Whose Python it has.
+pub(super) const ENVIRONMENT: Schema =
+    Schema::new("environment", "The `environment` whose Python and packages it has.").arg("target", Type::Label);
+
+/// A file to run.
+pub(super) const SCRIPT: Schema =
+    Schema::new("script", "A file of the project to run; it lies at the same path in the directory.")
+        .arg("path", Type::File);
+
+/// A module to run.
+pub(super) const MODULE_NAME: Schema =
+    Schema::new("module", "A module to run, as by `python -m`; its files are among `input`.").arg("name", Type::Text);
+
+/// Arguments as they are.
+pub(super) const ARGS: Schema =
+    Schema::new("args", "Arguments as they stand, before those of `params`.").many_args("argv", Type::Text);
+
+/// Arguments by name.
+pub(super) const PARAMS: Schema = Schema::new(
+    "params",
+    "Arguments: `--NAME VALUE` each, in the order of their names. One that is #true is `--NAME`, one that is #false \
+     is left out, one of several values is given for each.",
+)
+.open(Type::Value);
+
 static SCHEMA: Schema = Schema::new(
     "python",
     "Runs a Python script or module with parameters, in an environment, and keeps its declared outputs.",
 )
 .children(&[
-    Schema::new("environment", "The `environment` whose Python and packages it has.")
-        .arg("target", Type::Label)
-        .required(),
-    Schema::new("script", "A file of the project to run; it lies at the same path in the directory.")
-        .arg("path", Type::File),
-    Schema::new("module", "A module to run, as by `python -m`; its files are among `input`.").arg("name", Type::Text),
-    Schema::new(
-        "params",
-        "Arguments: `--NAME VALUE` each, in the order of their names. One that is #true is `--NAME`, one that is #false \
-         is left out, one of several values is given for each.",
-    )
-    .open(Type::Value),
+    ENVIRONMENT.required(),
+    SCRIPT,
+    MODULE_NAME,
+    ARGS,
+    PARAMS,
     INPUT,
     NEEDS,
     OUTPUT,
+    METRICS,
     ENV,
     PASS,
     UNTRACKED,
@@ -50,11 +70,13 @@ static SCHEMA: Schema = Schema::new(
     NETWORK,
 ]);
 
+/// What runs, and with what: the fields above, as declared.
 #[derive(Deserialize)]
-struct Fields {
+pub(super) struct Script {
     environment: String,
     script: Option<String>,
     module: Option<String>,
+    args: Option<Vec<String>>,
     params: Option<Params>,
 }
 
@@ -74,25 +96,7 @@ impl Kind for Python {
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
-        let fields: Fields = decl.read();
-        match (&fields.script, &fields.module) {
-            (None, None) => {
-                problems.at("", "it says nothing of what to run", "this", "give it a `script` or a `module`")
-            }
-            (Some(_), Some(_)) => {
-                problems.at(
-                    "module",
-                    "it runs a script and a module",
-                    "and `script` is given",
-                    "take one of the two out",
-                );
-            }
-            _ => {}
-        }
-        for name in fields.params.iter().flat_map(|params| params.columns.keys()).filter(|name| !is_flag(name)) {
-            let help = "a parameter's name has letters, digits, `-`, `_` and `.`, as an option of a program has";
-            problems.at(&format!("params.columns.{name}"), format!("`{name}` cannot be a parameter"), "this", help);
-        }
+        decl.read::<Script>().check(problems);
         decl.read::<Given>().check(problems);
     }
 
@@ -107,39 +111,75 @@ impl Kind for Python {
 
 impl Launch for Python {
     fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
-        let fields: Fields = cx.decl.read();
-        let python = python(cx, &fields.environment)?;
+        cx.decl.read::<Script>().lay_out(cx)
+    }
+
+    fn ended(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        tell(cx)
+    }
+
+    fn conclude(&self, cx: &mut ActionCx<'_>, told: &Metrics) -> Result<(), Failure> {
+        cx.decl.read::<Given>().take_in(cx, told, "script")
+    }
+}
+
+impl Script {
+    /// Finds fields that contradict one another.
+    pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        match (&self.script, &self.module) {
+            (None, None) => {
+                problems.at("", "it says nothing of what to run", "this", "give it a `script` or a `module`")
+            }
+            (Some(_), Some(_)) => {
+                problems.at(
+                    "module",
+                    "it runs a script and a module",
+                    "and `script` is given",
+                    "take one of the two out",
+                );
+            }
+            _ => {}
+        }
+        for name in self.params.iter().flat_map(|params| params.columns.keys()).filter(|name| !is_flag(name)) {
+            let help = "a parameter's name has letters, digits, `-`, `_` and `.`, as an option of a program has";
+            problems.at(&format!("params.columns.{name}"), format!("`{name}` cannot be a parameter"), "this", help);
+        }
+    }
+
+    /// Its arguments, the script or module first.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let first = match (&self.script, &self.module) {
+            (Some(script), _) => vec![script.clone()],
+            (None, module) => vec!["-m".to_owned(), module.clone().expect("one of the two was checked for")],
+        };
+        let params = self.params.as_ref().map(|params| arguments(&params.columns)).unwrap_or_default();
+        [first, self.args.clone().unwrap_or_default(), params].concat()
+    }
+
+    /// Lays out all that it is given where it will run; and says what to start.
+    pub(super) fn lay_out(&self, cx: &ActionCx<'_>) -> Result<Program, Failure> {
+        let python = python(cx, &self.environment)?;
         let module = cx.scratch().with_file_name("module");
         fs::write(&module.join("effai.py"), MODULE.as_bytes())?;
         let runs = mlflow::place(cx);
         fs::create_dir_all(&runs)?;
-        let (args, name) = match (&fields.script, &fields.module) {
-            (Some(script), _) => (vec![script.clone()], script),
-            (None, module) => {
-                let module = module.as_ref().expect("one of the two was checked for");
-                (vec!["-m".to_owned(), module.clone()], module)
-            }
-        };
-        let params = fields.params.map(|params| arguments(&params.columns)).unwrap_or_default();
-        let program = Program::new(&python).called(format!("python {name}")).args(args).args(params);
+        let name = self.script.as_ref().or(self.module.as_ref()).expect("one of the two was checked for");
+        let program = Program::new(&python).called(format!("python {name}")).args(self.arguments());
         let program = program.reads_beside(&python, cx.project_root()).reads(&module).uses(&runs);
         let given: Given = cx.decl.read();
-        let vars = variables(cx.input(&fields.environment), &runs)?;
+        let vars = variables(cx.input(&self.environment), &runs)?;
         let program = vars.into_iter().fold(program, |program, (name, value)| program.var(name, value));
-        let program = given.lay_out(cx, program, fields.script.as_deref())?;
+        let program = given.lay_out(cx, program, self.script.as_deref())?;
         // Besides the directories that the recipe has Python look in.
         let places = [Some(module.into_os_string()), given.var("PYTHONPATH").map(OsString::from)];
         let places = places.into_iter().flatten().collect::<Vec<_>>().join(":".as_ref());
         Ok(program.var("PYTHONPATH", places))
     }
+}
 
-    fn ended(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        mlflow::tell(cx)
-    }
-
-    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        cx.decl.read::<Given>().take_in(cx, "script")
-    }
+/// Tells what a script that ended has logged by MLflow.
+pub(super) fn tell(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+    mlflow::tell(cx)
 }
 
 /// What the program's surroundings are, unless the recipe says otherwise.

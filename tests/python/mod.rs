@@ -1,6 +1,7 @@
 //! Python environments and scripts, with a stand-in for uv that makes environments of one module.
 
 mod scripts;
+mod testing;
 
 use crate::support::{Project, Run};
 
