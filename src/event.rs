@@ -167,6 +167,8 @@ pub enum Event {
     },
     /// The build is over.
     Ended(Summary),
+    /// All tests that were asked for have ended, or were not begun.
+    Tested(Tally),
     /// The store had grown past the size the project gives it, and was pruned.
     Pruned {
         /// Blobs deleted.
@@ -319,4 +321,17 @@ pub struct Summary {
     pub until: Option<String>,
     /// Wall time of the whole build.
     pub wall_ms: u64,
+}
+
+/// Tests in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// Passed, now or before.
+    pub passed: usize,
+    /// Those of them that passed before and did not run.
+    pub cached: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Not begun or not ended: after a failure, for the time, or stopped.
+    pub skipped: usize,
 }

@@ -6,6 +6,7 @@
 //! SCRATCH/out     what is kept of it
 //! ```
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::event::ActionEvent;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::kind::{ActionCx, Launch, Pool};
 use crate::util::fs;
 
@@ -81,6 +83,13 @@ impl Processes {
             let help = Some("declare every file a command reads: an edit of another one goes unnoticed".into());
             said(ActionEvent::Warning { text, help });
         }
+        let told = RefCell::new(Metrics::default());
+        let mut hear = |event: ActionEvent| {
+            if let ActionEvent::Metric { name, step, value } = &event {
+                told.borrow_mut().add(name, *step, *value);
+            }
+            said(event);
+        };
         let mut cx = ActionCx {
             decl: &job.decl,
             threads: job.threads,
@@ -90,7 +99,7 @@ impl Processes {
             scratch: job.scratch.clone(),
             is_held,
             backend: job.backend,
-            events: said,
+            events: &mut hear,
         };
         let mut program = kind.prepare(&mut cx)?;
         if let Some(to) = &job.watched {
@@ -105,9 +114,10 @@ impl Processes {
             Err(NotStarted::Failed(failure)) => return Err(failure),
             Err(NotStarted::NotFound) => return Err(program.not_installed()),
         };
-        let told = kind.ended(&mut cx);
+        let ended = kind.ended(&mut cx);
         if ran.status.success() && ran.stopped.is_none() {
-            return told.and_then(|()| kind.conclude(&mut cx)).map(|()| Ended::Done);
+            let told = told.take();
+            return ended.and_then(|()| kind.conclude(&mut cx, &told)).map(|()| Ended::Done);
         }
         Ok(failed(ran, &program, attempt))
     }

@@ -11,9 +11,10 @@ use signal_hook::iterator::Signals;
 
 use super::{Global, Output, directory, open};
 use crate::action::Cancel;
-use crate::engine::EngineError;
+use crate::engine::{Engine, EngineError};
 use crate::event::{Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
+use crate::plan::Index;
 use crate::schedule::{BuildOptions, Until, build, check};
 use crate::ui::{self, Watcher};
 use crate::watch::{BuildQuestion, Fresh};
@@ -23,9 +24,19 @@ use crate::watch::{BuildQuestion, Fresh};
 pub(super) struct Args {
     /// Labels, globs over labels, tag:WORD, or paths below out/; without any, the project's `default` or all
     targets: Vec<String>,
+    #[command(flatten)]
+    flags: Flags,
+    /// Go on with what does not depend on a failure
+    #[arg(short, long)]
+    keep_going: bool,
+}
+
+/// What every command takes that builds once.
+#[derive(Debug, clap::Args)]
+pub(super) struct Flags {
     /// Leave these out: a label, glob or tag:WORD; what another target needs is made all the same
     #[arg(long, value_name = "TARGET")]
-    exclude: Vec<String>,
+    pub(super) exclude: Vec<String>,
     /// Actions at once, and threads for one that uses the whole machine
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
@@ -36,9 +47,6 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", conflicts_with = "dry_run",
           value_parser = |text: &str| Until::read(text, &jiff::Zoned::now()))]
     until: Option<Until>,
-    /// Go on with what does not depend on a failure
-    #[arg(short, long)]
-    keep_going: bool,
     /// Run the named targets whatever their state; with `all`, also everything under them
     #[arg(short, long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "named", require_equals = true,
           value_parser = ["named", "all"])]
@@ -101,18 +109,84 @@ impl From<Shown> for ui::Shown {
     }
 }
 
+impl Flags {
+    /// None of them: what a command uses that makes targets on the way to something else.
+    fn none() -> Self {
+        Self {
+            exclude: Vec::new(),
+            jobs: None,
+            dry_run: false,
+            until: None,
+            force: None,
+            explain: false,
+            no_cache: false,
+            check: false,
+            progress: Progress::Auto,
+            output: Shown::Failed,
+        }
+    }
+
+    /// Whether nothing is to run.
+    pub(super) fn only_says(&self) -> bool {
+        self.dry_run
+    }
+
+    /// How to build, for these words.
+    pub(super) fn options(&self, asked: &[String]) -> BuildOptions {
+        BuildOptions {
+            force: self.force.is_some(),
+            force_all: self.force.as_deref() == Some("all"),
+            no_cache: self.no_cache,
+            until: self.until.clone(),
+            asked: asked.to_vec(),
+            ..BuildOptions::new(jobs(self.jobs))
+        }
+    }
+
+    /// Who shows what happens.
+    pub(super) fn watcher(&self, output: &Output, root: &Path) -> Result<Box<dyn Watcher>, Failure> {
+        watcher(output, self.explain, self.progress, self.output, root)
+    }
+
+    /// Builds the chosen targets, once more to compare where that is asked; returns the exit code.
+    pub(super) fn make(
+        &self,
+        engine: &mut Engine,
+        chosen: &[Index],
+        options: &BuildOptions,
+        watcher: &mut dyn Watcher,
+    ) -> Result<u8, EngineError> {
+        let cancel = Cancel::default();
+        let ask = cancel.clone();
+        let interrupted = watch_signals(move || ask.ask())?;
+        let tell = &mut |event: &Event| watcher.see(event);
+        let result = build(engine, chosen, options, &cancel, tell).and_then(|summary| {
+            let is_good = summary.failed + summary.late == 0;
+            let is_checked = is_good && self.check && !cancel.is_asked();
+            if is_checked { check(engine, chosen, options, &cancel, tell) } else { Ok(is_good) }
+        });
+        watcher.end();
+        let is_good = result?;
+        if interrupted.load(Ordering::SeqCst) {
+            return Ok(130);
+        }
+        Ok(watcher.worst().map_or(u8::from(!is_good), |class| class.exit_code()))
+    }
+}
+
 impl Args {
     /// What to ask a watch of the project; none where a build would do more than look.
     fn question(&self, global: &Global, output: &Output) -> Result<Option<BuildQuestion>, EngineError> {
-        let only_looks = !(self.dry_run
-            || self.force.is_some()
-            || self.explain
-            || self.no_cache
-            || self.check
-            || self.until.is_some()
+        let flags = &self.flags;
+        let only_looks = !(flags.dry_run
+            || flags.force.is_some()
+            || flags.explain
+            || flags.no_cache
+            || flags.check
+            || flags.until.is_some()
             || global.backend.is_some()
             || global.sandbox == "off");
-        if !only_looks || !self.exclude.is_empty() {
+        if !only_looks || !flags.exclude.is_empty() {
             return Ok(None);
         }
         let dir = directory(global)?;
@@ -120,71 +194,41 @@ impl Args {
     }
 
     fn tells_fresh(&self, output: &Output) -> bool {
-        output.json || output.verbose || matches!(self.output, Shown::All)
+        output.json || output.verbose || matches!(self.flags.output, Shown::All)
     }
 }
 
 /// Makes targets for a command that then uses them: says what runs, and nothing where nothing does.
 pub(super) fn quietly(global: &Global, targets: &[String], output: &Output) -> Result<u8, EngineError> {
-    let args = Args {
-        targets: targets.to_vec(),
-        exclude: Vec::new(),
-        jobs: None,
-        dry_run: false,
-        until: None,
-        keep_going: false,
-        force: None,
-        explain: false,
-        no_cache: false,
-        check: false,
-        progress: Progress::Auto,
-        output: Shown::Failed,
-    };
+    let args = Args { targets: targets.to_vec(), flags: Flags::none(), keep_going: false };
     run(global, &args, &Output { json: false, quiet: true, verbose: output.verbose })
 }
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let begin = Instant::now();
+    let flags = &args.flags;
     if let Some(question) = args.question(global, output)?
         && let Some(fresh) = question.ask()
     {
-        let watcher = watcher(output, args.explain, args.progress, args.output, question.root())?;
+        let watcher = flags.watcher(output, question.root())?;
         tell_fresh(fresh, begin, watcher);
         return Ok(0);
     }
     let mut engine = open(global)?;
     let words = if args.targets.is_empty() { engine.default_words() } else { &args.targets };
-    let chosen = engine.select(words, &args.exclude)?;
-    if args.dry_run {
-        return dry_run(&mut engine, &chosen, args, output);
+    let chosen = engine.select(words, &flags.exclude)?;
+    if flags.only_says() {
+        return dry_run(&mut engine, &chosen, flags, output);
     }
-    let cancel = Cancel::default();
-    let ask = cancel.clone();
-    let interrupted = watch_signals(move || ask.ask())?;
     let options = BuildOptions {
         keep_going: args.keep_going,
-        force: args.force.is_some(),
-        force_all: args.force.as_deref() == Some("all"),
-        no_cache: args.no_cache,
         tell_fresh: args.tells_fresh(output),
-        until: args.until.clone(),
-        asked: args.targets.clone(),
-        ..BuildOptions::new(jobs(args.jobs))
+        ..flags.options(&args.targets)
     };
-    let mut watcher = watcher(output, args.explain, args.progress, args.output, &engine.root)?;
-    let tell = &mut |event: &Event| watcher.see(event);
-    let result = build(&mut engine, &chosen, &options, &cancel, tell).and_then(|summary| {
-        let is_good = summary.failed + summary.late == 0;
-        let is_checked = is_good && args.check && !cancel.is_asked();
-        if is_checked { check(&mut engine, &chosen, &options, &cancel, tell) } else { Ok(is_good) }
-    });
-    watcher.end();
+    let mut watcher = flags.watcher(output, &engine.root)?;
+    let made = flags.make(&mut engine, &chosen, &options, &mut *watcher);
     engine.close();
-    let is_good = result?;
-    if interrupted.load(Ordering::SeqCst) {
-        return Ok(130);
-    }
-    Ok(watcher.worst().map_or(u8::from(!is_good), |class| class.exit_code()))
+    made
 }
 
 /// Tells what a build would that finds nothing to do.
@@ -198,17 +242,18 @@ fn tell_fresh(fresh: Fresh, begin: Instant, mut watcher: Box<dyn Watcher>) {
     watcher.end();
 }
 
-fn dry_run(
-    engine: &mut crate::engine::Engine,
-    chosen: &[usize],
-    args: &Args,
+/// Says what building the chosen targets would run.
+pub(super) fn dry_run(
+    engine: &mut Engine,
+    chosen: &[Index],
+    flags: &Flags,
     output: &Output,
 ) -> Result<u8, EngineError> {
     let closure = engine.plan().closure(chosen);
     let judged = engine.judge_all(&closure)?;
     let mut runs = 0;
     for (index, judged) in &judged {
-        let forced = args.force.as_deref() == Some("all") || (args.force.is_some() && chosen.contains(index));
+        let forced = flags.force.as_deref() == Some("all") || (flags.force.is_some() && chosen.contains(index));
         let (word, reasons): (_, Vec<String>) = match judged.verdict {
             _ if forced => ("run", vec!["forced".into()]),
             Verdict::Fresh => continue,

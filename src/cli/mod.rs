@@ -17,6 +17,7 @@ mod output;
 mod run;
 mod schema;
 mod status;
+mod test;
 mod trace;
 mod trace_inputs;
 mod upkeep;
@@ -74,6 +75,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(build::Args),
+    Test(test::Args),
     Watch(watch::Args),
     Status(status::Args),
     Explain(explain::Args),
@@ -105,7 +107,7 @@ struct Completions {
 ///
 /// 0: done. 1: a target failed or was not begun in time (`--until`), or `status --check` found something stale. 2: usage
 /// or recipe.
-/// 3: disk, network, device. 130: interrupted.
+/// 3: disk, network, device. 4: `effai test` found no test. 130: interrupted.
 pub fn run() -> u8 {
     if let Some(code) = crate::action::run_hidden(std::env::args_os().skip(1)) {
         return code;
@@ -125,6 +127,7 @@ pub fn run() -> u8 {
     let output = Output::new(&args.global);
     let result = match args.command {
         Command::Build(command) => build::run(&args.global, &command, &output),
+        Command::Test(command) => test::run(&args.global, &command, &output),
         Command::Watch(command) => watch::run(&args.global, &command, &output),
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),

@@ -4,6 +4,8 @@ pub mod archive;
 pub mod compare;
 pub mod dataset;
 pub mod image;
+pub mod junit;
+pub mod metrics;
 pub mod pickle;
 pub mod template;
 pub mod tensors;

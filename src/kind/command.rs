@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::workplace::{CHECKPOINT, ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
+use super::workplace::{CHECKPOINT, ENV, Given, INPUT, METRICS, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
@@ -14,14 +15,16 @@ use crate::util::fs;
 #[derive(Debug)]
 pub struct Command;
 
+/// What it runs.
+pub(super) const RUN: Schema = Schema::new("run", "The program and its arguments. No shell, unless it is the program.")
+    .many_args("argv", Type::Text);
+
 static SCHEMA: Schema = Schema::new(
     "command",
     "Runs a program in a directory that holds its declared inputs, and keeps its declared outputs.",
 )
 .children(&[
-    Schema::new("run", "The program and its arguments. No shell, unless it is the program.")
-        .many_args("argv", Type::Text)
-        .required(),
+    RUN.required(),
     Schema::new("stdin", "A file of the project that the program has for its standard input.").arg("path", Type::File),
     Schema::new(
         "dir",
@@ -31,6 +34,7 @@ static SCHEMA: Schema = Schema::new(
     INPUT,
     NEEDS,
     OUTPUT,
+    METRICS,
     CHECKPOINT,
     Schema::new(
         "private-tmp",
@@ -87,8 +91,7 @@ impl Kind for Command {
 impl Launch for Command {
     fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
         let fields: Fields = cx.decl.read();
-        let (program, args) = fields.run.split_first().expect("the schema asks for one");
-        let mut program = Program::new(program).args(args);
+        let mut program = program(&fields.run);
         if fields.private_tmp == Some(true) {
             program = program.private_tmp();
         }
@@ -103,7 +106,13 @@ impl Launch for Command {
         cx.decl.read::<Given>().lay_out(cx, program, None)
     }
 
-    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        cx.decl.read::<Given>().take_in(cx, "command")
+    fn conclude(&self, cx: &mut ActionCx<'_>, told: &Metrics) -> Result<(), Failure> {
+        cx.decl.read::<Given>().take_in(cx, told, "command")
     }
+}
+
+/// A program by what stands after `run`.
+pub(super) fn program(run: &[String]) -> Program {
+    let (program, args) = run.split_first().expect("the schema asks for one");
+    Program::new(program).args(args)
 }

@@ -22,6 +22,7 @@ pub mod python;
 pub mod quantized;
 pub mod report;
 pub mod speed;
+pub mod test;
 pub mod training;
 mod workplace;
 
@@ -33,6 +34,7 @@ use crate::action::program::Program;
 use crate::backend::{self, Backend, Choice};
 use crate::event::ActionEvent;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 
@@ -60,6 +62,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &perplexity::Perplexity,
     &python::Python,
     &notebook::Notebook,
+    &test::Test,
     &training::Training,
 ];
 
@@ -130,8 +133,8 @@ pub trait Launch: Sync {
         Ok(())
     }
 
-    /// Takes what the program made into `cx.out()`.
-    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
+    /// Takes what the program made, and the numbers that were told of it, into `cx.out()`.
+    fn conclude(&self, cx: &mut ActionCx<'_>, told: &Metrics) -> Result<(), Failure>;
 }
 
 /// A target that another one brings along.

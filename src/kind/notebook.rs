@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::python::surroundings::{self, Params};
-use super::workplace::{CHECKPOINT, ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
+use super::workplace::{CHECKPOINT, ENV, Given, INPUT, METRICS, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
@@ -40,7 +41,7 @@ static SCHEMA: Schema = Schema::new(
      figures.",
 )
 .children(&[
-    surroundings::ENVIRONMENT,
+    surroundings::ENVIRONMENT.required(),
     Schema::new("notebook", "A file of the project to run; it lies at the same path in the directory.")
         .arg("path", Type::File)
         .required(),
@@ -53,6 +54,7 @@ static SCHEMA: Schema = Schema::new(
     INPUT,
     NEEDS,
     OUTPUT.many(),
+    METRICS,
     CHECKPOINT,
     ENV,
     PASS,
@@ -101,13 +103,9 @@ impl Kind for Notebook {
         }
         let given: Given = decl.read();
         given.check(problems);
-        let own = Path::new(&fields.notebook).file_name().unwrap_or_default();
-        for (i, output) in given.output().iter().enumerate() {
-            let path = Path::new(output.trim_start_matches("./"));
-            if path == Path::new(own) || path.starts_with(FIGURES) {
-                let message = format!("`{output}` would lie where the notebook or its figures lie");
-                problems.at(&format!("output.{i}"), message, "this", "give the file or directory another name");
-            }
+        let own = Path::new(&fields.notebook).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        for path in [own, FIGURES] {
+            given.check_own("notebook", path, problems);
         }
     }
 
@@ -148,8 +146,8 @@ impl Launch for Notebook {
         surroundings::ended(cx)
     }
 
-    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        cx.decl.read::<Given>().take_in(cx, "notebook")
+    fn conclude(&self, cx: &mut ActionCx<'_>, told: &Metrics) -> Result<(), Failure> {
+        cx.decl.read::<Given>().take_in(cx, told, "notebook")
     }
 }
 

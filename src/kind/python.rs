@@ -6,12 +6,13 @@ pub(super) mod surroundings;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use surroundings::Params;
+use surroundings::{ENVIRONMENT, Params};
 
-use super::workplace::{CHECKPOINT, ENV, Given, INPUT, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
+use super::workplace::{CHECKPOINT, ENV, Given, INPUT, METRICS, NEEDS, NETWORK, OUTPUT, PASS, POOL, READS, UNTRACKED};
 use super::{ActionCx, How, Kind, Launch, Needs};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Schema, Type};
 
@@ -19,24 +20,41 @@ use crate::recipe::schema::{Schema, Type};
 #[derive(Debug)]
 pub struct Python;
 
+/// A file to run.
+pub(super) const SCRIPT: Schema =
+    Schema::new("script", "A file of the project to run; it lies at the same path in the directory.")
+        .arg("path", Type::File);
+
+/// A module to run.
+pub(super) const MODULE_NAME: Schema =
+    Schema::new("module", "A module to run, as by `python -m`; its files are among `input`.").arg("name", Type::Text);
+
+/// Arguments as they are.
+pub(super) const ARGS: Schema =
+    Schema::new("args", "Arguments as they stand, before those of `params`.").many_args("argv", Type::Text);
+
+/// Arguments by name.
+pub(super) const PARAMS: Schema = Schema::new(
+    "params",
+    "Arguments: `--NAME VALUE` each, in the order of their names. One that is #true is `--NAME`, one that is #false \
+     is left out, one of several values is given for each.",
+)
+.open(Type::Value);
+
 static SCHEMA: Schema = Schema::new(
     "python",
     "Runs a Python script or module with parameters, in an environment, and keeps its declared outputs.",
 )
 .children(&[
-    surroundings::ENVIRONMENT,
-    Schema::new("script", "A file of the project to run; it lies at the same path in the directory.")
-        .arg("path", Type::File),
-    Schema::new("module", "A module to run, as by `python -m`; its files are among `input`.").arg("name", Type::Text),
-    Schema::new(
-        "params",
-        "Arguments: `--NAME VALUE` each, in the order of their names. One that is #true is `--NAME`, one that is #false \
-         is left out, one of several values is given for each.",
-    )
-    .open(Type::Value),
+    ENVIRONMENT.required(),
+    SCRIPT,
+    MODULE_NAME,
+    ARGS,
+    PARAMS,
     INPUT,
     NEEDS,
     OUTPUT,
+    METRICS,
     CHECKPOINT,
     ENV,
     PASS,
@@ -46,11 +64,13 @@ static SCHEMA: Schema = Schema::new(
     NETWORK,
 ]);
 
+/// What runs, and with what: the fields above, as declared.
 #[derive(Deserialize)]
-struct Fields {
+pub(super) struct Script {
     environment: String,
     script: Option<String>,
     module: Option<String>,
+    args: Option<Vec<String>>,
     params: Option<Params>,
 }
 
@@ -65,25 +85,7 @@ impl Kind for Python {
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
-        let fields: Fields = decl.read();
-        match (&fields.script, &fields.module) {
-            (None, None) => {
-                problems.at("", "it says nothing of what to run", "this", "give it a `script` or a `module`")
-            }
-            (Some(_), Some(_)) => {
-                problems.at(
-                    "module",
-                    "it runs a script and a module",
-                    "and `script` is given",
-                    "take one of the two out",
-                );
-            }
-            _ => {}
-        }
-        for name in fields.params.iter().flat_map(|params| params.columns.keys()).filter(|name| !is_flag(name)) {
-            let help = "a parameter's name has letters, digits, `-`, `_` and `.`, as an option of a program has";
-            problems.at(&format!("params.columns.{name}"), format!("`{name}` cannot be a parameter"), "this", help);
-        }
+        decl.read::<Script>().check(problems);
         decl.read::<Given>().check(problems);
     }
 
@@ -98,25 +100,56 @@ impl Kind for Python {
 
 impl Launch for Python {
     fn prepare(&self, cx: &mut ActionCx<'_>) -> Result<Program, Failure> {
-        let fields: Fields = cx.decl.read();
-        let (args, name) = match (&fields.script, &fields.module) {
-            (Some(script), _) => (vec![script.clone()], script),
-            (None, module) => {
-                let module = module.as_ref().expect("one of the two was checked for");
-                (vec!["-m".to_owned(), module.clone()], module)
-            }
-        };
-        let params = fields.params.map(|params| arguments(&params.columns)).unwrap_or_default();
-        let program = surroundings::program(cx, &fields.environment)?.called(format!("python {name}"));
-        surroundings::lay_out(cx, program.args(args).args(params), fields.script.as_deref())
+        cx.decl.read::<Script>().lay_out(cx)
     }
 
     fn ended(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         surroundings::ended(cx)
     }
 
-    fn conclude(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        cx.decl.read::<Given>().take_in(cx, "script")
+    fn conclude(&self, cx: &mut ActionCx<'_>, told: &Metrics) -> Result<(), Failure> {
+        cx.decl.read::<Given>().take_in(cx, told, "script")
+    }
+}
+
+impl Script {
+    /// Finds fields that contradict one another.
+    pub(super) fn check(&self, problems: &mut Problems<'_>) {
+        match (&self.script, &self.module) {
+            (None, None) => {
+                problems.at("", "it says nothing of what to run", "this", "give it a `script` or a `module`")
+            }
+            (Some(_), Some(_)) => {
+                problems.at(
+                    "module",
+                    "it runs a script and a module",
+                    "and `script` is given",
+                    "take one of the two out",
+                );
+            }
+            _ => {}
+        }
+        for name in self.params.iter().flat_map(|params| params.columns.keys()).filter(|name| !is_flag(name)) {
+            let help = "a parameter's name has letters, digits, `-`, `_` and `.`, as an option of a program has";
+            problems.at(&format!("params.columns.{name}"), format!("`{name}` cannot be a parameter"), "this", help);
+        }
+    }
+
+    /// Its arguments, the script or module first.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let first = match (&self.script, &self.module) {
+            (Some(script), _) => vec![script.clone()],
+            (None, module) => vec!["-m".to_owned(), module.clone().expect("one of the two was checked for")],
+        };
+        let params = self.params.as_ref().map(|params| arguments(&params.columns)).unwrap_or_default();
+        [first, self.args.clone().unwrap_or_default(), params].concat()
+    }
+
+    /// Lays out all that it is given where it will run; and says what to start.
+    pub(super) fn lay_out(&self, cx: &ActionCx<'_>) -> Result<Program, Failure> {
+        let name = self.script.as_ref().or(self.module.as_ref()).expect("one of the two was checked for");
+        let program = surroundings::program(cx, &self.environment)?.called(format!("python {name}"));
+        surroundings::lay_out(cx, program.args(self.arguments()), self.script.as_deref())
     }
 }
 

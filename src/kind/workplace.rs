@@ -1,14 +1,15 @@
-//! Where a user's own program runs: a directory with what its target declares. What `command`, `python` and
-//! `notebook` have in common.
+//! Where a user's own program runs: a directory with what its target declares. What `command`, `python`, `notebook` and
+//! `test` have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::{ActionCx, Needs, Pool};
 use crate::action::program::Program;
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::recipe::decl::Problems;
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
@@ -29,6 +30,13 @@ pub(super) const OUTPUT: Schema =
     Schema::new("output", "A file or directory the program makes, from the directory it runs in.")
         .arg("path", Type::Text)
         .some();
+
+/// What is kept of what it tells.
+pub(super) const METRICS: Schema = Schema::new(
+    "metrics",
+    "A file of the artifact for the numbers that the program tells: the last value of each, and the curves. JSON.",
+)
+.arg("path", Type::Text);
 
 /// Its own variables.
 pub(super) const ENV: Schema = Schema::new("env", "Variables the program gets, and their values.").open(Type::Text);
@@ -86,6 +94,7 @@ pub(super) struct Given {
     input: Vec<String>,
     needs: Vec<String>,
     output: Vec<String>,
+    metrics: Option<String>,
     env: Option<Env>,
     pass: Option<Vec<String>>,
     untracked: Vec<String>,
@@ -105,11 +114,6 @@ impl Given {
         self.env.as_ref()?.columns.get(name).map(String::as_str)
     }
 
-    /// What is kept of what it makes.
-    pub(super) fn output(&self) -> &[String] {
-        &self.output
-    }
-
     /// Finds fields that contradict one another.
     pub(super) fn check(&self, problems: &mut Problems<'_>) {
         let own: Vec<&String> = self.env.iter().flat_map(|env| env.columns.keys()).collect();
@@ -121,11 +125,36 @@ impl Given {
             let message = "what uses the network waits in a pool of its own";
             problems.at("pool", message, "and `network` is declared", "take one of the two out");
         }
+        if let Some(path) = &self.metrics {
+            self.check_own("metrics", path, problems);
+        }
         let mut places = BTreeSet::new();
         for (i, label) in self.needs.iter().enumerate() {
             if !places.insert(place(label)) && self.needs.iter().filter(|l| *l == label).count() == 1 {
                 let message = format!("two artifacts would lie at `{}`", place(label));
                 problems.at(&format!("needs.{i}"), message, "the second", "give one of the targets another label");
+            }
+        }
+    }
+
+    /// Finds a file that effai writes into the artifact, as a field says, where an output lies or no file can.
+    pub(super) fn check_own(&self, field: &str, path: &str, problems: &mut Problems<'_>) {
+        let parts = |path: &str| -> Vec<String> {
+            let parts = Path::new(path).components().filter(|part| *part != Component::CurDir);
+            parts.map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+        };
+        let own = parts(path);
+        if own.is_empty() || path.ends_with('/') || own.iter().any(|part| part == ".." || part == "/") {
+            let message = format!("`{path}` is no file of an artifact");
+            problems.at(field, message, "this path", "write a file's path within it, such as \"metrics.json\"");
+        }
+        let others = self.output.iter().enumerate().map(|(i, output)| (format!("output.{i}"), output));
+        let metrics = self.metrics.iter().filter(|_| field != "metrics").map(|metrics| ("metrics".to_owned(), metrics));
+        for (place, other) in others.chain(metrics) {
+            let theirs = parts(other);
+            if own.starts_with(&theirs) || theirs.starts_with(&own) {
+                let message = format!("`{other}` would lie where effai writes `{path}`");
+                problems.at(&place, message, "this path", "give one of the two another path");
             }
         }
     }
@@ -173,8 +202,8 @@ impl Given {
         Ok(vars.fold(program, |program, (name, value)| program.var(name, value)))
     }
 
-    /// Takes what the program made into the artifact; `what` it is called.
-    pub(super) fn take_in(&self, cx: &ActionCx<'_>, what: &str) -> Result<(), Failure> {
+    /// Takes what the program made and told into the artifact; `what` it is called.
+    pub(super) fn take_in(&self, cx: &mut ActionCx<'_>, told: &Metrics, what: &str) -> Result<(), Failure> {
         for path in &self.output {
             let from = cx.scratch().join(path);
             for link in links(&from) {
@@ -187,7 +216,13 @@ impl Given {
             }
             keep(cx.scratch(), path, cx.out(), what)?;
         }
-        Ok(())
+        let Some(path) = &self.metrics else { return Ok(()) };
+        if told.is_empty() {
+            let help =
+                "a script tells them by `import effai`, any program on the descriptor in EFFAI_EVENTS".to_owned();
+            cx.warning(format!("the {what} told no numbers: {path} has none"), Some(help));
+        }
+        Ok(fs::write(&cx.out().join(path), told.to_json().as_bytes())?)
     }
 }
 
@@ -263,10 +298,15 @@ fn keep(dir: &Path, path: &str, out: &Path, what: &str) -> Result<(), Failure> {
     let from = dir.join(path);
     // Not followed: a link is an output itself, also when what it leads to has been moved before it.
     if from.symlink_metadata().is_err() {
-        return Err(Failure::target(format!("the {what} ended well but did not make `{path}`"))
-            .help(format!("check the path after `output`, it is taken from the directory the {what} runs in")));
+        return Err(not_made("output", path, what));
     }
     let to = out.join(path.trim_end_matches('/'));
     fs::create_dir_all(to.parent().unwrap_or(out))?;
     Ok(fs::rename(&from, &to)?)
+}
+
+/// How a program fails that ended well without a file that its declaration has in this field.
+pub(super) fn not_made(field: &str, path: &str, what: &str) -> Failure {
+    Failure::target(format!("the {what} ended well but did not make `{path}`"))
+        .help(format!("check the path after `{field}`, it is taken from the directory the {what} runs in"))
 }

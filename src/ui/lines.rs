@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Watcher, style};
-use crate::event::{ActionEvent, Event, Outcome, Repeat, Summary, Verdict};
+use crate::event::{ActionEvent, Event, Outcome, Repeat, Summary, Tally, Verdict};
 use crate::failure::{Class, Failure};
 use crate::plan::Label;
 use crate::record::log_file;
@@ -126,6 +126,19 @@ fn outlook(done: usize, to_run: usize, running: usize, left_ms: Option<u64>) -> 
         Some(ms) => format!(", about {} left", duration(ms)),
     };
     format!("{done} of {to_run} done, {running} running{left}")
+}
+
+/// `12 passed (10 of them cached), 1 failed, 1 skipped`.
+fn tally(tally: &Tally) -> String {
+    let cached = match tally.cached {
+        0 => String::new(),
+        1 if tally.passed == 1 => " (cached)".into(),
+        n if tally.passed == n => " (all of them cached)".into(),
+        n => format!(" ({n} of them cached)"),
+    };
+    let counts = [(tally.failed, "failed"), (tally.skipped, "skipped")];
+    let others: String = counts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!(", {n} {word}")).collect();
+    format!("{} passed{cached}{others}", tally.passed)
 }
 
 impl Lines {
@@ -427,6 +440,8 @@ impl Watcher for Lines {
                     self.say(&format!("checked: {}", parts.join(", ")));
                 }
             }
+            Event::Tested(_) if self.settings.quiet => {}
+            Event::Tested(counts) => self.say(&tally(counts)),
             Event::Pruned { .. } if self.settings.quiet => {}
             Event::Pruned { blobs, bytes: gone, bytes_left, bytes_max } => {
                 let (gone, left, max) = (bytes(*gone), bytes(*bytes_left), bytes(*bytes_max));
@@ -479,6 +494,17 @@ mod tests {
         assert_eq!(outlook(0, 2, 1, Some(7_500_000)), "0 of 2 done, 1 running, about 2 h 05 min left");
         assert_eq!(outlook(1, 2, 1, Some(300)), "1 of 2 done, 1 running, almost done");
         assert_eq!(outlook(1, 2, 1, None), "1 of 2 done, 1 running");
+    }
+
+    #[test]
+    fn tests_are_counted() {
+        let check = |passed, cached, failed, skipped, expected: &str| {
+            assert_eq!(tally(&Tally { passed, cached, failed, skipped }), expected);
+        };
+        check(12, 10, 1, 1, "12 passed (10 of them cached), 1 failed, 1 skipped");
+        check(2, 2, 0, 0, "2 passed (all of them cached)");
+        check(1, 1, 0, 3, "1 passed (cached), 3 skipped");
+        check(0, 0, 1, 0, "0 passed, 1 failed");
     }
 
     #[test]

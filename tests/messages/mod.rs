@@ -190,6 +190,26 @@ fn actions(book: &mut Book) {
     book.say("--check of what cannot be repeated", &clock, &["build", "--check"]);
 }
 
+fn tests(book: &mut Book) {
+    book.chapter("Tests");
+    let recipe = "test \"unit\" { run \"grep\" \"-q\" \"good\" \"in.txt\"; input \"in.txt\"; }\n\
+                  test \"model\" { run \"true\"; needs \"m\"; }\n\
+                  test \"lint\" { run \"sh\" \"-c\" \"echo 'in.txt:7: too long'; exit 1\"; }\n\
+                  command \"m\" { run \"false\"; output \"o\"; }\n";
+    let project = Project::new(recipe);
+    project.write("in.txt", "good");
+    project.effai(&["test", "unit"]);
+    book.say("one that fails, one that is skipped, one that passed before", &project, &["test", "-j", "1"]);
+    book.say("all passed before", &project, &["test", "unit"]);
+    book.say("a target that is no test", &project, &["test", "m"]);
+    book.say("all excluded", &project, &["test", "--exclude", "*"]);
+    book.say("a project without tests", &Project::new("project \"p\"\n"), &["test"]);
+    book.recipe("a test that runs nothing", "test \"a\" { input \"x\"; }\n");
+    book.recipe("a test that runs two things", "test \"a\" { run \"true\"; script \"a.py\"; }\n");
+    let cases = "test \"a\" { run \"sh\" \"-c\" \"echo '<html/>' > r.xml\"; junit \"r.xml\"; }\n";
+    book.recipe("a file of cases that is none", cases);
+}
+
 fn outputs(book: &mut Book) {
     book.chapter("Outputs and the store");
     let project = Project::new(&shell("echo 1 > o"));
@@ -224,6 +244,7 @@ fn every_message_reads_as_it_did() {
     recipes(&mut book);
     words(&mut book);
     actions(&mut book);
+    tests(&mut book);
     outputs(&mut book);
     models::files(&mut book);
     models::training(&mut book);

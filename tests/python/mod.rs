@@ -2,6 +2,7 @@
 
 mod notebooks;
 mod scripts;
+mod testing;
 
 use crate::support::{Project, Run};
 

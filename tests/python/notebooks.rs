@@ -210,7 +210,7 @@ fn what_keeps_a_notebook_from_running_is_one_error() {
     for (field, message) in [
         ("params { learning-rate 1; }", "`learning-rate` cannot be a parameter"),
         ("params { lambda 1; }", "`lambda` cannot be a parameter"),
-        ("output \"looks.ipynb\"", "`looks.ipynb` would lie where the notebook or its figures lie"),
+        ("output \"looks.ipynb\"", "`looks.ipynb` would lie where effai writes `looks.ipynb`"),
         ("output \"./figures/mine.png\"", "`./figures/mine.png` would lie where"),
     ] {
         let snake = looks(&[], field);

@@ -21,8 +21,7 @@ const MODULE: &str = include_str!("effai.py");
 /// Whose Python it is.
 pub(in crate::kind) const ENVIRONMENT: Schema =
     Schema::new("environment", "The `environment` whose Python and packages it has.")
-        .arg("target", Type::Of("environment"))
-        .required();
+        .arg("target", Type::Of("environment"));
 
 /// Parameters, as declared.
 #[derive(Deserialize)]
