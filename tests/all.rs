@@ -17,5 +17,6 @@ mod recipes;
 mod seeing;
 mod store;
 mod support;
+mod told;
 mod until;
 mod watch;

@@ -2,7 +2,7 @@
 
 use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Curve, Panel, Style};
-use crate::report::{encoders, language, retrieval};
+use crate::report::{encoders, language, retrieval, told};
 
 /// A plot: the name of its files and its SVG.
 pub type Figure = (String, String);
@@ -24,6 +24,7 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
     let mut figures = retrieval::figures::all(numbers);
     figures.extend(language::figures::all(numbers));
     figures.extend(encoders::figures::all(numbers));
+    figures.extend(told::figures::all(numbers));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
     }
@@ -36,15 +37,21 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
         let (name, colour) = (numbers.subjects[t.subject].name.as_str(), t.subject);
         let mut curves = Vec::new();
         if !t.train.is_empty() {
-            curves.push(Curve { name: "train".into(), points: t.train.clone(), style: Style::Smoothed });
+            curves.push(Curve { name: "train".into(), colour, points: t.train.clone(), style: Style::Smoothed });
         }
         if !t.validation.is_empty() {
-            curves.push(Curve { name: "validation".into(), points: t.validation.clone(), style: Style::Dashed });
+            curves.push(Curve {
+                name: "validation".into(),
+                colour,
+                points: t.validation.clone(),
+                style: Style::Dashed,
+            });
         }
-        panels.push(Panel { name: name.to_owned(), colour, from_zero: false, curves });
+        panels.push(Panel { name: name.to_owned(), colour: Some(colour), from_zero: false, curves });
         if !t.rate.is_empty() {
-            let curves = vec![Curve { name: "rate".into(), points: t.rate.clone(), style: Style::Plain }];
-            panels.push(Panel { name: format!("{name}, learning rate"), colour, from_zero: true, curves });
+            let curves = vec![Curve { name: "rate".into(), colour, points: t.rate.clone(), style: Style::Plain }];
+            let name = format!("{name}, learning rate");
+            panels.push(Panel { name, colour: Some(colour), from_zero: true, curves });
         }
     }
     plot::panels("Training loss (thin: each batch, thick: moving mean, dashed: validation)", "step", &panels)
@@ -53,7 +60,7 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{encoders, language, quantization, retrieval};
+    use crate::report::{encoders, language, quantization, retrieval, told};
 
     fn check(numbers: &Numbers, rate: Vec<(f64, f64)>, expected: &[&str]) {
         let train = (0..100).map(|i| (f64::from(i), 5.0 / f64::from(i + 1))).collect();
@@ -73,6 +80,7 @@ mod tests {
         let quantization = quantization::tests::sample();
         check(&quantization, vec![], &["front", "speed", "training"]);
         check(&encoders::tests::sample(), vec![], &["front", "speed", "training"]);
+        check(&told::tests::sample(), vec![], &["values", "curves", "training"]);
         check(&language::tests::sample(), vec![(1.0, 1e-4), (2.0, 1e-4)], &["perplexity", "records", "training"]);
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! [`numbers`] is what a report holds, with intervals by [`estimate`]; [`words`], [`tables`], [`figures`] and [`page`] are
 //! four readings of it. What is of picture-text models alone is in [`retrieval`], what is of language models in
-//! [`language`], of encoders in [`encoders`], each with its part of the four; what is of roundings of a model, of either
-//! sort, in [`quantization`]. Of builds, [`graph`] draws what there is, [`trace`] what took the time,
-//! [`why`] says what changed, and [`tested`] how tests ended. [`mod@reference`] is what may stand in a recipe.
+//! [`language`], of encoders in [`encoders`], of numbers that programs told in [`told`], each with its part of the four; what
+//! is of roundings of a model, of either sort, in [`quantization`]. Of builds, [`graph`] draws what there is, [`trace`] what
+//! took the time, [`why`] says what changed, and [`tested`] how tests ended. [`mod@reference`] is what may stand in a recipe.
 
 pub mod encoders;
 pub mod estimate;
@@ -19,6 +19,7 @@ pub mod reference;
 pub mod retrieval;
 pub mod tables;
 pub mod tested;
+pub mod told;
 pub mod trace;
 pub mod why;
 pub mod words;

@@ -9,11 +9,15 @@ use crate::report::encoders::Encoded;
 use crate::report::language::{Answers, Texts};
 use crate::report::quantization::Quantization;
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
+use crate::report::told::Told;
 
 /// Of `report.json`. 1: first. 2: differences, the headline, what quantization costs, accuracy by class. 3: `of`, `texts`
 /// and `answers` of language models, an adapter's `base` and `own_bytes`. 4: of language models `metrics`, accuracy, divergence
 /// and `same_top`, `bits_per_weight`, speed and `quantization`. 5: `encoded`, of encoders.
 pub const VERSION: u32 = 5;
+
+/// Of `report.json` with told numbers: version 5 with `told`, and subjects without `bytes`. The others are as they were.
+pub const VERSION_OF_TOLD: u32 = 6;
 
 /// Among the metrics of language models: how well they foresee texts.
 pub const PERPLEXITY: &str = "perplexity";
@@ -29,7 +33,7 @@ pub const SPEED: &str = "speed";
 /// All of a report. What the one sort of models has none of is left out, or empty where version 2 had it.
 #[derive(Debug, Default, Serialize)]
 pub struct Numbers {
-    /// Of this format: [`VERSION`].
+    /// Of this format: [`VERSION`], or [`VERSION_OF_TOLD`].
     pub version: u32,
     /// The target.
     pub label: String,
@@ -59,6 +63,9 @@ pub struct Numbers {
     /// What is encoded, of encoders.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub encoded: Vec<Encoded>,
+    /// Numbers that programs told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<Told>,
     /// Models by their distance from the first, where that is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
@@ -70,6 +77,11 @@ pub struct Numbers {
 }
 
 impl Numbers {
+    /// What the things are called that are compared.
+    pub fn noun(&self) -> &'static str {
+        if self.of == Of::Told { "target" } else { "model" }
+    }
+
     /// Whether this metric of language models or encoders was asked for.
     pub fn has(&self, metric: &str) -> bool {
         self.metrics.iter().any(|m| m == metric)
@@ -95,6 +107,8 @@ pub enum Of {
     Language,
     /// Models by the vectors that they give.
     Encoders,
+    /// Any targets, by the numbers that their programs told.
+    Told,
 }
 
 /// A model.
@@ -106,7 +120,8 @@ pub struct Subject {
     pub name: String,
     /// Bits a weight where it is quantized.
     pub bits: Option<u64>,
-    /// Of its weights on disk; an adapter's with its base's.
+    /// Of its weights on disk; an adapter's with its base's. 0 of what is no model.
+    #[serde(skip_serializing_if = "is_none")]
     pub bytes: u64,
     /// Bits of its weights on disk for each weight of the first model, where a distance is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +152,10 @@ impl Subject {
     pub fn own_megabytes(&self) -> f64 {
         self.own_bytes.unwrap_or(self.bytes) as f64 / 1e6
     }
+}
+
+fn is_none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 /// Labels without the folders they do not need to be told apart.

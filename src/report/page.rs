@@ -11,7 +11,7 @@ use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
 use crate::report::tables::best;
-use crate::report::{encoders, language, plot, retrieval, words};
+use crate::report::{encoders, language, plot, retrieval, told, words};
 
 /// A table of the page, a row a model.
 #[derive(Debug, Serialize)]
@@ -101,13 +101,14 @@ fn inline(svg: &str) -> String {
 }
 
 /// The page's frame, and what it has of each sort of models.
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 7] = [
     ("report.html", include_str!("templates/report.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
     ("language.html", include_str!("templates/language.html")),
     ("encoders.html", include_str!("templates/encoders.html")),
     ("quantization.html", include_str!("templates/quantization.html")),
+    ("told.html", include_str!("templates/told.html")),
 ];
 
 /// Fills the page's templates with the report's numbers, plots and examples.
@@ -125,6 +126,7 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
         Of::Pictures => (retrieval::page::summary(numbers), retrieval::page::speed(numbers), "retrieval.html", "query"),
         Of::Language => (language::page::summary(numbers), language::page::sizes(numbers), "language.html", "record"),
         Of::Encoders => (encoders::page::summary(numbers), encoders::page::sizes(numbers), "encoders.html", "row"),
+        Of::Told => (told::page::summary(numbers), Table::of(Vec::new(), 0), "told.html", "run"),
     };
     let (many, has_speed) =
         (if each == "query" { "queries" } else { &format!("{each}s") }, !numbers.machine.is_empty());
@@ -142,6 +144,8 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             summary,
             size,
             is_language,
+            is_told => numbers.of == Of::Told,
+            noun => numbers.noun(),
             section,
             each,
             many,
@@ -194,9 +198,13 @@ mod tests {
         page_of(encoders::tests::sample())
     }
 
+    fn told() -> String {
+        page_of(crate::report::told::tests::sample())
+    }
+
     #[test]
     fn the_page_names_no_network_address() {
-        for page in [pictures(), language(), quantization(), encoders()] {
+        for page in [pictures(), language(), quantization(), encoders(), told()] {
             assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
             assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("<script"));
         }
@@ -204,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_anchor_leads_somewhere() {
-        for page in [pictures(), language(), quantization(), encoders()] {
+        for page in [pictures(), language(), quantization(), encoders(), told()] {
             assert!(page.matches("href=\"#").count() > 3);
             for part in page.split("href=\"#").skip(1) {
                 let id = part.split('"').next().unwrap();
@@ -224,6 +232,13 @@ mod tests {
         }
         assert_eq!(page.matches("<small>recommended</small>").count(), 2);
         assert!(!page.contains("Records whose loss changed most"));
+    }
+
+    #[test]
+    fn told_numbers_have_no_intervals_and_no_size() {
+        let page = told();
+        assert!(!page.contains("id=\"size\"") && !page.contains("#size") && !page.contains("bootstrap"), "{page}");
+        assert!(page.contains("<small>not told</small>") && page.contains("&lt;wide&gt;") && page.contains("<rect "));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::report::estimate::{Difference, Estimate};
 use crate::report::numbers::{Numbers, Of, SPEED, Subject};
 use crate::report::page::{Cell, Table};
-use crate::report::{encoders, language, retrieval};
+use crate::report::{encoders, language, retrieval, told};
 
 /// A line of the CSV.
 pub struct Line<'a> {
@@ -30,12 +30,17 @@ pub fn csv(numbers: &Numbers) -> String {
     let mut csv = String::from(
         "subject,test,direction,metric,value,low,high,n,difference,difference_low,difference_high,stands_out\n",
     );
-    let lines = [retrieval::tables::lines(numbers), language::tables::lines(numbers), encoders::tables::lines(numbers)];
+    let lines = [
+        retrieval::tables::lines(numbers),
+        language::tables::lines(numbers),
+        encoders::tables::lines(numbers),
+        told::tables::lines(numbers),
+    ];
     for line in lines.into_iter().flatten() {
         let Line { direction, metric, estimate: e, n, .. } = line;
         let apart =
             line.difference.map_or(",,,".into(), |d| format!("{},{},{},{}", d.value, d.low, d.high, d.stands_out));
-        let (subject, test) = (quote(line.subject), quote(&line.test));
+        let (subject, test, metric) = (quote(line.subject), quote(&line.test), quote(metric));
         // Without an interval, its ends are empty.
         let [low, high] = [e.low, e.high].map(|end| if end.is_nan() { String::new() } else { end.to_string() });
         let _ = writeln!(csv, "{subject},{test},{direction},{metric},{},{low},{high},{n},{apart}", e.value);
@@ -66,7 +71,7 @@ pub fn markdown(numbers: &Numbers) -> String {
     for sentence in &numbers.headline {
         let _ = writeln!(md, "- {sentence}");
     }
-    if let [first, _, ..] = &numbers.subjects[..] {
+    if let ([first, _, ..], false) = (&numbers.subjects[..], numbers.of == Of::Told) {
         let _ = writeln!(
             md,
             "\nBold is the best of a column; \u{25b2} and \u{25bc} are above and below {} beyond noise \
@@ -78,6 +83,7 @@ pub fn markdown(numbers: &Numbers) -> String {
         Of::Pictures => retrieval::tables::markdown(numbers, &mut md),
         Of::Language => language::tables::markdown(numbers, &mut md),
         Of::Encoders => encoders::tables::markdown(numbers, &mut md),
+        Of::Told => told::tables::markdown(numbers, &mut md),
     }
     for reason in &numbers.left_out {
         let _ = writeln!(md, "\nLeft out: {reason}");
@@ -119,7 +125,8 @@ pub fn bold(text: &str, best: bool) -> String {
 
 /// A table of the page.
 pub fn table(numbers: &Numbers, table: &Table, md: &mut String) {
-    let _ = writeln!(md, "| model | {} |\n|---|{}", table.columns.join(" | "), "--:|".repeat(table.columns.len()));
+    let (noun, columns) = (numbers.noun(), table.columns.join(" | "));
+    let _ = writeln!(md, "| {noun} | {columns} |\n|---|{}", "--:|".repeat(table.columns.len()));
     for (at, (model, row)) in table.order.iter().zip(&table.rows).enumerate() {
         let note =
             table.notes.get(at).filter(|note| !note.is_empty()).map_or(String::new(), |note| format!(", {note}"));

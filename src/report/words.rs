@@ -1,13 +1,18 @@
 //! What a report found, in words made from its numbers. Says plainly when nothing stands out.
 
 use crate::report::estimate::Difference;
-use crate::report::numbers::Numbers;
-use crate::report::{encoders, language, retrieval};
+use crate::report::numbers::{Numbers, Of};
+use crate::report::{encoders, language, retrieval, told};
 
 /// A sentence or two for each thing worth knowing first.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
-    [retrieval::words::headline(numbers), language::words::headline(numbers), encoders::words::headline(numbers)]
-        .concat()
+    [
+        retrieval::words::headline(numbers),
+        language::words::headline(numbers),
+        encoders::words::headline(numbers),
+        told::words::headline(numbers),
+    ]
+    .concat()
 }
 
 /// How many models, and on what.
@@ -21,6 +26,10 @@ pub fn about(numbers: &Numbers) -> String {
         (numbers.encoded.len(), "dataset", "datasets"),
     ];
     let on: Vec<String> = on.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(n, one, many)).collect();
+    if numbers.of == Of::Told {
+        let targets = count(numbers.subjects.len(), "target", "targets");
+        return format!("{targets}, {}.", count(numbers.told.len(), "number", "numbers"));
+    }
     let models = count(numbers.subjects.len(), "model", "models");
     if on.is_empty() { format!("{models}.") } else { format!("{models} on {}.", list(&on)) }
 }

@@ -135,7 +135,7 @@ fn what_a_report_cannot_be_asked_is_shown_in_the_recipe() {
     check("ask \"what?\"", &["`ask` needs `on`"]);
     check(&format!("{on}; metrics \"perplexity\"; max-tokens 5"), &["`max-tokens` needs `ask`"]);
     check(&format!("{on}; {on} max-length=9; metrics \"perplexity\""), &["the split `test` of `d` is there twice"]);
-    check("", &["nothing is measured: `test` or `on` is missing"]);
+    check("", &["nothing is measured: `test`, `on` or `number` is missing"]);
     let test = "test \"t\" on=\"d\" split=\"test\"";
     check(
         &format!("{test}; ask \"what?\""),

@@ -208,6 +208,11 @@ fn tests(book: &mut Book) {
     book.recipe("a test that runs two things", "test \"a\" { run \"true\"; script \"a.py\"; }\n");
     let cases = "test \"a\" { run \"sh\" \"-c\" \"echo '<html/>' > r.xml\"; junit \"r.xml\"; }\n";
     book.recipe("a file of cases that is none", cases);
+    let numbers = "command \"m\" { run \"touch\" \"o\"; output \"o\"; metrics \"metrics.json\"; }\n\
+                   report \"r\" { compare \"m\"; number \"accuracy\"; }\n";
+    let project = Project::new(numbers);
+    project.effai(&["build", "m"]);
+    book.say("a number that no target told", &project, &["build", "r"]);
 }
 
 fn outputs(book: &mut Book) {

@@ -1,9 +1,11 @@
 //! `report`: models side by side on what they did not see, picture-text models by retrieval and language models by
-//! perplexity, or by their divergence from the one they were made of; and encoders by how near their vectors stay to it.
+//! perplexity, or by their divergence from the one they were made of; encoders by how near their vectors stay to it; and any
+//! targets by the numbers that their programs told.
 
 mod encoders;
 mod language;
 mod retrieval;
+mod told;
 
 use std::path::Path;
 
@@ -19,6 +21,7 @@ use crate::report::figures::{self, Figure, Training};
 use crate::report::numbers::{ACCURACY, COSINE, KL, Numbers, Of, PERPLEXITY, SPEED};
 use crate::report::quantization;
 use crate::report::retrieval::page::Examples;
+use crate::report::told::Better;
 use crate::report::{page, plot, tables, words};
 use crate::util::fs;
 use crate::util::text::parse_bytes;
@@ -30,10 +33,11 @@ pub struct Report;
 static SCHEMA: Schema = Schema::new(
     "report",
     "Models side by side: picture-text models by retrieval, zero-shot, size and speed; language models by perplexity, \
-     divergence, accuracy, answers, size and speed; encoders by their vectors, size and speed.",
+     divergence, accuracy, answers, size and speed; encoders by their vectors, size and speed; any targets by the numbers \
+     that their programs told.",
 )
 .children(&[
-    Schema::new("compare", "The models.").many_args("models", Type::NamedLabel).required(),
+    Schema::new("compare", "The models; with `number`, any targets.").many_args("models", Type::NamedLabel).required(),
     Schema::new("test", "Picture-text models: a gallery, one picture for each caption.")
         .arg("name", Type::Text)
         .props(&[
@@ -93,6 +97,14 @@ static SCHEMA: Schema = Schema::new(
         .many(),
     Schema::new("max-tokens", "Language models: tokens of an answer at most; 64 where it is not said.")
         .arg("count", Type::Int(1, 1 << 20)),
+    Schema::new("number", "Any targets: a number that each one's program told, its last value and its curve.")
+        .arg("name", Type::Text)
+        .props(&[
+            Prop::new("better", Type::Choice(&["higher", "lower"]), "which value is the better, where one is"),
+            Prop::new("in", Type::Text, "the file of their artifacts that their field `metrics` names")
+                .default(Default::Text("metrics.json")),
+        ])
+        .many(),
     Schema::new("seed", "Of samples and intervals.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
     BACKEND,
 ]);
@@ -108,7 +120,15 @@ struct Fields {
     limit: Vec<Limit>,
     ask: Vec<String>,
     max_tokens: Option<u64>,
+    number: Vec<Number>,
     seed: u64,
+}
+
+#[derive(Deserialize)]
+struct Number {
+    name: String,
+    better: Option<Better>,
+    r#in: String,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +169,7 @@ impl Fields {
     /// Which sort of models it compares.
     fn of(&self) -> Of {
         match () {
+            () if !self.number.is_empty() => Of::Told,
             () if self.has(COSINE) => Of::Encoders,
             () if !self.on.is_empty() || self.metrics.is_some() => Of::Language,
             () => Of::Pictures,
@@ -219,6 +240,14 @@ impl Kind for Report {
         let given: Vec<_> = language.into_iter().filter(|(.., given)| *given).collect();
         let pictures =
             [("test", "test.0", !fields.test.is_empty()), ("zero-shot", "zero-shot.0", !fields.zero_shot.is_empty())];
+        if !fields.number.is_empty() {
+            for (field, path, _) in given.iter().chain(pictures.iter().filter(|(.., given)| *given)) {
+                let message = format!("`{field}` is of models that are measured, and `number` of what programs told");
+                problems.at(path, message, "given here", "make two reports of it");
+            }
+            told::check(&fields, problems);
+            return;
+        }
         if let Some((name, ..)) = pictures.into_iter().find(|(.., given)| *given) {
             for (field, path, _) in &given {
                 let message =
@@ -232,8 +261,8 @@ impl Kind for Report {
         }
         if given.is_empty() {
             let help = "`test` is for picture-text models; `on` with `metrics \"perplexity\"` for language models, with \
-                        `metrics \"cosine\"` for encoders";
-            problems.at("", "nothing is measured: `test` or `on` is missing", "this report", help);
+                        `metrics \"cosine\"` for encoders; `number` for what programs told";
+            problems.at("", "nothing is measured: `test`, `on` or `number` is missing", "this report", help);
             return;
         }
         match fields.of() {
@@ -248,6 +277,7 @@ impl Kind for Report {
             Of::Pictures => retrieval::parts(&fields),
             Of::Language => language::parts(&fields),
             Of::Encoders => encoders::parts(&fields),
+            Of::Told => Vec::new(),
         }
     }
 
@@ -263,6 +293,7 @@ impl Run for Report {
             Of::Pictures => retrieval::measure(cx, &fields)?,
             Of::Language => (language::measure(cx, &fields)?, None, Examples::default()),
             Of::Encoders => (encoders::measure(cx, &fields)?, None, Examples::default()),
+            Of::Told => (told::gather(cx, &fields)?, None, Examples::default()),
         };
         numbers.headline = words::headline(&numbers);
         let mut plots = figures::all(&numbers, &training(cx, &fields));

@@ -5,6 +5,7 @@
 //! Every colour is a class. A file alone carries [`style`] and is right on white; the page carries it once and
 //! has its own colours for dark mode after it.
 
+pub mod bars;
 pub mod front;
 
 use std::fmt::Write;
@@ -242,13 +243,13 @@ pub fn dots(plot: &Dots<'_>) -> String {
     c.end()
 }
 
-/// A panel of curves: one model's.
+/// A panel of curves: one model's, or one number's.
 #[derive(Debug)]
 pub struct Panel {
-    /// The model.
+    /// The model or the number.
     pub name: String,
-    /// Its place among the models.
-    pub colour: usize,
+    /// A model's place among the models: its sign stands before its name.
+    pub colour: Option<usize>,
     /// The scale begins at 0.
     pub from_zero: bool,
     /// Its curves.
@@ -260,6 +261,8 @@ pub struct Panel {
 pub struct Curve {
     /// Written at its end.
     pub name: String,
+    /// Its model's place among the models.
+    pub colour: usize,
     /// In order.
     pub points: Vec<(f64, f64)>,
     /// How it is drawn.
@@ -277,6 +280,9 @@ pub enum Style {
     Dashed,
 }
 
+/// What is left free at the right of a panel for the names of its curves.
+const NAMES_WIDTH: f64 = 76.0;
+
 /// Draws panels of curves, two in a row, each with its own scales: losses of other batch sizes do not compare.
 pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
     let (width, panel_height, columns) = (960.0, 270.0, panels.len().clamp(1, 2));
@@ -284,14 +290,20 @@ pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
     let mut c = Canvas::new(title, width, 36.0 + panel_height * panels.len().div_ceil(columns) as f64);
     for (i, panel) in panels.iter().enumerate() {
         let (x0, y0) = ((i % columns) as f64 * panel_width, 36.0 + (i / columns) as f64 * panel_height);
-        let (left, right, top, bottom) = (x0 + 50.0, x0 + panel_width - 76.0, y0 + 32.0, y0 + panel_height - 46.0);
+        // Where curves are of several models, each name has its model's sign before it.
+        let sign = if panel.colour.is_some() { 0.0 } else { 14.0 };
+        let names = panel.curves.iter().map(|k| text_width(&k.name) + 10.0 + sign).fold(NAMES_WIDTH, f64::max);
+        let (left, right, top, bottom) = (x0 + 50.0, x0 + panel_width - names, y0 + 32.0, y0 + panel_height - 46.0);
         let all = || panel.curves.iter().flat_map(|k| &k.points);
         let (low, high) = all().fold((f64::INFINITY, 0f64), |(l, h), p| (l.min(p.1), h.max(p.1)));
         let axis_y = Axis::around(if low.is_finite() && !panel.from_zero { low } else { 0.0 }, high, 5.0);
         let axis_x = Axis::around(0.0, all().map(|p| p.0).fold(1.0, f64::max), 6.0);
         let at = |p: &(f64, f64)| (axis_x.place(p.0, left, right), axis_y.place(p.1, bottom, top));
-        c.marker(x0 + 14.0, y0 + 11.0, panel.colour, "");
-        c.text(x0 + 26.0, y0 + 15.0, "start", "t", &panel.name);
+        if let Some(colour) = panel.colour {
+            c.marker(x0 + 14.0, y0 + 11.0, colour, "");
+        }
+        let title = if panel.colour.is_some() { x0 + 26.0 } else { x0 + 8.0 };
+        c.text(title, y0 + 15.0, "start", "t", &panel.name);
         for (value, name) in axis_y.ticks() {
             let y = axis_y.place(value, bottom, top);
             c.line((left, y), (right, y), "g");
@@ -304,9 +316,9 @@ pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
         }
         c.line((left, bottom), (right, bottom), "a");
         c.text((left + right) / 2.0, bottom + 34.0, "middle", "s", x_name);
-        let k = panel.colour % COLOURS.len();
         let mut ends = Vec::new();
         for curve in &panel.curves {
+            let k = curve.colour % COLOURS.len();
             let is_smoothed = curve.style == Style::Smoothed;
             let smooth = if is_smoothed { moving_mean(&curve.points) } else { curve.points.clone() };
             let path = |points: &[(f64, f64)]| points.iter().map(at).collect::<Vec<_>>();
@@ -316,9 +328,16 @@ pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
             c.path(&path(&smooth), &format!("k{k} n w{}", if curve.style == Style::Dashed { " v" } else { "" }));
             ends.push(smooth.last().map_or((left, bottom), at));
         }
-        let heights = spread(&ends.iter().map(|e| e.1).collect::<Vec<_>>(), 14.0);
+        let mut heights = spread(&ends.iter().map(|e| e.1).collect::<Vec<_>>(), 14.0);
+        if panel.colour.is_none() {
+            lift(&mut heights, 14.0, bottom - 4.0);
+        }
         for ((end, y), curve) in ends.iter().zip(heights).zip(&panel.curves) {
-            c.text(end.0.max(left) + 6.0, y + 4.0, "start", "", &curve.name);
+            let x = end.0.max(left) + 6.0;
+            if panel.colour.is_none() {
+                c.marker(x + 6.0, y, curve.colour, "");
+            }
+            c.text(x + sign, y + 4.0, "start", "", &curve.name);
         }
     }
     c.end()
@@ -344,6 +363,17 @@ fn spread(heights: &[f64], apart: f64) -> Vec<f64> {
         placed[pair[1]] = placed[pair[1]].max(placed[pair[0]] + apart);
     }
     placed
+}
+
+/// Takes heights that were spread up again where they went below this one.
+fn lift(heights: &mut [f64], apart: f64, lowest: f64) {
+    let mut order: Vec<usize> = (0..heights.len()).collect();
+    order.sort_by(|a, b| heights[*b].total_cmp(&heights[*a]));
+    let mut most = lowest;
+    for i in order {
+        heights[i] = heights[i].min(most);
+        most = heights[i] - apart;
+    }
 }
 
 /// How values are spread: one model's.
@@ -613,6 +643,9 @@ mod tests {
     #[test]
     fn labels_are_spread_and_keep_their_order() {
         assert_eq!(spread(&[10.0, 100.0, 12.0], 14.0), [10.0, 100.0, 24.0]);
+        let mut heights = [114.0, 10.0, 100.0];
+        lift(&mut heights, 14.0, 105.0);
+        assert_eq!(heights, [105.0, 10.0, 91.0]);
     }
 
     #[test]
