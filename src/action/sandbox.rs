@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(target_os = "linux")]
+use crate::util::fs;
+
 /// Where systems keep programs, libraries and settings; never projects or data.
 const SYSTEM: &[&str] = &[
     "/usr",
@@ -99,7 +102,7 @@ pub(super) fn mount_tmp(dir: &Path) -> nix::Result<()> {
     if unshare(CloneFlags::CLONE_NEWNS).is_err() {
         // Who is not root may do so in a world where they are nobody else.
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-        let written = |name: &str, text: String| std::fs::write(Path::new("/proc/self").join(name), text);
+        let written = |name: &str, text: String| fs::write(&Path::new("/proc/self").join(name), text.as_bytes());
         let ids = written("setgroups", "deny".into())
             .and_then(|()| written("uid_map", format!("{user} {user} 1")))
             .and_then(|()| written("gid_map", format!("{group} {group} 1")));

@@ -106,7 +106,7 @@ fn compare(
         } else if path.starts_with(&own) || artifacts.iter().any(|dir| path.starts_with(dir)) {
         } else if let Ok(inside) = path.strip_prefix(&project) {
             match inside.strip_prefix("out") {
-                Ok(output) => drop(needs.extend(target(engine, &job.decl.base, output))),
+                Ok(output) => needs.extend(target(engine, &job.decl.base, output)),
                 Err(_) if inside.starts_with(".effai") || inside.starts_with(".git") => {}
                 Err(_) if declared.contains(inside) => drop(read.insert(inside.to_owned())),
                 Err(_) => drop(inputs.insert(inside.to_owned())),
@@ -141,7 +141,7 @@ fn declared(project: &Path, decl: &crate::recipe::decl::Decl) -> Result<BTreeSet
 fn target(engine: &Engine, base: &str, path: &Path) -> Option<String> {
     let above = path.ancestors().filter_map(Path::to_str);
     let label = above.into_iter().find(|label| engine.find(label).is_some())?;
-    Some(seen_from(base, Label::new(label.to_owned()).as_str()).to_owned())
+    Some(seen_from(base, Label::new(label).as_str()).to_owned())
 }
 
 /// Files as one would write them: several of one sort in a directory as a glob, if there are no others of it.
