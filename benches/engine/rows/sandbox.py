@@ -72,6 +72,7 @@ def linux_sandbox(ctx, bare):
     def prepare():
         clean(root)
         root.mkdir()
+        (root / "WORKSPACE").touch()
         # Its server brings the program along.
         subprocess.run([str(w) for w in peer.start(root, "version")], cwd=root, capture_output=True, check=True)
         peer.settle(root)
