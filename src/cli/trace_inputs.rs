@@ -29,10 +29,9 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     let ask = cancel.clone();
     build::watch_signals(move || ask.ask())?;
     let options = BuildOptions { asked: vec![args.target.clone()], ..BuildOptions::new(build::jobs(None)) };
-    let settings = (build::Progress::Auto, build::Shown::Failed);
     // What is built on the way is told on standard error, also where the answer is for a program.
     let shown = Output { json: false, quiet: true, verbose: output.verbose };
-    let mut watcher = build::watcher(&shown, false, settings.0, settings.1, &engine.root)?;
+    let mut watcher = build::watcher(&shown, false, build::Progress::Auto, build::Shown::Failed, &engine.root)?;
     let found = lacks(&mut engine, index, &options, &cancel, &mut |event: &Event| watcher.see(event))?;
     let Some(found) = found else { return Ok(if cancel.is_asked() { 130 } else { 1 }) };
     drop(watcher);
