@@ -12,9 +12,10 @@
 use std::error::Error;
 use std::path::Path;
 
+use effai::backend::arrays::{Array, Arrays, Values};
 use effai::backend::{CandleTensor, Tensor};
 use effai::failure::Failure;
-use effai::format::tensors::{self, Array, Arrays, Values};
+use effai::format::tensors;
 use effai::model::llama;
 use effai::train::language::Language;
 

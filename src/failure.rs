@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::gguf::GgufError;
+use crate::backend::{BackendError, ProbeError};
+
 /// Whose move it is next; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,6 +71,31 @@ impl Failure {
     pub fn within(mut self, context: impl std::fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
+    }
+}
+
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        Failure::target(format!("a computation failed: {error}"))
+    }
+}
+
+impl From<ProbeError> for Failure {
+    fn from(error: ProbeError) -> Self {
+        Failure::environment(error.to_string()).help(error.help())
+    }
+}
+
+impl From<GgufError> for Failure {
+    fn from(error: GgufError) -> Self {
+        let failure = match &error {
+            GgufError::Io { .. } => Failure::environment(chain(&error)),
+            _ => Failure::target(error.to_string()),
+        };
+        match error.help() {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
     }
 }
 

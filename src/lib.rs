@@ -10,11 +10,13 @@
 //! [`kind`] holds what effai can make, one file a kind; those stand on [`train`], [`quantize`], [`model`], [`backend`]
 //! and `format`, which know nothing of builds.
 
+#[doc(inline)]
+pub use effai_backend as backend;
+
 pub mod fingerprint;
 pub mod plan;
 pub mod recipe;
 
-pub mod backend;
 pub mod cli;
 pub mod format;
 pub mod kind;

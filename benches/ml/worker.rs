@@ -12,12 +12,12 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 
 use effai::backend::affine::{self, Form};
+use effai::backend::arrays::{Array, Values};
 use effai::backend::blocks::Blocks;
 use effai::backend::gemm::Then;
 use effai::backend::int8::{Bytes, Int8};
 use effai::backend::qmatrix::Groups;
 use effai::backend::{CandleTensor, Params, Tensor};
-use effai::format::tensors::{Array, Values};
 use effai::model::generate::{Options, generate};
 use effai::model::weights::Weights;
 use effai::model::{Checkpoint, Config, Model, quantized};

@@ -303,7 +303,7 @@ pub fn codes(words: &[u32], bits: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     #[test]
     fn each_width_gives_back_its_weights_to_half_a_step() {

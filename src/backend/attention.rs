@@ -138,8 +138,8 @@ pub fn attention_grad(q: &[f32], k: &[f32], v: &[f32], grad: &[f32], shape: &Sha
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::kernels::softmax;
-    use crate::backend::rng::random;
+    use crate::kernels::softmax;
+    use crate::rng::random;
 
     fn shape(causal: bool, queries: usize) -> Shape {
         let scope = Scope { lengths: vec![5, 3], causal };

@@ -430,8 +430,8 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::backend::gguf;
-    use crate::backend::rng::Rng;
+    use crate::gguf;
+    use crate::rng::Rng;
 
     fn drawn(n: usize) -> Vec<f32> {
         let mut rng = Rng::new(1, "weights");

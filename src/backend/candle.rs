@@ -549,7 +549,7 @@ fn check_taps(weight: &CandleTensor, window: Window, channels: usize) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::Rng;
+    use crate::rng::Rng;
 
     fn random(shape: &[usize], name: &str) -> CandleTensor {
         let mut rng = Rng::new(3, name);
@@ -610,7 +610,7 @@ mod tests {
         });
         let alone = CandleTensor::value_and_grad(&all, &mut |p| {
             let mut outs = Vec::new();
-            for (start, len) in crate::backend::segments(&lengths) {
+            for (start, len) in crate::segments(&lengths) {
                 let part = |name: &str| p[name].narrow(2, start, len);
                 let scope = Scope { lengths: vec![len], causal: true };
                 let (q, k) = (part("q")?.rope(0, 100.0)?, part("k")?.rope(0, 100.0)?);

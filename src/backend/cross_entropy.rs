@@ -148,7 +148,7 @@ fn columns(part: &[f32], n: usize, begin: f32, fold: impl Fn(f32, f32) -> f32) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     #[test]
     fn losses_and_gradients_are_those_of_the_plain_sums() {

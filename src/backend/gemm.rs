@@ -190,7 +190,7 @@ pub(super) fn panels(columns: usize, inner: usize, fill: &(dyn Fn(usize, &mut [f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     #[test]
     fn products_agree_with_plain_sums_in_every_layout() {

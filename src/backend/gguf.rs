@@ -1,8 +1,9 @@
 //! GGUF files, read by candle's reader: metadata, and tensors expanded to 32-bit floats. Version 1 to 3; F32, F16, BF16,
 //! the legacy quantizations (Q4_0 to Q8_1) and the K-quants (Q2_K to Q8_K).
 
+use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{self, Content, TensorInfo, Value};
@@ -12,31 +13,92 @@ use rayon::prelude::*;
 
 use super::blocks::Blocks;
 use super::qmatrix::{BLOCK, Groups};
-use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays};
-use crate::util::fs;
+use crate::arrays::{Array, Arrays};
+
+/// What a file of this format is not, or what it holds that is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum GgufError {
+    /// The file cannot be read at all.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It ends too early, or is another format's.
+    #[error("{} is not a whole GGUF file: {why}", path.display())]
+    NotWhole {
+        /// The file.
+        path: PathBuf,
+        /// In which respect.
+        why: String,
+    },
+    /// A tensor of a number type that candle's reader has not.
+    #[error("{} holds a tensor of GGUF type {number}, which is not known", path.display())]
+    UnknownType {
+        /// The file.
+        path: PathBuf,
+        /// `ggml_type`'s number.
+        number: String,
+    },
+    /// Within one tensor.
+    #[error("tensor `{name}`: {source}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What.
+        source: Box<GgufError>,
+    },
+    /// It cannot be written.
+    #[error("cannot write GGUF: {0}")]
+    Write(String),
+    /// Bytes that are no blocks of that form.
+    #[error("blocks of {form} cannot be expanded: {why}")]
+    Blocks {
+        /// The form.
+        form: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+impl GgufError {
+    /// The next step.
+    pub fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NotWhole { .. } => {
+                Some("it may have been cut off while it was copied: copy or download it again, then build again")
+            }
+            Self::UnknownType { .. } => {
+                Some("effai reads F32, F16, BF16, Q4_0 to Q8_1 and the K-quants; convert the file to one of these")
+            }
+            Self::Tensor { source, .. } => source.help(),
+            Self::Io { .. } | Self::Write(_) | Self::Blocks { .. } => None,
+        }
+    }
+}
 
 /// A file, its header read.
 #[derive(Debug)]
 pub struct Gguf {
-    path: std::path::PathBuf,
+    path: PathBuf,
     content: Content,
 }
 
 impl Gguf {
     /// Reads the header.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        let mut reader = BufReader::new(fs::open(path)?);
+    pub fn open(path: &Path) -> Result<Self, GgufError> {
+        let mut reader = BufReader::new(open(path)?);
         let content = Content::read(&mut reader).map_err(|e| bad(path, &e))?;
         let end = |info: &TensorInfo| {
             let blocks = info.shape.elem_count() / info.ggml_dtype.block_size();
             content.tensor_data_offset + info.offset + (blocks * info.ggml_dtype.type_size()) as u64
         };
         let needed = content.tensor_infos.values().map(end).max().unwrap_or(0);
-        let bytes = fs::at("read", path, reader.get_ref().metadata())?.len();
+        let bytes = reader.get_ref().metadata().map_err(|source| io(path, source))?.len();
         if bytes < needed {
-            let short = format!("{} is not a whole GGUF file: {bytes} bytes of {needed}", path.display());
-            return Err(Failure::target(short).help(AGAIN));
+            return Err(GgufError::NotWhole { path: path.to_owned(), why: format!("{bytes} bytes of {needed}") });
         }
         Ok(Self { path: path.to_owned(), content })
     }
@@ -99,10 +161,11 @@ impl Gguf {
     }
 
     /// All tensors, expanded to floats; matrices as their codes where that is asked for and they are of [`Groups`]' form.
-    pub fn arrays(&self, keep_codes: bool) -> Result<Arrays, Failure> {
-        let read = |name: &String| -> Result<(String, Array), Failure> {
-            let mut file = fs::open(&self.path)?;
-            let bad = |e: candle_core::Error| bad(&self.path, &e).within(format!("tensor `{name}`"));
+    pub fn arrays(&self, keep_codes: bool) -> Result<Arrays, GgufError> {
+        let read = |name: &String| -> Result<(String, Array), GgufError> {
+            let mut file = open(&self.path)?;
+            let bad =
+                |e: candle_core::Error| GgufError::Tensor { name: name.clone(), source: Box::new(bad(&self.path, &e)) };
             let tensor = self.content.tensor(&mut file, name, &Device::Cpu).map_err(bad)?;
             let shape = tensor.shape().dims().to_vec();
             if keep_codes && let [rows, inner] = shape[..] {
@@ -157,8 +220,8 @@ pub enum StoredValues {
     Blocks(Blocks, Vec<u8>),
 }
 
-/// Writes a file, by candle's writer: version 2, which llama.cpp reads like 3.
-pub fn write(path: &Path, facts: &[(String, Fact)], tensors: &[Stored]) -> Result<(), Failure> {
+/// The bytes of a file, by candle's writer: version 2, which llama.cpp reads like 3.
+pub fn write(facts: &[(String, Fact)], tensors: &[Stored]) -> Result<Vec<u8>, GgufError> {
     let facts: Vec<(&str, Value)> = facts.iter().map(|(key, fact)| (key.as_str(), value(fact))).collect();
     let facts: Vec<(&str, &Value)> = facts.iter().map(|(key, value)| (*key, value)).collect();
     let quantized = |tensor: &Stored| -> candle_core::Result<QTensor> {
@@ -172,12 +235,12 @@ pub fn write(path: &Path, facts: &[(String, Fact)], tensors: &[Stored]) -> Resul
         };
         QTensor::new(storage, shape)
     };
-    let failed = |e: candle_core::Error| Failure::target(format!("cannot write {}: {e}", path.display()));
+    let failed = |e: candle_core::Error| GgufError::Write(e.to_string());
     let made = tensors.iter().map(quantized).collect::<candle_core::Result<Vec<_>>>().map_err(failed)?;
     let named: Vec<(&str, &QTensor)> = tensors.iter().map(|t| t.name.as_str()).zip(&made).collect();
     let mut bytes = std::io::Cursor::new(Vec::new());
     gguf_file::write(&mut bytes, &facts, &named).map_err(failed)?;
-    Ok(fs::write(path, &bytes.into_inner())?)
+    Ok(bytes.into_inner())
 }
 
 fn value(fact: &Fact) -> Value {
@@ -192,8 +255,8 @@ fn value(fact: &Fact) -> Value {
 }
 
 /// The weights that blocks stand for, by candle's reader; `bytes` are whole blocks of `count` weights.
-pub fn expand(form: Blocks, bytes: &[u8], count: usize) -> Result<Vec<f32>, Failure> {
-    let failed = |e: candle_core::Error| Failure::target(format!("blocks of {} cannot be expanded: {e}", form.name()));
+pub fn expand(form: Blocks, bytes: &[u8], count: usize) -> Result<Vec<f32>, GgufError> {
+    let failed = |e: candle_core::Error| GgufError::Blocks { form: form.name(), why: e.to_string() };
     let storage = QStorage::from_data(bytes.into(), &Device::Cpu, kind(form)).map_err(failed)?;
     let tensor = QTensor::new(storage, (count,)).map_err(failed)?;
     tensor.dequantize(&Device::Cpu).and_then(|t| t.to_vec1()).map_err(failed)
@@ -286,22 +349,29 @@ fn number(value: &Value) -> Option<usize> {
     }
 }
 
-const AGAIN: &str = "it may have been cut off while it was copied: copy or download it again, then build again";
+#[expect(clippy::disallowed_methods, reason = "the error names the path")]
+fn open(path: &Path) -> Result<File, GgufError> {
+    File::open(path).map_err(|source| io(path, source))
+}
 
-fn bad(path: &Path, error: &candle_core::Error) -> Failure {
+fn io(path: &Path, source: std::io::Error) -> GgufError {
+    GgufError::Io { path: path.to_owned(), source }
+}
+
+fn bad(path: &Path, error: &candle_core::Error) -> GgufError {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
-    if let Some(number) = first.strip_prefix("unknown dtype for tensor ") {
-        return Failure::target(format!("{} holds a tensor of GGUF type {number}, which is not known", path.display()))
-            .help("effai reads F32, F16, BF16, Q4_0 to Q8_1 and the K-quants; convert the file to one of these");
+    let path = path.to_owned();
+    match first.strip_prefix("unknown dtype for tensor ") {
+        Some(number) => GgufError::UnknownType { path, number: number.to_owned() },
+        None => GgufError::NotWhole { path, why: first.to_owned() },
     }
-    Failure::target(format!("{} is not a whole GGUF file: {first}", path.display())).help(AGAIN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     #[test]
     fn codes_are_the_weights_to_the_last_bit() {

@@ -313,7 +313,7 @@ impl Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     /// The levels of this processor.
     fn here() -> impl Iterator<Item = Level> {

@@ -457,7 +457,7 @@ pub fn swiglu_grad(gate: &[f32], up: &[f32], grad: &[f32]) -> [Vec<f32>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     /// Compares an analytic gradient with central differences of `sum(f(x) * g)`.
     fn check_grad(x: &[f32], g: &[f32], f: &dyn Fn(&[f32]) -> Vec<f32>, analytic: &[f32]) {

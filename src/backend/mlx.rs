@@ -334,9 +334,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::backend::CandleTensor;
-    use crate::backend::qmatrix::Groups;
-    use crate::backend::rng::Rng;
+    use crate::CandleTensor;
+    use crate::qmatrix::Groups;
+    use crate::rng::Rng;
 
     /// Shapes by name; `f` is run on both backends, whose values and gradients are to agree.
     fn agree(

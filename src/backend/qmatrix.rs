@@ -276,7 +276,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::{Rng, random};
+    use crate::rng::{Rng, random};
 
     fn drawn(rows: usize, inner: usize, group: usize, bits: usize) -> Groups {
         let mut rng = Rng::new(1, "codes");

@@ -3,8 +3,6 @@
 //! Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011;
 //! checked against the test vectors published with Random123.
 
-use crate::fingerprint::Hasher;
-
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
@@ -20,11 +18,13 @@ pub struct Rng {
 impl Rng {
     /// The stream of this name under a seed.
     pub fn new(seed: u64, name: &str) -> Self {
-        let mut hasher = Hasher::in_domain("effai rng v1");
-        hasher.part(&seed.to_le_bytes());
-        hasher.part(name.as_bytes());
-        let digest = hasher.finish();
-        let word = |i: usize| u32::from_le_bytes(digest.bytes()[i..i + 4].try_into().expect("four bytes"));
+        let mut hasher = blake3::Hasher::new_derive_key("effai rng v1");
+        for part in [&seed.to_le_bytes()[..], name.as_bytes()] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let digest = hasher.finalize();
+        let word = |i: usize| u32::from_le_bytes(digest.as_bytes()[i..i + 4].try_into().expect("four bytes"));
         Self { key: [word(0), word(4)], counter: 0, block: [0; 4], used: 4 }
     }
 
@@ -77,9 +77,8 @@ impl Rng {
     }
 }
 
-/// Normal numbers for the kernels' tests.
-#[cfg(test)]
-pub(crate) fn random(n: usize, name: &str) -> Vec<f32> {
+/// Normal numbers, for tests.
+pub fn random(n: usize, name: &str) -> Vec<f32> {
     let mut rng = Rng::new(1, name);
     (0..n).map(|_| rng.normal()).collect()
 }

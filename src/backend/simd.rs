@@ -51,7 +51,7 @@ fn detect() -> Level {
 
 /// A computation to be compiled for each [`Level`]: `run` and all that it calls is `#[inline(always)]`, so that it becomes
 /// part of a function that has the instructions.
-pub(crate) trait Kernel {
+pub trait Kernel {
     /// What it gives.
     type Output;
     /// Computes it.
@@ -59,7 +59,7 @@ pub(crate) trait Kernel {
 }
 
 /// Runs a kernel with the widest instructions there are.
-pub(crate) fn widest<K: Kernel>(kernel: K) -> K::Output {
+pub fn widest<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512vl,avx2,fma")]
@@ -558,7 +558,7 @@ unsafe fn taps512(out: &mut [f32], x: &[f32], weight: &[f32], taps: &[(usize, us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::Rng;
+    use crate::rng::Rng;
 
     #[test]
     fn exp_is_right_to_a_few_units() {

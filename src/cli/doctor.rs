@@ -66,7 +66,7 @@ pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, 
 fn look(backend: Backend) -> Found {
     match backend.probe() {
         Ok(()) => Found { backend, what: backend.describe(), next: None, works: true },
-        Err(failure) => Found { backend, what: failure.message, next: failure.help, works: false },
+        Err(error) => Found { backend, what: error.to_string(), next: Some(error.help().into()), works: false },
     }
 }
 

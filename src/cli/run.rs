@@ -54,7 +54,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     let (dir, base) = (place(&labels[0]), labels.get(1).map(place));
     let backend = engine.backend();
     drop(engine);
-    backend.probe()?;
+    backend.probe().map_err(Failure::from)?;
     let code = build::quietly(global, &labels, output)?;
     if code != 0 {
         return Ok(code);

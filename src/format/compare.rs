@@ -228,7 +228,8 @@ fn excerpt(line: &str, column: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tensors::{Array, Arrays, write};
+    use crate::backend::arrays::{Array, Arrays};
+    use crate::format::tensors::write;
 
     #[track_caller]
     fn check(name: &str, before: &[u8], after: &[u8], expected: Option<(&str, &str, &str)>) {

@@ -1,71 +1,15 @@
 //! safetensors files, read whole as 32-bit floats and written sorted by name.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::backend::affine::Float;
-use crate::backend::qmatrix::QMatrix;
+use crate::backend::arrays::{Array, Arrays, Values};
 use crate::failure::Failure;
 use crate::util::fs;
-
-/// A tensor in memory.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Array {
-    /// The length of each axis.
-    pub shape: Vec<usize>,
-    /// The values, row-major.
-    pub values: Values,
-}
-
-/// Values of one of the number types that effai keeps.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Values {
-    /// 32-bit floats.
-    F32(Vec<f32>),
-    /// 32-bit words: packed weights.
-    U32(Vec<u32>),
-    /// Bytes with a sign: weights of a row's scale.
-    I8(Vec<i8>),
-    /// A matrix that stays quantized, [rows, inner].
-    Codes(Arc<QMatrix>),
-}
-
-impl Array {
-    /// An array of floats.
-    pub fn f32(shape: &[usize], values: Vec<f32>) -> Self {
-        Self { shape: shape.to_vec(), values: Values::F32(values) }
-    }
-
-    /// A matrix that stays quantized.
-    pub fn codes(matrix: impl Into<QMatrix>) -> Self {
-        let matrix = matrix.into();
-        Self { shape: vec![matrix.rows(), matrix.inner()], values: Values::Codes(Arc::new(matrix)) }
-    }
-
-    /// Its floats; none of packed words and codes.
-    pub fn floats(&self) -> &[f32] {
-        match &self.values {
-            Values::F32(values) => values,
-            Values::U32(_) | Values::I8(_) | Values::Codes(_) => &[],
-        }
-    }
-
-    /// Its floats, those of codes computed; none of packed words.
-    pub fn expanded(&self) -> Cow<'_, [f32]> {
-        match &self.values {
-            Values::Codes(matrix) => matrix.expand().into(),
-            _ => self.floats().into(),
-        }
-    }
-}
-
-/// Named arrays, sorted.
-pub type Arrays = BTreeMap<String, Array>;
 
 /// Reads a file; f16, bf16 and f64 become f32, integers other than u32 and i8 are passed over.
 pub fn read(path: &Path) -> Result<Arrays, Failure> {

@@ -13,9 +13,9 @@ use serde_json::json;
 
 use super::model::{Train, write_model};
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run, training};
+use crate::backend::arrays::Arrays;
 use crate::backend::on_backend;
 use crate::failure::Failure;
-use crate::format::tensors::Arrays;
 use crate::model::{Checkpoint, Config, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};

@@ -6,11 +6,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
+use crate::backend::arrays::Values;
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::{Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT, Row};
-use crate::format::tensors::{self, Array, Arrays};
-use crate::format::{image, tensors::Values};
+use crate::format::image;
+use crate::format::tensors;
 use crate::model::{Checkpoint, Model};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Prop, Schema, Type};

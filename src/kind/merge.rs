@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::affine::Form;
+use crate::backend::arrays::{Array, Arrays};
 use crate::failure::Failure;
-use crate::format::tensors::{self, Array, Arrays};
+use crate::format::tensors;
 use crate::model::quantized::{self, Grids};
 use crate::model::{Checkpoint, Config, GGUF, copy_companions, weights};
 use crate::recipe::decl::Decl;

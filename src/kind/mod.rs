@@ -215,9 +215,9 @@ impl ActionCx<'_> {
         let Choice { backend, is_pinned } = self.backend;
         let backend = match backend.probe() {
             Ok(()) => backend,
-            Err(failure) if is_pinned || backend == Backend::Candle => return Err(failure),
-            Err(failure) => {
-                self.warning(format!("{}; candle computes instead", failure.message), failure.help);
+            Err(error) if is_pinned || backend == Backend::Candle => return Err(error.into()),
+            Err(error) => {
+                self.warning(format!("{error}; candle computes instead"), Some(error.help().into()));
                 Backend::Candle
             }
         };

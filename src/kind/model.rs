@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::features::{read_images, read_texts};
 use super::fetch::{SOURCE_PROPS, Source, check_source, fetched};
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run};
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::gguf::Gguf;
 use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor, on_backend};
@@ -18,7 +19,7 @@ use crate::format::archive::read_members;
 use crate::format::dataset::Dataset;
 use crate::format::image::{Colours, Fit, Preprocessing};
 use crate::format::pickle;
-use crate::format::tensors::{self, Array, Arrays};
+use crate::format::tensors;
 use crate::model::weights::Weights;
 use crate::model::{self, Checkpoint, Config, clip, efficientnet_lite, fit, gguf, head, llama};
 use crate::recipe::decl::{Decl, Problems};
@@ -385,7 +386,8 @@ fn import_gguf(out: &Path, bytes: &[u8], name: &str) -> Result<usize, Failure> {
     let path = out.join(model::GGUF);
     fs::write(&path, bytes)?;
     // It has another name where it came from.
-    let file = Gguf::open(&path).map_err(|mut failure| {
+    let file = Gguf::open(&path).map_err(|error| {
+        let mut failure = Failure::from(error);
         failure.message = failure.message.replace(&*path.to_string_lossy(), name);
         failure
     })?;

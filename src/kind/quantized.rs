@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::affine::{self, Float, Form, Per};
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::blocks::Blocks;
 use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays};
 use crate::model::quantized::Grids;
 use crate::model::{Checkpoint, Config, GGUF};
 use crate::recipe::decl::{Decl, Problems};

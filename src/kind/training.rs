@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run};
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
-use crate::format::tensors::{self, Array, Arrays};
+use crate::format::tensors;
 use crate::model::llama;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;

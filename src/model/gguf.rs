@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Config, fit, llama};
+use crate::backend::arrays::{Array, Arrays, Values};
 use crate::backend::gguf::{Fact, Gguf};
 use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays, Values};
 
 /// The configuration that the file's metadata states.
 pub fn config(file: &Gguf) -> Result<Config, Failure> {

@@ -21,11 +21,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tokenizers::Tokenizer;
 
+use crate::backend::arrays::Arrays;
 use crate::backend::gguf::Gguf;
 use crate::backend::{BackendError, Tensor};
 use crate::failure::Failure;
 use crate::format::image::Preprocessing;
-use crate::format::tensors::{self, Arrays};
+use crate::format::tensors;
 use crate::util::fs;
 
 use fit::Words;

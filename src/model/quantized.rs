@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::backend::affine::{self, Affine, BITS, Form};
+use crate::backend::arrays::{Array, Arrays, Values};
 use crate::backend::int8::{Bytes, Int8, LONGEST};
 use crate::backend::qmatrix::{BLOCK, Groups};
 use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays, Values};
 
 /// A packed matrix.
 #[derive(Debug)]

@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::backend::arrays::{Array, Arrays, Values};
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::rng::Rng;
 use crate::backend::{BackendError, Params, Result, Tensor};
 use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays, Values};
 
 /// Named weights.
 pub struct Weights<T: Tensor> {

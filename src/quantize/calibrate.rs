@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use super::gram::Gram;
 use crate::backend::Tensor;
+use crate::backend::arrays::{Array, Arrays};
 use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays};
 use crate::model::bert;
 use crate::model::llama::{self, Stages};
 use crate::model::weights::Weights;

@@ -2,7 +2,7 @@
 
 use super::awq::multiply;
 use super::calibrate::{Grams, reader};
-use crate::format::tensors::{Array, Arrays};
+use crate::backend::arrays::{Array, Arrays};
 use crate::model::llama::Fold;
 
 /// Divides what comes before by the scales (one for each of its outputs), multiplies the readers' weights by them, and has the

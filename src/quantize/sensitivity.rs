@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::backend::arrays::Array;
 use crate::backend::{self, Tensor, kernels};
 use crate::failure::Failure;
-use crate::format::tensors::Array;
 use crate::model::llama::{self, EMBEDDING, layer_name};
 use crate::model::weights::Weights;
 use crate::train::language::Task;

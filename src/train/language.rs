@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::text::{Example, Examples, Reader};
+use crate::backend::arrays::Arrays;
 use crate::backend::rng::Rng;
 use crate::backend::{self, Tensor, kernels};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
-use crate::format::tensors::Arrays;
 use crate::model::chat::Chat;
 use crate::model::llama::{self, Stages};
 use crate::model::weights::Weights;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use crate::backend::arrays::Arrays;
 use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor};
 use crate::failure::Failure;
-use crate::format::tensors::Arrays;
 use crate::model::weights::{MAGNITUDE, lengths};
 use crate::recipe::glob;
 

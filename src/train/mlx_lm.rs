@@ -7,8 +7,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::peft::{Adapter, Settings};
+use crate::backend::arrays::{Array, Arrays};
 use crate::failure::Failure;
-use crate::format::tensors::{self, Array, Arrays};
+use crate::format::tensors;
 use crate::model::weights::MAGNITUDE;
 use crate::util::fs;
 

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::{Params, Result, Tensor, kernels};
 use crate::failure::Failure;
-use crate::format::tensors::{Array, Arrays};
 
 /// What turns gradients into steps. Decay is of matrices only, as is usual: gains, biases and scalars are left alone.
 #[derive(Clone, Debug)]

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::backend::arrays::Arrays;
 use crate::failure::Failure;
-use crate::format::tensors::{self, Arrays};
+use crate::format::tensors;
 use crate::model::weights::MAGNITUDE;
 use crate::util::fs;
 
@@ -134,7 +135,7 @@ pub fn write(dir: &Path, settings: &Settings<'_>, arrays: &Arrays) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::tensors::Array;
+    use crate::backend::arrays::Array;
 
     #[test]
     fn magnitudes_have_pefts_shapes_and_are_read_back() {

@@ -163,7 +163,7 @@ mod tests {
     use crate::backend::CandleTensor;
     #[cfg(feature = "mlx")]
     use crate::backend::MlxTensor;
-    use crate::format::tensors::{Array, Arrays};
+    use crate::backend::arrays::{Array, Arrays};
     use crate::model::weights::MAGNITUDE;
 
     const WIDTH: usize = 8;

@@ -3,9 +3,10 @@
 
 use std::io::Cursor;
 
+use effai::backend::arrays::{Array, Arrays};
 use effai::backend::rng::Rng;
 use effai::backend::{CandleTensor, Tensor};
-use effai::format::tensors::{self, Array, Arrays};
+use effai::format::tensors;
 use effai::model::{Checkpoint, Model};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use effai::format::tensors::{self, Array, Arrays};
+use effai::backend::arrays::{Array, Arrays};
+use effai::format::tensors;
 use effai::model::quantized::{self, Keep};
 use serde_json::Value;
 

@@ -1,5 +1,6 @@
 //! Ways to train: each goes on after a kill with the same bytes, and each is what other tools read.
 
+use effai::backend::arrays::Arrays;
 use effai::format::tensors;
 use effai::model::quantized::{self, Keep};
 use serde_json::Value;
@@ -184,7 +185,7 @@ fn full_makes_a_model_that_stands_alone() {
     assert!(own.iter().all(|(name, array)| array.floats() != base[name].floats()));
 }
 
-fn whole(project: &Project, label: &str) -> tensors::Arrays {
+fn whole(project: &Project, label: &str) -> Arrays {
     project.builds(&[label]);
     tensors::read(&project.path(&format!("out/{label}/model.safetensors"))).expect("read")
 }

@@ -222,7 +222,7 @@ fn what_cannot_be_is_one_error() {
     let mut values = tiny.arrays[name].floats().to_vec();
     values[37] = f32::NAN;
     let shape = tiny.arrays[name].shape.clone();
-    tiny.arrays.insert(name.into(), effai::format::tensors::Array::f32(&shape, values));
+    tiny.arrays.insert(name.into(), effai::backend::arrays::Array::f32(&shape, values));
     tiny.pack(&broken, "tiny.zip", &[]);
     let run = broken.effai(&["build", "q"]);
     assert!(run.stderr.contains(&format!("`{name}` holds NaN in row 1, column 5")), "{}", run.stderr);

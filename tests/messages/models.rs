@@ -3,7 +3,7 @@
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
-use effai::format::tensors::{Array, Arrays};
+use effai::backend::arrays::{Array, Arrays};
 use serde_json::json;
 
 use super::{Book, shell};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use effai::backend::arrays::{Array, Arrays};
 use effai::backend::rng::Rng;
-use effai::format::tensors::{self, Array, Arrays};
+use effai::format::tensors;
 use effai::model::fit::Weight;
 use effai::model::{Config, bert, llama};
 use serde_json::{Value, json};

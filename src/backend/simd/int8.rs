@@ -18,16 +18,16 @@ use std::arch::x86_64::__m256i;
 use std::sync::OnceLock;
 
 /// Columns of a panel.
-pub(in crate::backend) const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 /// The inner length is filled up with zeros to a multiple of it.
-pub(in crate::backend) const STEP: usize = 16;
+pub(crate) const STEP: usize = 16;
 /// The inner length that AVX2 takes at a time, so that a panel's part of 16 bits stays in the first cache.
 #[cfg(target_arch = "x86_64")]
 const PART: usize = 512;
 
 /// Instructions for sums of products of int8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::backend) enum Level {
+pub(crate) enum Level {
     /// x86-64 with `vpdpbusd` on 512 bits.
     Avx512Vnni,
     /// x86-64 with `vpdpbusd` on 256 bits.
@@ -41,18 +41,17 @@ pub(in crate::backend) enum Level {
 }
 
 /// The best that this processor has, asked once.
-pub(in crate::backend) fn level() -> Level {
+pub(crate) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| LEVELS.into_iter().find(|level| level.is_here()).unwrap_or(Level::Plain))
 }
 
 /// The best first.
-pub(in crate::backend) const LEVELS: [Level; 5] =
-    [Level::Avx512Vnni, Level::AvxVnni, Level::Dotprod, Level::Avx2, Level::Plain];
+pub(crate) const LEVELS: [Level; 5] = [Level::Avx512Vnni, Level::AvxVnni, Level::Dotprod, Level::Avx2, Level::Plain];
 
 impl Level {
     /// Whether this processor has it.
-    pub(in crate::backend) fn is_here(self) -> bool {
+    pub(crate) fn is_here(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
@@ -68,7 +67,7 @@ impl Level {
     }
 
     /// Where the code of a column and of one of a quad's four lies in the quad's 64 bytes.
-    pub(in crate::backend) fn place(self, column: usize, of_four: usize) -> usize {
+    pub(crate) fn place(self, column: usize, of_four: usize) -> usize {
         match self {
             // Eight columns after eight: their first two of the quad, then their last two.
             Level::Avx2 => column / 8 * 32 + of_four / 2 * 16 + column % 8 * 2 + of_four % 2,
@@ -77,7 +76,7 @@ impl Level {
     }
 
     /// Where a column's sums start, beside where its rows' do: given the column's codes, whole quads.
-    pub(in crate::backend) fn column_start(self, codes: &[i8]) -> i32 {
+    pub(crate) fn column_start(self, codes: &[i8]) -> i32 {
         match self {
             // Where it overflows, the sums do so back.
             level if level.unsigned() => codes.iter().map(|w| i32::from(*w)).sum::<i32>().wrapping_mul(-128),
@@ -99,7 +98,7 @@ fn pairs(quad: [i32; 4]) -> i32 {
 
 /// Rows of codes as the instructions take them.
 #[derive(Debug)]
-pub(in crate::backend) struct Left {
+pub(crate) struct Left {
     level: Level,
     /// Length of a row, a multiple of [`STEP`].
     inner: usize,
@@ -116,7 +115,7 @@ pub(in crate::backend) struct Left {
 
 impl Left {
     /// Rows of zeros.
-    pub(in crate::backend) fn new(level: Level, rows: usize, inner: usize) -> Self {
+    pub(crate) fn new(level: Level, rows: usize, inner: usize) -> Self {
         assert!(inner.is_multiple_of(STEP) && level.is_here(), "instructions that are there");
         let (narrow, wide) = if level == Level::Avx2 { (0, rows * inner) } else { (rows * inner, 0) };
         let zero = if level.unsigned() { i8::MIN } else { 0 };
@@ -132,7 +131,7 @@ impl Left {
 
     /// Sets a row of zeros to the codes of `round(x / scale)`, which are in [-127, 127]; ties to the even code. They stay
     /// zero for a scale of zero or NaN.
-    pub(in crate::backend) fn set(&mut self, row: usize, x: &[f32], scale: f32) {
+    pub(crate) fn set(&mut self, row: usize, x: &[f32], scale: f32) {
         self.scales[row] = scale;
         if scale.is_nan() || scale <= 0.0 {
             return;
@@ -206,7 +205,7 @@ fn round256(x: &[f32], inverse: f32, out: &mut [i16]) -> i32 {
 
 /// Sixteen columns of a packed matrix.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::backend) struct Panel<'a> {
+pub(crate) struct Panel<'a> {
     /// [inner / 4, 64]
     pub codes: &'a [i8],
     /// Where the columns' sums start.
@@ -220,14 +219,14 @@ pub(in crate::backend) struct Panel<'a> {
 /// Memory for [`multiply`], kept between calls.
 #[derive(Debug, Default)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "of AVX2"))]
-pub(in crate::backend) struct Scratch {
+pub(crate) struct Scratch {
     wide: Vec<i16>,
     carry: Vec<[i32; PANEL]>,
 }
 
 /// All rows by one or two neighbouring panels, each product times the scales of its row and of its column, to rows of `out` that
 /// are `stride` apart.
-pub(in crate::backend) fn multiply(
+pub(crate) fn multiply(
     left: &Left,
     panels: &[Panel<'_>],
     out: &mut [f32],

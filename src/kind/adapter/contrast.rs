@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use image::RgbaImage;
 
 use super::{Fields, write_whole};
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, Row};
 use crate::format::image::{self as picture, Preprocessing};
-use crate::format::tensors::{Array, Arrays};
 use crate::kind::ActionCx;
 use crate::kind::features::decode_all;
 use crate::kind::model::Trainer;

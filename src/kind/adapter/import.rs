@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::backend::arrays::Arrays;
 use crate::failure::Failure;
 use crate::format::archive::read_members;
-use crate::format::tensors::{self, Arrays};
+use crate::format::tensors;
 use crate::kind::fetch::{SOURCE_PROPS, Source, check_source, fetched};
 use crate::kind::{ActionCx, Part};
 use crate::model::{Checkpoint, Config, weights};

@@ -76,7 +76,7 @@ pub(super) fn write(
         cx.warning(what, None);
     }
     let out = cx.out().to_owned();
-    file::write(&out.join(model::GGUF), &facts, &stored)?;
+    fs::write(&out.join(model::GGUF), &file::write(&facts, &stored)?)?;
     let config = serde_json::to_string_pretty(&checkpoint.config).expect("plain data");
     fs::write(&out.join("config.json"), config.as_bytes())?;
     copy_companions(base, &out)?;

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::methods::Made;
 use super::{Fields, Weighed, check_finite};
+use crate::backend::arrays::{Array, Arrays, Values};
 use crate::backend::int8::Int8;
 use crate::failure::Failure;
-use crate::format::tensors::{self, Array, Arrays, Values};
+use crate::format::tensors;
 use crate::kind::ActionCx;
 use crate::model::copy_companions;
 use crate::model::quantized::BYTES_SCALE;

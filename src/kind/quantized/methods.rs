@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Calibrate, Fields, check_finite};
 use crate::backend::affine::{self, Affine, Form};
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::{Backend, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
-use crate::format::tensors::{Array, Arrays};
 use crate::kind::ActionCx;
 use crate::model::{Checkpoint, Config, Model, bert, llama};
 use crate::quantize::budget::{self, Width};

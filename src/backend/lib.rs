@@ -7,6 +7,7 @@
 //! parameter that got none, so a silently lost one cannot pass for training.
 
 pub mod affine;
+pub mod arrays;
 pub mod attention;
 pub mod blocks;
 mod candle;
@@ -20,7 +21,7 @@ mod mlx;
 pub mod packed;
 pub mod qmatrix;
 pub mod rng;
-pub(crate) mod simd;
+pub mod simd;
 
 use std::collections::BTreeMap;
 
@@ -32,8 +33,6 @@ pub use mlx::MlxTensor;
 use qmatrix::QMatrix;
 
 use serde::{Deserialize, Serialize};
-
-use crate::failure::Failure;
 
 /// What a process that computes is started with. candle's own pool of threads waits by
 /// spinning: beside ours that was half of a training step's CPU time. What is left to candle is small. And memory
@@ -109,16 +108,34 @@ impl Backend {
     }
 
     /// Finds out, by computing, whether it works here.
-    pub fn probe(self) -> std::result::Result<(), Failure> {
+    pub fn probe(self) -> std::result::Result<(), ProbeError> {
         match self {
             Backend::Candle => Ok(()),
             #[cfg(feature = "mlx")]
-            Backend::Mlx => mlx::probe().map_err(|error| {
-                let why = format!("MLX does not start: {error}");
-                Failure::environment(why).help("`effai doctor` says what there is; or take `--backend candle`")
-            }),
+            Backend::Mlx => mlx::probe().map_err(ProbeError::DoesNotStart),
             #[cfg(not(feature = "mlx"))]
-            Backend::Mlx => Err(Failure::environment("this effai was built without MLX").help(HOW_TO_BUILD_MLX)),
+            Backend::Mlx => Err(ProbeError::NotBuiltIn),
+        }
+    }
+}
+
+/// A backend that cannot be used here.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The library is there and does not compute.
+    #[error("MLX does not start: {0}")]
+    DoesNotStart(BackendError),
+    /// The feature `mlx` is off.
+    #[error("this effai was built without MLX")]
+    NotBuiltIn,
+}
+
+impl ProbeError {
+    /// The next step.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::DoesNotStart(_) => "`effai doctor` says what there is; or take `--backend candle`",
+            Self::NotBuiltIn => HOW_TO_BUILD_MLX,
         }
     }
 }
@@ -127,18 +144,18 @@ impl Backend {
 pub const HOW_TO_BUILD_MLX: &str = "build it with `--features mlx`: docs/backends.md says what that needs";
 
 /// Calls a function that is generic over the tensor on a [`Backend`]: `on_backend!(backend, train(cx, &fields))`.
+#[macro_export]
 macro_rules! on_backend {
     ($backend:expr, $run:ident($($argument:expr),* $(,)?)) => {
         match $backend {
-            $crate::backend::Backend::Candle => $run::<$crate::backend::CandleTensor>($($argument),*),
+            $crate::Backend::Candle => $run::<$crate::CandleTensor>($($argument),*),
             #[cfg(feature = "mlx")]
-            $crate::backend::Backend::Mlx => $run::<$crate::backend::MlxTensor>($($argument),*),
+            $crate::Backend::Mlx => $run::<$crate::MlxTensor>($($argument),*),
             #[cfg(not(feature = "mlx"))]
-            $crate::backend::Backend::Mlx => unreachable!("what is not in this build does not start"),
+            $crate::Backend::Mlx => unreachable!("what is not in this build does not start"),
         }
     };
 }
-pub(crate) use on_backend;
 
 /// Named tensors, in the order of their names.
 pub type Params<T> = BTreeMap<String, T>;
@@ -152,12 +169,6 @@ pub enum BackendError {
     /// A parameter that the loss does not depend on.
     #[error("the parameter `{0}` got no gradient")]
     NoGradient(String),
-}
-
-impl From<BackendError> for Failure {
-    fn from(error: BackendError) -> Self {
-        Failure::target(format!("a computation failed: {error}"))
-    }
 }
 
 /// What an operation gives.
