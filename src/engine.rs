@@ -7,6 +7,7 @@
 //! Where nothing changed nothing is judged: a target keeps its key while the files it reads and the artifacts it
 //! stands on are what they were (see `sight` and `kept`), so a build costs by what changed and not by what exists.
 
+pub mod claims;
 mod deliver;
 mod fresh;
 mod kept;
@@ -22,6 +23,7 @@ use crate::event::Verdict;
 use crate::failure::Failure;
 use crate::fingerprint::evidence::{Place, Stat};
 use crate::fingerprint::{Digest, Manifest, Reason, facts};
+use crate::lock::Lock;
 use crate::plan::{Index, Label, Plan, UnknownTarget, resolve};
 use crate::recipe::decl::Decl;
 use crate::recipe::load::{self, LoadError, Settings};
@@ -33,6 +35,7 @@ use crate::store::Store;
 use crate::util::fs;
 use crate::util::sqlite::DbError;
 
+use claims::Held;
 use kept::{Kept, KeptPlan, KeptState, Known, Output};
 use sight::{Sight, sift};
 
@@ -76,6 +79,8 @@ pub struct Engine {
     /// Questions that got another answer since this was last asked.
     stirring: BTreeSet<u32>,
     options: Options,
+    /// What the commit says, where this engine is held to it.
+    lock: Option<Lock>,
 }
 
 /// How to open a project.
@@ -89,6 +94,8 @@ pub struct Options {
     pub backend: Option<Backend>,
     /// Programs are held to nothing (`--sandbox off`).
     pub without_sandbox: bool,
+    /// How much what is built is held to `effai.lock`.
+    pub held: Held,
 }
 
 /// A project that cannot be opened, or a question that cannot be answered.
@@ -181,7 +188,9 @@ impl Engine {
             left: None,
             stirring: BTreeSet::new(),
             options: options.clone(),
+            lock: None,
         };
+        engine.take_lock()?;
         engine.known.resize(engine.graph.plan.len(), None);
         match engine.kept.state(&graph_digest) {
             Some(state) => engine.go_on_from(state),
@@ -387,7 +396,7 @@ impl Engine {
         let plan = &self.graph.plan;
         let same = |i: Index| self.known[i].as_ref().is_some_and(|k| artifacts[i] == Some(k.artifact));
         let holds = self.sight.unchanged(plan.reads(index)) && plan.dependencies(index).all(|d| same(d.index));
-        holds.then_some((known.key, known.artifact))
+        (holds && self.is_as_claimed(index, &known.key, &known.artifact)).then_some((known.key, known.artifact))
     }
 
     /// A target's facts, once everything under it has an artifact and was looked at.
@@ -425,11 +434,15 @@ impl Engine {
             let before = artifact;
             return Ok(Judged { verdict: Verdict::Fresh, key, manifest: None, artifact, reasons: vec![], before });
         }
-        let manifest = self.manifest(index, artifacts)?;
+        let manifest = self.as_measured(index, self.manifest(index, artifacts)?);
         let key = manifest.key();
+        let claimed = self.claim(index, &key).map(|claim| claim.artifact);
         let state = self.record.target(&self.label(index))?;
         let known = match &state {
-            Some(state) if state.key == key => Some((Verdict::Fresh, state.artifact)),
+            Some(state) if state.key == key && claimed.is_none_or(|artifact| artifact == state.artifact) => {
+                Some((Verdict::Fresh, state.artifact))
+            }
+            _ if claimed.is_some() => claimed.map(|artifact| (Verdict::Cached, artifact)),
             _ => self.store.index.artifact(&key)?.map(|artifact| (Verdict::Cached, artifact)),
         };
         let before = state.as_ref().map(|s| s.artifact);

@@ -11,6 +11,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("EFFAI_CRASH_AT", "for tests, not in release builds: the step at which this process is killed"),
     ("EFFAI_CHECKPOINT", "set for programs with `checkpoint`: a directory that is there again after a kill"),
     ("EFFAI_EVENTS", "set for actions: the number of the descriptor that takes their events"),
+    ("EFFAI_HOOKS", "0 turns the git hooks off"),
     ("EFFAI_LOG", "what to log on stderr, e.g. effai=debug"),
 ];
 
@@ -44,6 +45,11 @@ pub fn crash_at() -> Option<u64> {
 /// The descriptor for events, in an action.
 pub fn events_descriptor() -> Option<i32> {
     std::env::var("EFFAI_EVENTS").ok()?.parse().ok()
+}
+
+/// Whether git's hooks do anything.
+pub fn has_hooks() -> bool {
+    std::env::var_os("EFFAI_HOOKS").is_none_or(|value| value != "0")
 }
 
 /// The log filter.

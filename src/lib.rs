@@ -19,7 +19,9 @@ pub mod recipe;
 
 pub mod cli;
 pub mod format;
+pub mod git;
 pub mod kind;
+pub mod lock;
 pub mod lsp;
 pub mod model;
 pub mod quantize;

@@ -9,6 +9,7 @@ mod clip;
 mod crash;
 mod diagnostics;
 mod engine;
+mod git;
 mod language;
 mod lsp;
 mod messages;

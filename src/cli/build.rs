@@ -9,9 +9,10 @@ use std::time::Instant;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Global, Output, directory, open};
+use super::{Global, Output, directory, options, record};
 use crate::action::Cancel;
-use crate::engine::{Engine, EngineError};
+use crate::engine::claims::Held;
+use crate::engine::{Engine, EngineError, Options};
 use crate::event::{Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
 use crate::plan::Index;
@@ -29,6 +30,32 @@ pub(super) struct Args {
     /// Go on with what does not depend on a failure
     #[arg(short, long)]
     keep_going: bool,
+    #[command(flatten)]
+    held: HeldFlags,
+}
+
+/// What the build has to do with effai.lock.
+#[derive(Debug, Default, clap::Args)]
+struct HeldFlags {
+    /// Afterwards write what was built into effai.lock
+    #[arg(long, conflicts_with_all = ["locked", "frozen", "dry_run", "profile"])]
+    lock: bool,
+    /// Refuse to begin if any key is not the one in effai.lock, and any artifact that is not the one there
+    #[arg(long, conflicts_with_all = ["profile", "force"])]
+    locked: bool,
+    /// As --locked, and run nothing: only restore
+    #[arg(long, conflicts_with_all = ["profile", "force", "no_cache", "check"])]
+    frozen: bool,
+}
+
+impl HeldFlags {
+    fn held(&self) -> Held {
+        match (self.frozen, self.locked) {
+            (true, _) => Held::Frozen,
+            (_, true) => Held::Locked,
+            _ => Held::No,
+        }
+    }
 }
 
 /// What every command takes that builds once.
@@ -184,6 +211,8 @@ impl Args {
             || flags.no_cache
             || flags.check
             || flags.until.is_some()
+            || self.held.lock
+            || self.held.held() != Held::No
             || global.backend.is_some()
             || global.sandbox == "off");
         if !only_looks || !flags.exclude.is_empty() {
@@ -200,7 +229,7 @@ impl Args {
 
 /// Makes targets for a command that then uses them: says what runs, and nothing where nothing does.
 pub(super) fn quietly(global: &Global, targets: &[String], output: &Output) -> Result<u8, EngineError> {
-    let args = Args { targets: targets.to_vec(), flags: Flags::none(), keep_going: false };
+    let args = Args { targets: targets.to_vec(), flags: Flags::none(), keep_going: false, held: HeldFlags::default() };
     run(global, &args, &Output { json: false, quiet: true, verbose: output.verbose })
 }
 
@@ -214,21 +243,30 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         tell_fresh(fresh, begin, watcher);
         return Ok(0);
     }
-    let mut engine = open(global)?;
+    let held = args.held.held();
+    let mut engine = Engine::open(&directory(global)?, &Options { held, ..options(global) })?;
     let words = if args.targets.is_empty() { engine.default_words() } else { &args.targets };
     let chosen = engine.select(words, &flags.exclude)?;
+    if held != Held::No {
+        let closure = engine.plan().closure(&chosen);
+        engine.hold_to_lock(&closure)?;
+    }
     if flags.only_says() {
         return dry_run(&mut engine, &chosen, flags, output);
     }
-    let options = BuildOptions {
+    let build_options = BuildOptions {
         keep_going: args.keep_going,
         tell_fresh: args.tells_fresh(output),
         ..flags.options(&args.targets)
     };
     let mut watcher = flags.watcher(output, &engine.root)?;
-    let made = flags.make(&mut engine, &chosen, &options, &mut *watcher);
+    let code = flags.make(&mut engine, &chosen, &build_options, &mut *watcher)?;
+    let always = engine.settings().always_lock && held == Held::No && global.profile.is_none();
+    if args.held.lock || always {
+        record::run(&mut engine, &chosen, output)?;
+    }
     engine.close();
-    made
+    Ok(code)
 }
 
 /// Tells what a build would that finds nothing to do.

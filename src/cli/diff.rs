@@ -1,21 +1,24 @@
 //! `effai diff`
 
-use super::{Global, Output, changes, open};
+use super::{Global, Output, changes, open, revisions};
 use crate::engine::{Engine, EngineError};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest};
+use crate::git::Git;
+use crate::lock::{FILE, history};
 use crate::plan::Label;
 
 /// Digits of a key that are enough to be meant as one.
 const DIGITS_MIN: usize = 4;
 
-/// Say which facts differ between two keys
+/// Say what differs between two runs, or with A..B between what two commits' locks say
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A key or its first digits; or a label for its last key, LABEL~1 for the one before
+    /// A key or its first digits; a label for its last key, LABEL~1 for the one before, LABEL@REV for that of a commit's
+    /// lock; or two revisions, A..B, and A.. for the lock in the working tree
     was: String,
-    /// Likewise
-    now: String,
+    /// Likewise; not after two revisions
+    now: Option<String>,
 }
 
 /// A key that a word means.
@@ -27,7 +30,16 @@ struct Named {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let engine = open(global)?;
-    let (was, now) = (resolve(&engine, &args.was)?, resolve(&engine, &args.now)?);
+    let Some(now) = &args.now else {
+        if let Some((was, now)) = revisions::of_word(&args.was) {
+            return revisions::run(&engine, was, now, output);
+        }
+        let failure = Failure::user("there is nothing to compare it with");
+        return Err(failure
+            .help(format!("`effai diff {0}~1 {0}`, or two revisions: `effai diff HEAD~1..`", args.was))
+            .into());
+    };
+    let (was, now) = (resolve(&engine, &args.was)?, resolve(&engine, now)?);
     let label = now.label.as_deref().or(was.label.as_deref());
     let changes = changes::changes(&engine, label, &now.manifest.reasons(&was.manifest))?;
     if output.json {
@@ -50,9 +62,12 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
 }
 
 fn resolve(engine: &Engine, word: &str) -> Result<Named, EngineError> {
-    let (key, label) = match of_label(engine, word)? {
+    let (key, label) = match of_revision(engine, word)? {
         Some(found) => found,
-        None => of_digits(engine, word)?,
+        None => match of_label(engine, word)? {
+            Some(found) => found,
+            None => of_digits(engine, word)?,
+        },
     };
     let unkept = || {
         Failure::user(format!("the facts of key {} are not kept", key.short()))
@@ -60,6 +75,16 @@ fn resolve(engine: &Engine, word: &str) -> Result<Named, EngineError> {
     };
     let manifest = changes::manifest(engine, label.as_deref(), &key)?.ok_or_else(unkept)?;
     Ok(Named { key, label, manifest })
+}
+
+/// LABEL@REV: the key that a commit's lock has.
+fn of_revision(engine: &Engine, word: &str) -> Result<Option<(Digest, Option<String>)>, EngineError> {
+    let Some((label, rev)) = word.rsplit_once('@') else { return Ok(None) };
+    let git = Git::of(&engine.root).map_err(Failure::from)?;
+    let lock = history::at(&git, rev)?;
+    let none = || Failure::user(format!("{FILE} of {rev} has no line for {label}"));
+    let claim = lock.claims.get(label).ok_or_else(none)?;
+    Ok(Some((claim.key, Some(label.to_owned()))))
 }
 
 /// A label's last key, or with `~N` the Nth before it.

@@ -3,6 +3,9 @@
 use super::{Global, Output, open};
 use crate::engine::{Engine, EngineError};
 use crate::failure::Failure;
+use crate::git::Git;
+use crate::git::notes::{self, NotedTarget};
+use crate::lock::history::{self, Step};
 use crate::plan::Label;
 use crate::record::{BuildRow, Run, log_file};
 use crate::ui::style;
@@ -12,11 +15,14 @@ use crate::util::text::{bytes, duration, local_time};
 /// Reasons of one run that are shown; `--json` has all.
 const REASONS_MAX: usize = 3;
 
-/// List past builds, or the runs of one target
+/// List past builds, or the versions of one target along git's history, or its runs here
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A label; without one, the builds are listed
     target: Option<String>,
+    /// Its runs here, where git's history has versions of it
+    #[arg(long, requires = "target")]
+    runs: bool,
     /// How many, newest first
     #[arg(short, value_name = "N", default_value_t = 20)]
     n: usize,
@@ -31,7 +37,11 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         None => builds(&engine, args.n, output)?,
         Some(word) => {
             let label = label(&engine, word)?;
-            if args.output { kept(&engine, &label, output)? } else { runs(&engine, &label, args.n, output)? }
+            if args.output {
+                kept(&engine, &label, output)?;
+            } else if args.runs || !versions(&engine, &label, args.n, output)? {
+                runs(&engine, &label, args.n, output)?;
+            }
         }
     }
     Ok(0)
@@ -50,6 +60,44 @@ fn label(engine: &Engine, word: &str) -> Result<Label, EngineError> {
         [one] => Ok(engine.label(one).clone()),
         _ => Err(Failure::user(format!("`{word}` means {} targets", chosen.len())).help("name one").into()),
     }
+}
+
+/// Lists what commits say that a target is. Says whether there was anything.
+fn versions(engine: &Engine, label: &Label, most: usize, output: &Output) -> Result<bool, EngineError> {
+    let Ok(git) = Git::of(&engine.root) else { return Ok(false) };
+    if git.head().map_err(Failure::from)?.is_none() {
+        return Ok(false);
+    }
+    let steps = history::of(&git, "HEAD", label.as_str())?;
+    for Step { version, claim } in steps.iter().take(most) {
+        let notes = notes::before(&git, &version.commit).map_err(Failure::from)?;
+        let noted = notes.iter().flat_map(|note| &note.targets);
+        let of_claim = |t: &&NotedTarget| claim.as_ref().is_some_and(|c| t.label == label.as_str() && t.key == c.key);
+        let noted = noted.rev().find(of_claim);
+        let backend = noted.map(|target| target.backend.clone());
+        if output.json {
+            output.object(&serde_json::json!({
+                "version": 1, "label": label.as_str(), "commit": version, "key": claim.as_ref().map(|c| c.key),
+                "artifact": claim.as_ref().map(|c| c.artifact), "size": claim.as_ref().map(|c| c.size),
+                "metrics": claim.as_ref().map(|c| &c.metrics), "backend": backend,
+                "wall-ms": noted.map(|t| t.wall_ms), "peak-bytes": noted.map(|t| t.peak_bytes),
+            }));
+            continue;
+        }
+        let commit = style::yellow(version.short());
+        let Some(claim) = claim else {
+            output.line(&format!("{}  {commit}  no longer there  {}", version.date(), version.title));
+            continue;
+        };
+        let by = backend.map(|backend| format!("  {backend}")).unwrap_or_default();
+        let (artifact, size) = (claim.artifact.short(), bytes(claim.size));
+        output.line(&format!("{}  {commit}  {artifact}  {size:>10}{by}  {}", version.date(), version.title));
+        if !claim.metrics.is_empty() {
+            let words: Vec<String> = claim.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+            output.line(&style::dim(&format!("    {}", words.join(", "))));
+        }
+    }
+    Ok(!steps.is_empty())
 }
 
 fn builds(engine: &Engine, most: usize, output: &Output) -> Result<(), EngineError> {

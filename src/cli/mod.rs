@@ -1,19 +1,29 @@
 //! The command line: argv, exit codes, one file a command. The only user of the terminal besides [`crate::ui`].
 
+mod bisect;
+mod blame;
 mod build;
 mod cache;
 mod changes;
 mod check;
+mod ci;
 mod diff;
 mod doctor;
 mod env;
 mod explain;
 mod fmt;
 mod graph;
+mod hook;
+mod hooks;
 mod init;
 mod log;
 mod lsp;
+mod merge_lock;
+mod notes;
 mod output;
+mod record;
+mod restore;
+mod revisions;
 mod run;
 mod schema;
 mod status;
@@ -79,6 +89,12 @@ enum Command {
     Watch(watch::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Blame(blame::Args),
+    Bisect(bisect::Args),
+    Restore(restore::Args),
+    Notes(notes::Args),
+    Ci(ci::Args),
+    Hooks(hooks::Args),
     Diff(diff::Args),
     Graph(graph::Args),
     Log(log::Args),
@@ -94,6 +110,10 @@ enum Command {
     Init(init::Args),
     Lsp(lsp::Args),
     Completions(Completions),
+    #[command(hide = true)]
+    Hook(hook::Args),
+    #[command(hide = true)]
+    MergeLock(merge_lock::Args),
 }
 
 /// Print a completion script
@@ -131,6 +151,14 @@ pub fn run() -> u8 {
         Command::Watch(command) => watch::run(&args.global, &command, &output),
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),
+        Command::Bisect(command) => bisect::run(&args.global, &command, &output),
+        Command::Blame(command) => blame::run(&args.global, &command, &output),
+        Command::Restore(command) => restore::run(&args.global, &command, &output),
+        Command::Ci(command) => ci::run(&args.global, &command, &output),
+        Command::Notes(command) => notes::run(&args.global, &command, &output),
+        Command::Hooks(command) => hooks::run(&args.global, &command, &output),
+        Command::Hook(command) => hook::run(&args.global, &command, &output),
+        Command::MergeLock(command) => merge_lock::run(&command, &output),
         Command::Diff(command) => diff::run(&args.global, &command, &output),
         Command::Graph(command) => graph::run(&args.global, &command, &output),
         Command::Log(command) => log::run(&args.global, &command, &output),

@@ -18,6 +18,9 @@ pub(super) struct Prune {
     /// What was not used for so long, e.g. 30d
     #[arg(long, value_name = "SPAN", value_parser = parse_seconds)]
     older_than: Option<f64>,
+    /// Also what effai.lock of some branch or tag names
+    #[arg(long)]
+    locked: bool,
     /// Also what the current state of a project stands on
     #[arg(long)]
     all: bool,
@@ -46,7 +49,7 @@ pub(super) fn prune(engine: &Engine, args: &Prune, output: &Output) -> Result<u8
     };
     let limits = Limits { bytes_max: args.to, used_since: args.older_than.map(since).transpose()? };
     let mode = if args.dry_run { Mode::DryRun } else { Mode::Delete };
-    let mut standing = || if args.all { Ok(Vec::new()) } else { engine.standing() };
+    let mut standing = || if args.all { Ok(Vec::new()) } else { engine.standing(!args.locked) };
     let pruned = engine.store.prune(&limits, mode, &mut standing, &mut wait(output))?;
     tell(&pruned, args, output);
     Ok(0)
@@ -118,7 +121,7 @@ pub(super) fn verify(engine: &Engine, args: &Verify, output: &Output) -> Result<
         drop(closed.take());
         Some(store.gate.hold()?)
     };
-    let standing: Vec<Digest> = engine.standing()?.into_iter().flat_map(|s| s.artifacts).collect();
+    let standing: Vec<Digest> = engine.standing(false)?.into_iter().flat_map(|s| s.artifacts).collect();
     let checked = store.verify(&standing, leftovers, stale_rows)?;
     if args.repair {
         engine.forget_artifacts(&checked.artifacts)?;

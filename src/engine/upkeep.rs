@@ -6,6 +6,7 @@ use super::{Engine, EngineError};
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
+use crate::lock::history;
 use crate::record::Record;
 use crate::store::{Limits, Pruned, Standing};
 use crate::util::fs;
@@ -24,13 +25,18 @@ impl Engine {
         Ok(())
     }
 
-    /// What every project that uses the store stands on, this one among them.
-    pub fn standing(&self) -> Result<Vec<Standing>, Failure> {
+    /// What every project that uses the store stands on, this one among them; and what the locks of their branches and tags
+    /// name, where that counts.
+    pub fn standing(&self, with_locks: bool) -> Result<Vec<Standing>, Failure> {
         self.store.register(&self.root)?;
         let mut standing = Vec::new();
         for root in self.store.users()? {
             if let Some(record) = record(&root) {
-                standing.push(Standing { who: root.display().to_string(), artifacts: record.artifacts()? });
+                let mut artifacts = record.artifacts()?;
+                if with_locks {
+                    artifacts.extend(history::artifacts(&root));
+                }
+                standing.push(Standing { who: root.display().to_string(), artifacts });
             }
         }
         Ok(standing)
@@ -45,7 +51,7 @@ impl Engine {
             return Ok(None);
         }
         let limits = Limits { bytes_max: Some(bytes_max), used_since: None };
-        let pruned = self.store.try_prune(&limits, &mut || self.standing())?;
+        let pruned = self.store.try_prune(&limits, &mut || self.standing(true))?;
         let tell = |p: Pruned| Event::Pruned { blobs: p.blobs, bytes: p.bytes, bytes_left: p.bytes_left, bytes_max };
         Ok(pruned.map(tell))
     }

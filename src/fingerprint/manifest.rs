@@ -62,6 +62,19 @@ impl Manifest {
         self.facts.contains_key(name)
     }
 
+    /// The value of a fact.
+    pub fn get(&self, name: &str) -> Option<&Fact> {
+        self.facts.get(name)
+    }
+
+    /// The same facts, but for one of another value.
+    #[must_use]
+    pub fn with(&self, name: &str, fact: Fact) -> Self {
+        let mut other = self.clone();
+        other.facts.insert(name.to_owned(), fact);
+        other
+    }
+
     /// The facts, by name.
     pub fn facts(&self) -> impl Iterator<Item = (&str, &Fact)> {
         self.facts.iter().map(|(name, fact)| (name.as_str(), fact))

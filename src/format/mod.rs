@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod compare;
 pub mod dataset;
+pub mod difference;
 pub mod image;
 pub mod junit;
 pub mod metrics;

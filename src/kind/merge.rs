@@ -65,6 +65,10 @@ impl Kind for Merge {
         Needs { pool: Pool::Machine, ..Needs::default() }
     }
 
+    fn is_main(&self, metric: &str) -> bool {
+        !["error.", "lost."].iter().any(|begin| metric.starts_with(begin))
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }

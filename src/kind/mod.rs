@@ -105,6 +105,12 @@ pub trait Kind: Sync {
         &[]
     }
 
+    /// Whether a number that its action gave is one that people compare versions by, and not one of very many or of the
+    /// run's own speed: those are in the lock.
+    fn is_main(&self, _metric: &str) -> bool {
+        true
+    }
+
     /// Who does the work.
     fn how(&self) -> How<'_>;
 }

@@ -247,6 +247,10 @@ impl Kind for Quantized {
         Needs { pool: Pool::Machine, ..Needs::default() }
     }
 
+    fn is_main(&self, metric: &str) -> bool {
+        !["error.", "sensitivity.", "bits.", "calibration-"].iter().any(|begin| metric.starts_with(begin))
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }

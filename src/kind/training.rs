@@ -251,6 +251,10 @@ impl Kind for Training {
         &["micro-batch", "max-length"]
     }
 
+    fn is_main(&self, metric: &str) -> bool {
+        ["train.loss", "validation.loss"].contains(&metric)
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
     }

@@ -4,8 +4,11 @@ use super::on_change;
 use super::schema::{Prop, Schema, Type};
 use super::terms;
 
+/// When the lock is written: [`super::load::Settings::always_lock`].
+pub const LOCK_WHEN: &[&str] = &["asked", "always"];
+
 /// Nodes at the top of a recipe that are no targets.
-pub static SETTINGS: [Schema; 7] = [
+pub static SETTINGS: [Schema; 8] = [
     Schema::new("project", "The project's name.").arg("name", Type::Text),
     Schema::new("recipes", "Recipes to read besides this file, by path or glob from the project's root.")
         .many_args("recipes", Type::Glob)
@@ -28,6 +31,8 @@ pub static SETTINGS: [Schema; 7] = [
         Prop::new("size", Type::Text, "how large it may grow, such as \"20 GiB\""),
         Prop::new("dir", Type::Text, "where it is, from the project's root"),
     ]),
+    Schema::new("lock", "When a build writes effai.lock: where it is asked to (`--lock`), or always.")
+        .arg("when", Type::Choice(LOCK_WHEN)),
     Schema::new("default", "What `effai build` makes when nothing is named: labels, globs, tags.")
         .many_args("targets", Type::Label)
         .many(),
@@ -52,4 +57,4 @@ pub static TAGS: Schema =
         .many_args("words", Type::Text);
 
 /// What every declaration takes besides the fields of its kind.
-pub static OF_EVERY_TARGET: [&Schema; 5] = [&MATRIX, &PROFILE, &TAGS, &terms::AT_MOST, &terms::RETRY];
+pub static OF_EVERY_TARGET: [&Schema; 6] = [&MATRIX, &PROFILE, &TAGS, &terms::AT_MOST, &terms::RETRY, &terms::GUARD];

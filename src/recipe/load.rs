@@ -9,6 +9,7 @@ use super::check;
 use super::decl::{Decl, Problems};
 use super::expand;
 use super::glob::{self, Listing};
+use super::grammar::LOCK_WHEN;
 use super::grammar::SETTINGS;
 use super::mistake::{Mistake, Mistakes, nearest};
 use super::node::{Node, Scalar, Span};
@@ -85,6 +86,8 @@ pub struct Settings {
     pub cache_dir: Option<String>,
     /// How large the store may grow, as written.
     pub cache_size: Option<String>,
+    /// Every build writes the lock.
+    pub always_lock: bool,
     /// What `effai build` makes when nothing is named, by the directory of the project one stands in.
     pub default: BTreeMap<String, Vec<String>>,
     /// What `effai watch` does besides building.
@@ -239,6 +242,9 @@ impl Loader<'_> {
                 "cache" if base.is_empty() => self.cache(&node),
                 "cache" => self
                     .misplaced(&node, "the store is one for the whole tree: `cache` stands in the outermost effai.kdl"),
+                "lock" if base.is_empty() => self.lock(&node),
+                "lock" => self
+                    .misplaced(&node, "the lock is one for the whole tree: `lock` stands in the outermost effai.kdl"),
                 "default" => {
                     let words: Vec<String> = self.words(&node).into_iter().map(|(text, _)| text).collect();
                     self.settings.default.entry(base.clone()).or_default().extend(words);
@@ -346,6 +352,17 @@ impl Loader<'_> {
             self.mistakes.push(mistake);
         }
         node.text().map(str::to_owned)
+    }
+
+    fn lock(&mut self, node: &Node) {
+        let Some(when) = self.setting(node) else { return };
+        if !LOCK_WHEN.contains(&when.as_str()) {
+            let mistake = Mistake::new("recipe::value", format!("`{when}` is not when a lock is written"))
+                .mark(&self.sources, node.name_span, "one of its words belongs here")
+                .help(format!("there are: {}", LOCK_WHEN.join(", ")));
+            self.mistakes.push(mistake);
+        }
+        self.settings.always_lock = when == "always";
     }
 
     fn cache(&mut self, node: &Node) {
@@ -499,6 +516,13 @@ impl Loader<'_> {
                 .help("retry 3 { on \"network\"; }, or `code` with exit codes, or `says` with words of its log");
             self.mistakes.push(mistake);
         }
+        for (at, name) in Terms::guards_nothing(fields) {
+            let mistake =
+                Mistake::new("recipe::guard", format!("`guard \"{name}\"` does not say what must not be crossed"))
+                    .mark(&self.sources, checked.spans[&format!("{}.{at}", terms::GUARD.name)], "this")
+                    .help("give it min=, max=, or against the base branch drop= or rise=");
+            self.mistakes.push(mistake);
+        }
         checked
     }
 
@@ -534,7 +558,7 @@ impl Loader<'_> {
         if self.mistakes.len() > before {
             return None;
         }
-        Terms::hand_on(&terms.fields, &mut checked.fields);
+        Terms::put(&terms.fields, &mut checked.fields);
         checked.spans.extend(terms.spans.into_iter().filter(|(path, _)| !path.is_empty()));
         let decl = Decl {
             kind: kind.schema().name.to_owned(),

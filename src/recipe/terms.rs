@@ -1,4 +1,4 @@
-//! On what terms a target's action runs: what it may use up, and when it is tried again.
+//! On what terms a target's action runs: what it may use up, when it is tried again, and what its numbers must not cross.
 //!
 //! They decide whether an action ends well, never what it makes: no facts, so another limit rebuilds nothing. Any target
 //! may have them; what it is made with, its parts are.
@@ -46,8 +46,22 @@ pub const RETRY: Schema = Schema::new(
     .arg("span", Type::Span),
 ]);
 
-/// Both, as fields of one node.
-pub static SCHEMA: Schema = Schema::new("", "").children(&[AT_MOST, RETRY]);
+/// What a metric must not cross.
+pub const GUARD: Schema = Schema::new(
+    "guard",
+    "What a metric of the target must not cross: `effai ci report` ends with 1 where it does. No fact.",
+)
+.arg("metric", Type::Text)
+.props(&[
+    Prop::new("min", Type::Float(f64::NEG_INFINITY, f64::INFINITY), "the least it may be"),
+    Prop::new("max", Type::Float(f64::NEG_INFINITY, f64::INFINITY), "the most"),
+    Prop::new("drop", Type::Float(0.0, f64::INFINITY), "how far it may fall below the base branch's"),
+    Prop::new("rise", Type::Float(0.0, f64::INFINITY), "how far it may rise above it"),
+])
+.many();
+
+/// All, as fields of one node.
+pub static SCHEMA: Schema = Schema::new("", "").children(&[AT_MOST, RETRY, GUARD]);
 
 /// The first wait where none is said, and the longest.
 const WAIT: Duration = Duration::from_secs(1);
@@ -61,6 +75,23 @@ pub struct Terms {
     pub at_most: Limits,
     /// When it is tried again.
     pub retry: Option<Retry>,
+    /// What its metrics must not cross.
+    pub guard: Vec<Guard>,
+}
+
+/// What a metric must not cross.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Guard {
+    /// Its name.
+    pub metric: String,
+    /// The least it may be.
+    pub min: Option<f64>,
+    /// The most.
+    pub max: Option<f64>,
+    /// How far it may fall below the base's.
+    pub drop: Option<f64>,
+    /// How far it may rise above it.
+    pub rise: Option<f64>,
 }
 
 /// What an action may use up.
@@ -112,13 +143,30 @@ impl Terms {
         Self::deserialize(fields).unwrap_or_else(|e| panic!("terms of no known shape: {e}"))
     }
 
-    /// Gives a part the terms of its whole.
-    pub fn hand_on(whole: &Value, part: &mut Value) {
+    /// Puts terms among a declaration's fields.
+    pub fn put(terms: &Value, fields: &mut Value) {
         for name in SCHEMA.children.iter().map(|schema| schema.name) {
+            if let Some(terms) = terms.get(name) {
+                fields[name] = terms.clone();
+            }
+        }
+    }
+
+    /// Gives a part the terms of its whole, but for guards: numbers are the whole's.
+    pub fn hand_on(whole: &Value, part: &mut Value) {
+        for name in [AT_MOST.name, RETRY.name] {
             if let Some(terms) = whole.get(name) {
                 part[name] = terms.clone();
             }
         }
+    }
+
+    /// Guards that have no limit: which of them, and the metric's name.
+    pub fn guards_nothing(fields: &Map<String, Value>) -> Vec<(usize, &str)> {
+        let guards = fields.get(GUARD.name).and_then(Value::as_array).into_iter().flatten().enumerate();
+        let limits = ["min", "max", "drop", "rise"];
+        let empty = guards.filter(|(_, guard)| limits.iter().all(|limit| guard.get(limit).is_none_or(Value::is_null)));
+        empty.filter_map(|(at, guard)| Some((at, guard["metric"].as_str()?))).collect()
     }
 
     /// Whether the terms of a declaration say something that means nothing: a `retry` after no failure.

@@ -188,6 +188,15 @@ impl Record {
         })
     }
 
+    /// Labels that something lies in `out/` for.
+    pub fn delivered(&self) -> Result<Vec<String>, DbError> {
+        self.ask(|connection| {
+            let mut statement = connection.prepare("SELECT DISTINCT label FROM outputs ORDER BY label")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect()
+        })
+    }
+
     /// Every file whose digest is remembered.
     pub fn files(&self) -> Result<Vec<SeenFile>, DbError> {
         self.ask(|connection| {

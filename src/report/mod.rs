@@ -4,12 +4,13 @@
 //! four readings of it. What is of picture-text models alone is in [`retrieval`], what is of language models in
 //! [`language`], of encoders in [`encoders`], of numbers that programs told in [`told`], each with its part of the four; what
 //! is of roundings of a model, of either sort, in [`quantization`]. Of builds, [`graph`] draws what there is, [`trace`] what
-//! took the time, [`why`] says what changed, and [`tested`] how tests ended. [`mod@reference`] is what may stand in a recipe.
+//! took the time, [`why`] says what changed, [`tested`] how tests ended, and [`guards`] what numbers crossed. [`mod@reference`] is what may stand in a recipe.
 
 pub mod encoders;
 pub mod estimate;
 pub mod figures;
 pub mod graph;
+pub mod guards;
 pub mod language;
 pub mod numbers;
 pub mod page;

@@ -2,6 +2,7 @@
 
 use super::{Build, State, Tally};
 use crate::engine::Delivery;
+use crate::engine::claims::Held;
 use crate::event::{ActionEvent, Event, Outcome, Verdict};
 use crate::failure::{Class, Failure};
 use crate::fingerprint::{Digest, Reason};
@@ -100,7 +101,9 @@ impl Build<'_> {
         let label = self.label(index);
         if verdict == Verdict::Cached {
             let manifest = manifest.expect("what is cached was judged by its facts");
-            self.engine.know(index, key, artifact, false);
+            if self.engine.is_of_here(index, &manifest) {
+                self.engine.know(index, key, artifact, false);
+            }
             self.batch.restored(label, TargetState { key, artifact, manifest, left_out: None });
         } else {
             let left_out = self.engine.left_out(index)?.is_some();
@@ -128,6 +131,10 @@ impl Build<'_> {
             let help = "an action must not write to the project's files; or wait until nothing else does";
             return self.failed(index, Failure::user(text).help(help), None);
         }
+        let is_elsewhere = |manifest| !self.engine.is_of_here(index, manifest);
+        if self.engine.held() == Held::Frozen || self.judged[&index].manifest.as_ref().is_some_and(is_elsewhere) {
+            return self.failed(index, self.not_to_be_had(index), None);
+        }
         self.states[index] = State::Ready;
         // Before the first is ready: what is set up then is no time that an action waits in line.
         let alive = self.scratch().alive().to_owned();
@@ -135,6 +142,18 @@ impl Build<'_> {
         self.ready_us.insert(index, self.now_us());
         self.line.enter(self.engine.plan().needs(index).pool, index);
         Ok(())
+    }
+
+    /// Nothing may run, and no store has what would be there.
+    fn not_to_be_had(&self, index: Index) -> Failure {
+        let claimed = self.judged[&index].key.and_then(|key| self.engine.claim(index, &key));
+        let what = claimed.map_or_else(String::new, |claim| format!(" {}", claim.artifact.short()));
+        let (why, next) = match self.engine.held() {
+            Held::Frozen => ("--frozen runs nothing", "without --frozen it is made"),
+            _ => ("it was measured on another machine", "without --locked it is measured on this one"),
+        };
+        Failure::environment(format!("the store does not have its artifact{what}, and {why}"))
+            .help(format!("`effai pull` brings what a remote has; {next}"))
     }
 
     /// Puts an artifact into `out/`. Says whether anything was placed; none if the store lacks its bytes.

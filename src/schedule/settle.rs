@@ -78,6 +78,9 @@ impl Build<'_> {
             }
         };
         let artifact = ingested.artifact;
+        if let Some(failure) = self.is_not_as_claimed(index, &running.key, &artifact) {
+            return self.action_failed(index, running, &done.cost, failure);
+        }
         let label = self.label(index);
         let key_row = KeyRow {
             artifact,
@@ -117,6 +120,20 @@ impl Build<'_> {
         };
         (self.tell)(&Event::Finished { label, outcome });
         self.judge_dependents(index)
+    }
+
+    /// What was made is not what the lock says of its key: others who take the lock's word would have something else.
+    fn is_not_as_claimed(&self, index: Index, key: &Digest, artifact: &Digest) -> Option<Failure> {
+        let claim = self.engine.claim(index, key).filter(|claim| claim.artifact != *artifact)?;
+        let text = format!(
+            "it was made anew as {}, and {} says that this key is {}",
+            artifact.short(),
+            crate::lock::FILE,
+            claim.artifact.short()
+        );
+        let help = "`effai build --check` names the first difference between two runs; fetch the other by `effai pull`, or \
+                    write what is now by `effai build --lock`";
+        Some(Failure::target(text).help(help))
     }
 
     /// An input's bytes are gone from the store: it runs again, and `waiting` after it.

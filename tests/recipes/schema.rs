@@ -49,7 +49,7 @@ fn the_schema_is_told_to_programs() {
         items.map(|item| item["name"].as_str().expect("a name").to_owned()).collect()
     };
     assert_eq!(names("kinds").len(), KINDS.len());
-    assert_eq!(names("every-target"), ["matrix", "profile", "tags", "at-most", "retry"]);
+    assert_eq!(names("every-target"), ["matrix", "profile", "tags", "at-most", "retry", "guard"]);
     assert!(names("settings").contains(&"projects".to_owned()));
     let one = json(&["schema", "quantized", "--json"]);
     let method = &one["kinds"][0]["fields"][1];
