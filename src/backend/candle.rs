@@ -15,7 +15,7 @@ use super::gemm::{self, Then, View};
 use super::kernels::{self, Window};
 use super::packed::Packed;
 use super::qmatrix::QMatrix;
-use super::{BackendError, Params, Result, Tensor};
+use super::{Backend, BackendError, Params, Precision, Result, Tensor};
 
 /// A tensor of candle's on the CPU.
 #[derive(Clone, Debug)]
@@ -39,6 +39,17 @@ impl Tensor for CandleTensor {
 
     fn to_f32(&self) -> Result<Vec<f32>> {
         Ok(self.0.flatten_all()?.to_vec1()?)
+    }
+
+    fn cast(&self, precision: Precision) -> Result<Self> {
+        match Backend::Candle.has(precision) {
+            true => Ok(self.clone()),
+            false => Err(BackendError::Library(format!("candle does not compute in {}", precision.name()))),
+        }
+    }
+
+    fn settled(&self) -> Result<Self> {
+        Ok(self.detach())
     }
 
     fn shape(&self) -> Vec<usize> {

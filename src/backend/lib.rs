@@ -2,9 +2,10 @@
 //!
 //! Model code is written once, against [`Tensor`]; candle implements it here and, with the feature `mlx`, MLX behind
 //! the same names. Which one runs is a [`Backend`], and `on_backend!` calls a function that is generic over the tensor
-//! with that one's. Values are 32-bit floats, row-major; binary operations broadcast as in numpy. Every operation
-//! that a trainable parameter passes through has a gradient: [`Tensor::value_and_grad`] refuses a
-//! parameter that got none, so a silently lost one cannot pass for training.
+//! with that one's. Values go in and come out as 32-bit floats, row-major, whatever the [`Precision`] between; binary
+//! operations broadcast as in numpy, and of two precisions give the higher. Every operation that a trainable parameter
+//! passes through has a gradient: [`Tensor::value_and_grad`] refuses a parameter that got none, so a silently lost one
+//! cannot pass for training.
 
 pub mod affine;
 pub mod arrays;
@@ -51,6 +52,30 @@ pub enum Backend {
     Mlx,
 }
 
+/// In what floats something is computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// The upper 16 of them: as wide a range, 8 bits of precision. MLX has it.
+    Bf16,
+}
+
+impl Precision {
+    /// Every precision's name.
+    pub const NAMES: &[&str] = &["f32", "bf16"];
+
+    /// Its name in recipes and artifacts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
 /// A backend for an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
@@ -90,6 +115,12 @@ impl Backend {
         self == Backend::Candle || cfg!(feature = "mlx")
     }
 
+    /// Whether it computes in a precision. On a processor candle is quickest in 32 bits: to round to fewer and go on in those
+    /// would be a pretence.
+    pub fn has(self, precision: Precision) -> bool {
+        precision == Precision::F32 || self == Backend::Mlx
+    }
+
     /// What is taken where nobody says: MLX on Apple Silicon. Elsewhere MLX has no GPU and is the slower one.
     pub fn best() -> Self {
         let apple = cfg!(all(target_os = "macos", target_arch = "aarch64"));
@@ -101,7 +132,7 @@ impl Backend {
         match self {
             Backend::Candle => "candle 0.11 with effai's own kernels, on the CPU, 32-bit floats".into(),
             #[cfg(feature = "mlx")]
-            Backend::Mlx => format!("MLX by mlx-rs 0.33, on {}, 32-bit floats", mlx::device()),
+            Backend::Mlx => format!("MLX by mlx-rs 0.33, on {}, 32-bit floats; bf16 where asked for", mlx::device()),
             #[cfg(not(feature = "mlx"))]
             Backend::Mlx => "MLX".into(),
         }
@@ -189,6 +220,13 @@ pub trait Tensor: Clone + Sized + 'static {
     fn from_f32(values: &[f32], shape: &[usize]) -> Result<Self>;
     /// All values, in row-major order.
     fn to_f32(&self) -> Result<Vec<f32>>;
+    /// The same values, rounded to a precision; an error where the backend does not have it. The gradient is cast back.
+    ///
+    /// What a language model computes with takes either and gives what it was given; [`Self::cross_entropy`] gives 32-bit
+    /// floats.
+    fn cast(&self, precision: Precision) -> Result<Self>;
+    /// The same values, computed now and cut off from gradients: a lazy backend lets go of what they came from.
+    fn settled(&self) -> Result<Self>;
     /// The length of each axis.
     fn shape(&self) -> Vec<usize>;
 

@@ -11,11 +11,11 @@ use mlx_rs::error::Exception;
 use mlx_rs::fast::ScaledDotProductAttentionMask;
 use mlx_rs::ops::{self, PadWidth};
 use mlx_rs::transforms::{eval, value_and_grad_with_argnums};
-use mlx_rs::{Array, Device, DeviceType, fast};
+use mlx_rs::{Array, Device, DeviceType, Dtype, fast};
 
 use super::attention::{self, Scope};
 use super::kernels::Window;
-use super::{BackendError, Params, Result, Tensor};
+use super::{BackendError, Params, Precision, Result, Tensor};
 
 /// A tensor of MLX's. A lazy array belongs to the thread that made it, so it stays there.
 #[derive(Clone, Debug)]
@@ -102,9 +102,23 @@ impl Tensor for MlxTensor {
     }
 
     fn to_f32(&self) -> Result<Vec<f32>> {
-        let array = self.0.contiguous()?;
+        let array = self.cast(Precision::F32)?.0.contiguous()?;
         let values = array.try_as_slice::<f32>().map_err(|e| misfit(e.to_string()))?;
         Ok(values.to_vec())
+    }
+
+    fn cast(&self, precision: Precision) -> Result<Self> {
+        let wanted = match precision {
+            Precision::F32 => Dtype::Float32,
+            Precision::Bf16 => Dtype::Bfloat16,
+        };
+        wrap(self.0.as_dtype(wanted))
+    }
+
+    fn settled(&self) -> Result<Self> {
+        let settled = self.detach();
+        settled.0.eval()?;
+        Ok(settled)
     }
 
     fn shape(&self) -> Vec<usize> {
@@ -159,8 +173,10 @@ impl Tensor for MlxTensor {
     }
 
     fn affine(&self, factor: f64, offset: f64) -> Result<Self> {
+        // The factor is not rounded: in lower precision the result is.
         let scaled = self.0.multiply(Array::from_f32(factor as f32))?;
-        wrap(if offset == 0.0 { Ok(scaled) } else { scaled.add(Array::from_f32(offset as f32)) })
+        let moved = if offset == 0.0 { scaled } else { scaled.add(Array::from_f32(offset as f32))? };
+        wrap(moved.as_dtype(self.0.dtype()))
     }
 
     fn exp(&self) -> Result<Self> {
@@ -255,7 +271,10 @@ impl Tensor for MlxTensor {
                     None,
                 ));
             }
-            (false, _) => Some(Array::from_slice(&shape.mask(), &ints(&[shape.rows, 1, shape.queries, shape.keys])?)),
+            (false, _) => {
+                let mask = Array::from_slice(&shape.mask(), &ints(&[shape.rows, 1, shape.queries, shape.keys])?);
+                Some(mask.as_dtype(q.0.dtype())?)
+            }
         };
         let mask = mask.as_ref().map(ScaledDotProductAttentionMask::Array);
         wrap(fast::scaled_dot_product_attention(&q.0, &k.0, &v.0, scale, mask, None))
@@ -267,7 +286,7 @@ impl Tensor for MlxTensor {
             let (x, w, n) = (self.shape(), matrix.shape(), targets.len());
             return Err(misfit(format!("cross-entropy of rows {x:?}, matrix {w:?}, {n} targets")));
         }
-        let logits = self.linear(matrix, None)?.0;
+        let logits = self.linear(matrix, None)?.cast(Precision::F32)?.0;
         let targets = Array::from_slice(targets, &ints(&[rows, 1])?);
         let losses = logits.logsumexp_axis(-1, true)?.subtract(logits.take_along_axis(targets, -1)?)?;
         wrap(losses.reshape(&ints(&[rows])?))
@@ -324,7 +343,7 @@ impl Tensor for MlxTensor {
         };
         let (values, grads) = found.map_err(|e| failed.take().unwrap_or_else(|| e.into()))?;
         eval(values.iter().chain(&grads))?;
-        let value = values[0].try_item_exact::<f32>().map_err(|e| misfit(e.to_string()))?;
+        let value = values[0].try_item_cast::<f32>().map_err(|e| misfit(e.to_string()))?;
         Ok((value, params.keys().cloned().zip(grads.into_iter().map(|g| Self(g, PhantomData))).collect()))
     }
 }
@@ -470,6 +489,89 @@ mod tests {
         });
         agree!("a trained vocabulary", &[("x", &[3, 4]), ("m", &[7, 4])], |p| {
             p["x"].cross_entropy(&p["m"], &[6, 0, 2])
+        });
+    }
+
+    #[test]
+    fn a_cast_rounds_and_its_gradient_is_cast_back() {
+        let params = Params::from([("x".to_owned(), MlxTensor::from_f32(&[1.003, -3.0, 1e30], &[3]).expect("fits"))]);
+        let lower = params["x"].cast(Precision::Bf16).expect("MLX has it");
+        assert_eq!(lower.0.dtype(), Dtype::Bfloat16);
+        let rounded = [1.003, -3.0, 1e30].map(|v| half::bf16::from_f32(v).to_f32());
+        assert_eq!(lower.to_f32().expect("values"), rounded);
+        assert_eq!(lower.settled().expect("computes").0.dtype(), Dtype::Bfloat16);
+        let weight = MlxTensor::from_f32(&[0.7, 2.0, -1.0], &[3]).expect("fits");
+        let (value, grads) = MlxTensor::value_and_grad(&params, &mut |p| {
+            p["x"].cast(Precision::Bf16)?.cast(Precision::F32)?.mul(&weight)?.sum_all()
+        })
+        .expect("works");
+        assert_eq!((value, grads["x"].0.dtype()), (0.7 * rounded[0] - 6.0 - rounded[2], Dtype::Float32));
+        let through = [half::bf16::from_f32(0.7).to_f32(), 2.0, -1.0];
+        assert_eq!(grads["x"].to_f32().expect("values"), through);
+        let in_lower = MlxTensor::value_and_grad(&params, &mut |p| p["x"].cast(Precision::Bf16)?.sum_all());
+        assert!(in_lower.expect("a value of any precision").0.is_finite());
+    }
+
+    /// An operation of a language model in lower precision: what it gives and its gradients are near those in 32 bits, and it
+    /// gives what it was given.
+    fn lower(name: &str, shapes: &[(&str, &[usize])], f: &dyn Fn(&Params<MlxTensor>) -> Result<MlxTensor>) {
+        let drawn = |name: &str, shape: &[usize]| {
+            let mut rng = Rng::new(5, name);
+            let values: Vec<f32> =
+                (0..shape.iter().product()).map(|_| half::bf16::from_f32(rng.normal()).to_f32()).collect();
+            MlxTensor::from_f32(&values, shape).expect("fits")
+        };
+        let params: Params<MlxTensor> = shapes.iter().map(|(n, s)| ((*n).to_owned(), drawn(n, s))).collect();
+        let weight = drawn("weight", &f(&params).expect("works").shape());
+        let both = |precision: Precision| {
+            let run = |p: &Params<MlxTensor>| {
+                let cast = p.iter().map(|(n, t)| Ok((n.clone(), t.cast(precision)?)));
+                f(&cast.collect::<Result<_>>()?)
+            };
+            let value = run(&params).expect("works");
+            let (_, grads) =
+                MlxTensor::value_and_grad(&params, &mut |p| run(p)?.mul(&weight)?.sum_all()).expect("works");
+            let of = |t: &MlxTensor| t.to_f32().expect("values");
+            (value.0.dtype(), of(&value), grads.iter().map(|(n, g)| (n.clone(), of(g))).collect::<BTreeMap<_, _>>())
+        };
+        let ((_, ours, our_grads), (dtype, theirs, their_grads)) = (both(Precision::F32), both(Precision::Bf16));
+        let wanted = if name == "cross-entropy" { Dtype::Float32 } else { Dtype::Bfloat16 };
+        assert_eq!(dtype, wanted, "{name}");
+        let near = |what: &str, ours: &[f32], theirs: &[f32]| {
+            let top = ours.iter().fold(0.0f32, |top, v| top.max(v.abs()));
+            let far = ours.iter().zip(theirs).fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
+            assert!(far <= 0.02 * top && theirs.iter().all(|v| v.is_finite()), "{name}, {what}: {far} of {top} off");
+        };
+        near("values", &ours, &theirs);
+        for (of, grad) in &our_grads {
+            near(of, grad, &their_grads[of]);
+        }
+    }
+
+    #[test]
+    fn what_a_language_model_computes_with_is_near_in_lower_precision() {
+        let x: (&str, &[usize]) = ("x", &[2, 3, 8]);
+        lower("take rows", &[("x", &[5, 4])], &|p| p["x"].take_rows(&[3, 0, 3]));
+        lower("reshape, swap, narrow", &[x], &|p| p["x"].reshape(&[3, 4, 4])?.swap_axes(0, 2)?.narrow(1, 1, 2));
+        lower("concat", &[x, ("y", &[2, 1, 8])], &|p| Tensor::concat(&[p["x"].clone(), p["y"].clone()], 1));
+        lower("add, sub, mul", &[x, ("y", &[8])], &|p| p["x"].add(&p["y"])?.mul(&p["y"])?.sub(&p["x"]));
+        lower("affine", &[x], &|p| p["x"].affine(1.0 / 3.0, 0.7));
+        lower("linear", &[x, ("w", &[5, 8])], &|p| p["x"].linear(&p["w"], None));
+        lower("rms norm", &[x, ("w", &[8])], &|p| p["x"].rms_norm(&p["w"], 1e-5));
+        // Positions that lower precision does not count to.
+        lower("rope", &[("x", &[2, 2, 5, 8])], &|p| p["x"].rope(1001, 10_000.0));
+        lower("swiglu", &[x, ("y", &[2, 3, 8])], &|p| p["x"].swiglu(&p["y"]));
+        lower("cross-entropy", &[("x", &[3, 4]), ("m", &[7, 4])], &|p| p["x"].cross_entropy(&p["m"], &[6, 0, 2]));
+        lower("detach", &[x], &|p| p["x"].detach().mul(&p["x"]));
+        let shapes: [(&str, &[usize]); 3] = [("q", &[2, 4, 5, 8]), ("k", &[2, 2, 5, 8]), ("v", &[2, 2, 5, 8])];
+        for lengths in [vec![5, 5], vec![5, 3]] {
+            let scope = Scope { lengths, causal: true };
+            lower("attention", &shapes, &|p| Tensor::attention(&p["q"], &p["k"], &p["v"], &scope, 0.3));
+        }
+        let shapes: [(&str, &[usize]); 3] = [("q", &[1, 4, 7, 8]), ("k", &[1, 2, 7, 8]), ("v", &[1, 2, 7, 8])];
+        lower("attention of packed texts", &shapes, &|p| {
+            let turned = |name: &str| p[name].rope_packed(&[3, 4], 10_000.0);
+            Tensor::attention_packed(&turned("q")?, &turned("k")?, &p["v"], &[3, 4], 0.3)
         });
     }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::model::{Train, write_model};
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run, training};
 use crate::backend::arrays::Arrays;
-use crate::backend::on_backend;
+use crate::backend::{Precision, on_backend};
 use crate::failure::Failure;
 use crate::model::{Checkpoint, Config, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
@@ -65,6 +65,11 @@ const TRAIN_FIELDS: &[Schema] = &[
     )
     .arg("yes", Type::Bool)
     .no_fact(),
+    Schema::new(
+        "precision",
+        "next-token: of frozen weights and of what is computed between; trained weights, the optimizer and the loss are `f32`. `bf16` needs MLX; `f32` where it is not said.",
+    )
+    .arg("name", Type::Choice(Precision::NAMES)),
     Schema::new("max-length", "next-token: tokens of a record at most; 512 where it is not said.")
         .arg("tokens", Type::Int(2, 1 << 20)),
     Schema::new("learning-rate", "Its peak.").arg("rate", Type::FloatAbove(0.0, 1e30)).default(Default::Float(1e-4)),
@@ -126,6 +131,7 @@ struct TrainFields {
     micro_batch: Option<usize>,
     pack: Option<bool>,
     gradient_checkpointing: Option<bool>,
+    precision: Option<Precision>,
     max_length: Option<usize>,
     learning_rate: f64,
     schedule: Option<String>,
@@ -162,6 +168,11 @@ impl TrainFields {
         }
     }
 
+    /// The precision, where it is not 32 bits.
+    fn lower(&self) -> Option<Precision> {
+        self.precision.filter(|precision| *precision != Precision::F32)
+    }
+
     fn steps(&self) -> u64 {
         self.steps.unwrap_or(1)
     }
@@ -184,6 +195,7 @@ impl TrainFields {
         hyper.extend(self.micro_batch.map(|count| ("micro-batch", json!(count))));
         hyper.extend(self.pack.filter(|pack| *pack).map(|pack| ("pack", json!(pack))));
         hyper.extend(self.gradient_checkpointing.map(|yes| ("gradient-checkpointing", json!(yes))));
+        hyper.extend(self.lower().map(|precision| ("precision", json!(precision))));
         hyper.extend(self.optimizer.as_ref().map(|own| ("optimizer", json!(own))));
         hyper.extend(self.on_divergence.map(|rule| ("on-divergence", json!(rule))));
         // A schedule that does not depend on the end: a longer training begins with the shorter one.
@@ -228,6 +240,7 @@ impl Kind for Adapter {
                 ("micro-batch", train.micro_batch.is_some()),
                 ("pack", train.pack.is_some()),
                 ("gradient-checkpointing", train.gradient_checkpointing.is_some()),
+                ("precision", train.precision.is_some()),
                 ("max-length", train.max_length.is_some()),
                 ("schedule", train.schedule.is_some()),
                 ("optimizer", train.optimizer.is_some()),
@@ -244,6 +257,7 @@ impl Kind for Adapter {
         if let Some(optimizer) = &train.optimizer {
             optimizer.check("train.optimizer", problems);
         }
+        training::check_precision(decl, "train.precision", train.precision, problems);
         if train.is_language() && train.steps.is_none() {
             problems.at(
                 "train",
@@ -321,22 +335,27 @@ fn conclude(cx: &ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     if !progress.retries.is_empty() {
         curves["retries"] = json!(progress.retries);
     }
+    let precision = fields.train.lower().map(Precision::name);
+    if let Some(name) = precision {
+        curves["precision"] = name.into();
+    }
     fs::write(&cx.out().join("training.json"), curves.to_string().as_bytes())?;
     let best = progress.best.map_or_else(
         || format!("the last of {} steps", progress.step),
         |(loss, step)| format!("step {step} of {}, whose validation loss {loss:.4} is the least", progress.step),
     );
     let (label, base, data) = (&cx.decl.label, &fields.base, &fields.train.data);
+    let computed = precision.map(|name| format!(" in {name}, weights in 32 bits")).unwrap_or_default();
     let card = if fields.method.is_full() {
         let n = write_whole(cx, &fields.base, arrays)?;
         format!(
-            "---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n# {label}\n\n`{base}`, {n} of its tensors trained on `{data}`; {best}.\n",
+            "---\nlibrary_name: transformers\nbase_model: {base}\n---\n\n# {label}\n\n`{base}`, {n} of its tensors trained on `{data}`{computed}; {best}.\n",
         )
     } else {
         let n = write_updates(cx, fields, &arrays)?;
         let (method, rank) = (fields.method.title(), fields.method.rank);
         format!(
-            "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`; {best}.\n`mlx/` has the same for mlx-lm.\n",
+            "---\nlibrary_name: peft\nbase_model: {base}\n---\n\n# {label}\n\n{method} of rank {rank} on {n} matrices of `{base}`, trained on `{data}`{computed}; {best}.\n`mlx/` has the same for mlx-lm.\n",
         )
     };
     Ok(fs::write(&cx.out().join("README.md"), card.as_bytes())?)

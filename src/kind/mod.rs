@@ -31,7 +31,7 @@ pub use workplace::CHECKPOINT;
 use std::path::{Path, PathBuf};
 
 use crate::action::program::Program;
-use crate::backend::{self, Backend, Choice};
+use crate::backend::{self, Backend, Choice, Precision};
 use crate::event::ActionEvent;
 use crate::failure::Failure;
 use crate::format::metrics::Metrics;
@@ -231,6 +231,18 @@ impl ActionCx<'_> {
         self.backend = Choice { backend, is_pinned: true };
         (self.events)(ActionEvent::Backend { name: backend.name().into() });
         Ok(backend)
+    }
+
+    /// [`Self::backend`] for what is computed in a precision: nothing takes the place of a backend that has it, and one that
+    /// does not is refused.
+    pub fn backend_in(&mut self, precision: Precision) -> Result<Backend, Failure> {
+        let (backend, name) = (self.backend.backend, precision.name());
+        if !backend.has(precision) {
+            let what = format!("`precision \"{name}\"` needs MLX, and {} was to compute", backend.name());
+            return Err(Failure::user(what).help("take `--backend mlx`, or leave `precision` out"));
+        }
+        self.backend.is_pinned |= !Backend::Candle.has(precision);
+        self.backend()
     }
 
     /// The directory to fill: what is in it at the end is the artifact.

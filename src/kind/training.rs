@@ -11,17 +11,18 @@ use serde_json::{Value, json};
 use super::{ActionCx, BACKEND, How, Kind, Needs, Part, Pool, Run};
 use crate::backend::arrays::{Array, Arrays};
 use crate::backend::rng::Rng;
-use crate::backend::{Params, Tensor, on_backend};
+use crate::backend::{Backend, Params, Precision, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::format::tensors;
+use crate::model::Checkpoint;
 use crate::model::llama;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::report::language::mean_loss;
 use crate::train::divergence::{OnDivergence, Retry, STILL, Watch, stands_still};
-use crate::train::language::{Language, Order};
+use crate::train::language::{Language, Order, config_of};
 use crate::train::method::{Method, begin, begin_whole, targets, whole};
 use crate::train::optim::{AdamW, CALMER, Optimizer, Schedule, Sgd, check_loss, clip};
 use crate::train::step::Step;
@@ -50,6 +51,7 @@ static SCHEMA: Schema =
             Schema::new("pack", "Records lie one after the other instead of being padded; none sees another.")
                 .arg("yes", Type::Bool),
             Schema::new("gradient-checkpointing", CHECKPOINTING).arg("yes", Type::Bool).no_fact(),
+            Schema::new("precision", PRECISION).arg("name", Type::Choice(Precision::NAMES)),
             Schema::new("max-length", "Tokens of a record at most.")
                 .arg("tokens", Type::Int(2, 1 << 20))
                 .default(Default::Int(512)),
@@ -98,6 +100,8 @@ pub const TARGETS: &str =
 /// What gradient checkpointing is.
 pub const CHECKPOINTING: &str =
     "Layers are computed again for their gradients instead of being kept: less memory, more time, the same bytes.";
+/// What a precision is.
+pub const PRECISION: &str = "Of frozen weights and of what is computed between; trained weights, the optimizer and the loss are `f32`. `bf16` needs MLX; `f32` where it is not said.";
 /// Ways the learning rate goes.
 pub const SCHEDULES: &[&str] = &["constant", "linear", "cosine"];
 /// What makes steps of gradients.
@@ -141,6 +145,7 @@ struct Hyper {
     micro_batch: Option<usize>,
     pack: Option<bool>,
     gradient_checkpointing: Option<bool>,
+    precision: Option<Precision>,
     max_length: usize,
     learning_rate: f64,
     schedule: Schedule,
@@ -229,6 +234,7 @@ impl Kind for Training {
         if let Some(optimizer) = &fields.hyper.optimizer {
             optimizer.check("hyper.optimizer", problems);
         }
+        check_precision(decl, "hyper.precision", fields.hyper.precision, problems);
     }
 
     fn alongside(&self, decl: &Decl) -> Vec<String> {
@@ -263,7 +269,7 @@ impl Kind for Training {
 impl Run for Training {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
-        on_backend!(cx.backend()?, train(cx, &fields))
+        on_backend!(cx.backend_in(fields.hyper.precision.unwrap_or_default())?, train(cx, &fields))
     }
 }
 
@@ -288,6 +294,15 @@ pub fn check_method(decl: &Decl, method: &Method, globs: Option<&[String]>, prob
     }
 }
 
+/// Refuses a precision that the backend which the recipe insists on does not have; `path` is the precision's.
+pub fn check_precision(decl: &Decl, path: &str, precision: Option<Precision>, problems: &mut Problems<'_>) {
+    let (named, precision) = (decl.fields["backend"].as_str(), precision.unwrap_or_default());
+    if let Some(backend) = named.and_then(Backend::by_name).filter(|backend| !backend.has(precision)) {
+        let message = format!("`precision \"{}\"` needs MLX, and `backend` names {}", precision.name(), backend.name());
+        problems.at(path, message, "given here", "write backend \"mlx\", or leave `precision` out");
+    }
+}
+
 /// What a training carries from step to step.
 #[derive(Clone)]
 struct State<T: Tensor> {
@@ -299,9 +314,10 @@ struct State<T: Tensor> {
 
 fn train<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(), Failure> {
     let hyper = &fields.hyper;
-    let (mut language, arrays) = Language::<T>::open(cx.input(&fields.base), None, &fields.base)?;
-    let mut state = begun(cx, fields, &language.config, &arrays)?;
-    drop(arrays);
+    let base = cx.input(&fields.base);
+    let mut checkpoint = Checkpoint::open_as_codes(base, None)?;
+    let mut state = begun(cx, fields, &config_of(&checkpoint, &fields.base)?, &checkpoint.arrays)?;
+    let mut language = Language::<T>::take(&mut checkpoint, base, &fields.base, hyper.precision.unwrap_or_default())?;
     let data = Dataset::open(cx.input(&fields.data))?;
     let learn = language.examples(&data, "train", hyper.max_length)?;
     if let Some((text, help)) = learn.warning(hyper.max_length) {

@@ -293,7 +293,7 @@ fn embed<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[u32], rows: us
 }
 
 fn norm<T: Tensor>(weights: &Weights<T>, config: &Config, x: &T, module: &str) -> Result<T> {
-    x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps)
+    weights.rounded(&x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps)?)
 }
 
 /// One layer: [rows, length, width] -> the same.

@@ -23,7 +23,7 @@ use tokenizers::Tokenizer;
 
 use crate::backend::arrays::Arrays;
 use crate::backend::gguf::Gguf;
-use crate::backend::{BackendError, Tensor};
+use crate::backend::{BackendError, Precision, Tensor};
 use crate::failure::Failure;
 use crate::format::image::Preprocessing;
 use crate::format::tensors;
@@ -281,9 +281,9 @@ impl<T: Tensor> Model<T> {
         Self::of(Weights::new(&checkpoint.arrays)?, checkpoint)
     }
 
-    /// The same, whose arrays are no more needed: they are emptied on the way.
-    pub fn take(checkpoint: &mut Checkpoint) -> Result<Self, Failure> {
-        Self::of(Weights::take(&mut checkpoint.arrays)?, checkpoint)
+    /// The same in a precision; the arrays are no more needed, and emptied on the way.
+    pub fn take(checkpoint: &mut Checkpoint, precision: Precision) -> Result<Self, Failure> {
+        Self::of(Weights::take(&mut checkpoint.arrays, precision)?, checkpoint)
     }
 
     fn of(weights: Weights<T>, checkpoint: &Checkpoint) -> Result<Self, Failure> {

@@ -2,6 +2,10 @@
 //!
 //! Low-rank adapters and quantization are properties of the weights, not of model code: every matrix
 //! product goes through [`Weights::linear`].
+//!
+//! What computes in lower precision is rounded once, when it is taken, but for what is in training: that stays in 32 bits, and
+//! is rounded where it multiplies. What is small and adds up over many tokens is not rounded then either: gains, biases,
+//! DoRA's magnitudes and lengths.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +14,7 @@ use std::sync::Arc;
 use crate::backend::arrays::{Array, Arrays, Values};
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::rng::Rng;
-use crate::backend::{BackendError, Params, Result, Tensor};
+use crate::backend::{BackendError, Params, Precision, Result, Tensor};
 use crate::failure::Failure;
 
 /// Named weights.
@@ -18,6 +22,8 @@ pub struct Weights<T: Tensor> {
     tensors: BTreeMap<String, T>,
     /// Matrices that stay quantized.
     codes: BTreeMap<String, Arc<QMatrix>>,
+    /// Of what is given on from product to product.
+    precision: Precision,
     lora: Option<Lora<T>>,
     /// What modules were given since it was asked for, in the order of the calls.
     noted: Option<RefCell<Vec<(String, T)>>>,
@@ -45,15 +51,17 @@ impl<T: Tensor> Weights<T> {
                 Values::U32(_) | Values::I8(_) => {}
             }
         }
-        Ok(Self { tensors, codes, lora: None, noted: None })
+        Ok(Self { tensors, codes, precision: Precision::F32, lora: None, noted: None })
     }
 
-    /// Uploads the arrays and empties them on the way, so that there are not two of each.
-    pub fn take(arrays: &mut Arrays) -> Result<Self> {
-        let mut all = Self::new(&Arrays::new())?;
+    /// Uploads the arrays to compute with them in a precision, and empties them on the way, so that there are not two of each.
+    pub fn take(arrays: &mut Arrays, precision: Precision) -> Result<Self> {
+        let mut all = Self { precision, ..Self::new(&Arrays::new())? };
         while let Some(first) = arrays.pop_first() {
-            let Self { mut tensors, mut codes, .. } = Self::new(&Arrays::from([first]))?;
-            all.tensors.append(&mut tensors);
+            let Self { tensors, mut codes, .. } = Self::new(&Arrays::from([first]))?;
+            for (name, tensor) in tensors {
+                all.tensors.insert(name, tensor.cast(precision)?.settled()?);
+            }
             all.codes.append(&mut codes);
         }
         Ok(all)
@@ -100,6 +108,11 @@ impl<T: Tensor> Weights<T> {
         self.tensors.get(name).ok_or_else(|| BackendError::Library(format!("the model has no weight `{name}`")))
     }
 
+    /// Values as they are given on from product to product: in the weights' precision.
+    pub fn rounded(&self, tensor: &T) -> Result<T> {
+        tensor.cast(self.precision)
+    }
+
     /// Replaces a weight.
     pub fn set(&mut self, name: &str, tensor: T) {
         self.tensors.insert(name.to_owned(), tensor);
@@ -108,13 +121,14 @@ impl<T: Tensor> Weights<T> {
     /// Rows of a matrix by their numbers: [ids, width].
     pub fn rows(&self, name: &str, ids: &[u32]) -> Result<T> {
         let Some(matrix) = self.codes.get(&format!("{name}.weight")) else {
-            return self.matrix(name)?.take_rows(ids);
+            // Rounded after: rows that are taken often add up in 32 bits.
+            return self.rounded(&self.plain(name)?.take_rows(ids)?);
         };
         if let Some(id) = ids.iter().find(|id| **id as usize >= matrix.rows()) {
             return Err(BackendError::Library(format!("row {id} of {}", matrix.rows())));
         }
         let values: Vec<f32> = ids.iter().flat_map(|id| matrix.row(*id as usize)).collect();
-        T::from_f32(&values, &[ids.len(), matrix.inner()])
+        self.rounded(&T::from_f32(&values, &[ids.len(), matrix.inner()])?)
     }
 
     /// [`Tensor::cross_entropy`] by the module `name`.
@@ -125,14 +139,32 @@ impl<T: Tensor> Weights<T> {
     /// `x W^T + bias`, without an adapter.
     fn product(&self, name: &str, x: &T) -> Result<T> {
         let bias = self.tensors.get(&format!("{name}.bias"));
-        let Some(matrix) = self.codes.get(&format!("{name}.weight")) else {
-            return x.linear(&self.matrix(name)?, bias);
+        let codes = self.codes.get(&format!("{name}.weight"));
+        let y = match (codes.map(|matrix| (matrix, &**matrix)), self.precision) {
+            (None, Precision::F32) => return x.linear(&self.matrix(name)?, bias),
+            // Codes stand for floats, which are rounded like any; whose product rounds its inputs takes them as they are.
+            (None, Precision::Bf16) | (Some((_, QMatrix::Groups(_))), Precision::Bf16) => {
+                x.linear(&self.matrix(name)?, None)?
+            }
+            (Some((matrix, _)), _) => self.rounded(&x.cast(Precision::F32)?.linear_quantized(matrix)?)?,
         };
-        let y = x.linear_quantized(matrix)?;
-        bias.map_or(Ok(y.clone()), |bias| y.add(bias))
+        match bias {
+            Some(bias) => self.rounded(&y.add(bias)?),
+            None => Ok(y),
+        }
     }
 
+    /// A matrix as it multiplies.
     fn matrix(&self, name: &str) -> Result<T> {
+        if self.codes.contains_key(&format!("{name}.weight")) {
+            // Let go of at once: the 32-bit floats of all matrices would wait for the pass.
+            return self.rounded(&self.plain(name)?)?.settled();
+        }
+        self.rounded(&self.plain(name)?)
+    }
+
+    /// A matrix as it is kept, its codes expanded.
+    fn plain(&self, name: &str) -> Result<T> {
         if let Some(matrix) = self.codes.get(&format!("{name}.weight")) {
             return T::from_f32(&matrix.expand(), &[matrix.rows(), matrix.inner()]);
         }
@@ -168,17 +200,26 @@ impl<T: Tensor> Weights<T> {
         let dropped = match &lora.dropout {
             Some((p, rng)) if *p > 0.0 => {
                 let shape = x.shape();
-                let mask = rng.borrow_mut().dropout(*p, shape.iter().product());
-                Some(x.mul(&T::from_f32(&mask, &shape)?)?)
+                let mut mask = rng.borrow_mut().dropout(*p, shape.iter().product());
+                Some(match self.precision {
+                    Precision::F32 => x.mul(&T::from_f32(&mask, &shape)?)?,
+                    Precision::Bf16 => {
+                        // Ones are not rounded, as the factor of what is kept would be.
+                        mask.iter_mut().for_each(|factor| *factor = factor.min(1.0));
+                        let mask = self.rounded(&T::from_f32(&mask, &shape)?)?;
+                        x.mul(&mask)?.affine(1.0 / (1.0 - f64::from(*p)), 0.0)?
+                    }
+                })
             }
             _ => None,
         };
-        let update = dropped.as_ref().unwrap_or(x).linear(a, None)?.linear(b, None)?.affine(lora.scale, 0.0)?;
+        let (a, b) = (self.rounded(a)?, self.rounded(b)?);
+        let update = dropped.as_ref().unwrap_or(x).linear(&a, None)?.linear(&b, None)?.affine(lora.scale, 0.0)?;
         let Some(magnitude) = lora.params.get(&format!("{name}.{MAGNITUDE}")) else {
             return self.product(name, x)?.add(&update);
         };
         let (weight, bias) = (self.matrix(name)?, self.tensors.get(&format!("{name}.bias")));
-        let gain = magnitude.div(&row_norms(&weight, a, b, lora.scale)?)?;
+        let gain = magnitude.div(&row_norms(&weight, &a, &b, lora.scale)?)?;
         let y = match &dropped {
             None => x.linear(&weight, None)?.add(&update)?.mul(&gain)?,
             // As PEFT has it: what the magnitude changes of the weight's own product is dropped from as well.
@@ -188,15 +229,17 @@ impl<T: Tensor> Weights<T> {
             }
         };
         match bias {
-            Some(bias) => y.add(bias),
-            None => Ok(y),
+            Some(bias) => self.rounded(&y.add(bias)?),
+            None => self.rounded(&y),
         }
     }
 }
 
-/// The lengths of the rows of `W + scale * B A`: `[out]`. A constant to the gradient: Liu et al., "DoRA: weight-decomposed
-/// low-rank adaptation", 2024, section 4.3.
+/// The lengths of the rows of `W + scale * B A`, in 32 bits: `[out]`. A constant to the gradient: Liu et al., "DoRA:
+/// weight-decomposed low-rank adaptation", 2024, section 4.3.
 fn row_norms<T: Tensor>(weight: &T, a: &T, b: &T, scale: f64) -> Result<T> {
+    let [weight, a, b] = [weight, a, b].map(|t| t.cast(Precision::F32));
+    let (weight, a, b) = (weight?, a?, b?);
     let update = b.detach().linear(&a.detach().swap_axes(0, 1)?, None)?.affine(scale, 0.0)?;
     let adapted = weight.detach().add(&update)?;
     let out = adapted.shape()[0];
@@ -281,7 +324,7 @@ mod tests {
     fn weights_are_taken_and_given_back() {
         let mut arrays = Arrays::from(["a.b", "a.c", "ab"].map(|name| (name.to_owned(), random(&[2, 3], name))));
         let before = arrays.clone();
-        let mut weights = Weights::<CandleTensor>::take(&mut arrays).expect("uploads");
+        let mut weights = Weights::<CandleTensor>::take(&mut arrays, Precision::F32).expect("uploads");
         assert!(arrays.is_empty() && weights.floats("").expect("values") == before);
         let some = weights.floats("a.").expect("values");
         assert!(some.keys().eq(["a.b", "a.c"]) && some["a.b"] == before["a.b"]);
@@ -316,6 +359,57 @@ mod tests {
             assert!(found.iter().zip(&merged).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} {merged:?}");
             assert_ne!(found, last);
             last = found;
+        }
+    }
+
+    #[cfg(feature = "mlx")]
+    #[test]
+    fn in_lower_precision_a_module_computes_nearly_the_same_and_its_gradients_are_of_32_bits() {
+        use crate::backend::MlxTensor;
+        use crate::backend::int8::{Bytes, Int8};
+        use crate::backend::qmatrix::Groups;
+        let codes = |of: i32| (0..6 * 32).map(move |i| i * 7 % of);
+        let scales: Vec<f32> = (1..=6).map(|row| 0.02 * row as f32).collect();
+        let groups: Vec<u8> = codes(16).map(|code| code as u8).collect();
+        let groups = Groups::new(6, 32, 32, 4, &groups, scales.clone(), scales.iter().map(|s| s * -7.3).collect());
+        let bytes = Int8 { rows: 6, inner: 32, codes: codes(255).map(|code| (code - 127) as i8).collect(), scales };
+        let matrices = [random(&[6, 32], "w"), Array::codes(groups), Array::codes(Bytes::new(bytes))];
+        let named = |parts: &[(&str, &[usize])]| -> Arrays {
+            parts.iter().map(|(part, shape)| (format!("p.{part}"), random(shape, part))).collect()
+        };
+        let lora: [(&str, &[usize]); 2] = [("lora_A.weight", &[2, 32]), ("lora_B.weight", &[6, 2])];
+        let dora = [lora[0], lora[1], (MAGNITUDE, &[6])];
+        let x = MlxTensor::from_f32(random(&[40, 32], "x").floats(), &[40, 32]).expect("fits");
+        for (n, matrix) in matrices.into_iter().enumerate() {
+            let base = Arrays::from([("p.weight".to_owned(), matrix), ("p.bias".to_owned(), random(&[6], "bias"))]);
+            for trained in [named(&lora), named(&dora), named(&[("weight", &[6, 32]), ("bias", &[6])])] {
+                let tensor = |a: &Array| MlxTensor::from_f32(a.floats(), &a.shape).expect("fits");
+                let params: Params<MlxTensor> = trained.iter().map(|(name, a)| (name.clone(), tensor(a))).collect();
+                for dropout in [0.0, 0.3] {
+                    let run = |precision: Precision| {
+                        let mut weights = Weights::<MlxTensor>::take(&mut base.clone(), precision).expect("uploads");
+                        let x = x.cast(precision).expect("MLX has it");
+                        let mut given = Vec::new();
+                        let (_, grads) = MlxTensor::value_and_grad(&params, &mut |p| {
+                            weights.put(p, 0.5, Some((dropout, RefCell::new(Rng::new(3, "dropped")))));
+                            let y = weights.linear("p", &x)?;
+                            given = y.to_f32()?;
+                            y.mul(&y)?.sum_all()
+                        })
+                        .expect("computes");
+                        let all = grads.iter().map(|(name, grad)| (name.as_str(), grad.to_f32().expect("values")));
+                        let all: Vec<(&str, Vec<f32>)> = all.chain([("y", given)]).collect();
+                        all.into_iter().map(|(name, values)| (name.to_owned(), values)).collect::<Vec<_>>()
+                    };
+                    for ((name, ours), (_, theirs)) in run(Precision::F32).iter().zip(&run(Precision::Bf16)) {
+                        let top = ours.iter().fold(0.0f32, |top, v| top.max(v.abs()));
+                        let far = ours.iter().zip(theirs).fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
+                        assert!(far > 0.0 && far < 0.02 * top, "matrix {n}, dropout {dropout}, {name}: {far} of {top}");
+                        let coarse = |v: &f32| v.to_bits() & 0xffff == 0;
+                        assert_eq!(theirs.iter().all(coarse), name == "y" || name.ends_with("weight"), "{name}");
+                    }
+                }
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::text::{Example, Examples, Reader};
 use crate::backend::arrays::Arrays;
 use crate::backend::rng::Rng;
-use crate::backend::{self, Tensor, kernels};
+use crate::backend::{self, Precision, Tensor, kernels};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::model::chat::Chat;
@@ -40,10 +40,10 @@ impl<T: Tensor> Language<T> {
         Ok(Self { model: Model::new(checkpoint)?, config, chat: Chat::open(dir)? })
     }
 
-    /// The same, whose arrays are no more needed: they are emptied on the way.
-    pub fn take(checkpoint: &mut Checkpoint, dir: &Path, label: &str) -> Result<Self, Failure> {
+    /// The same in a precision; the arrays are no more needed, and emptied on the way.
+    pub fn take(checkpoint: &mut Checkpoint, dir: &Path, label: &str, precision: Precision) -> Result<Self, Failure> {
         let config = config_of(checkpoint, label)?;
-        Ok(Self { model: Model::take(checkpoint)?, config, chat: Chat::open(dir)? })
+        Ok(Self { model: Model::take(checkpoint, precision)?, config, chat: Chat::open(dir)? })
     }
 
     /// The tokens of a text, as it is.
@@ -198,7 +198,8 @@ const COMPARED: usize = 64;
 /// Examples whose losses are computed at once.
 const EVALUATED: usize = 8;
 
-fn config_of(checkpoint: &Checkpoint, label: &str) -> Result<llama::Config, Failure> {
+/// A checkpoint's shape; `label` is for the error where it is of something else.
+pub fn config_of(checkpoint: &Checkpoint, label: &str) -> Result<llama::Config, Failure> {
     match &checkpoint.config {
         Config::Llama(config) => Ok(config.clone()),
         _ => {

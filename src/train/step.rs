@@ -82,11 +82,11 @@ impl Step {
         let first = trained.unwrap_or(layers.len());
 
         weights.put(params, self.scale, self.dropped(Some(self.noise.clone())));
-        let mut x = settled(&task.stages.begin(weights)?)?;
+        let mut x = task.stages.begin(weights)?.settled()?;
         let mut kept = Vec::new();
         for number in 0..layers.len() {
             let noise = weights.noise();
-            let next = settled(&task.stages.layer(weights, number, &x)?)?;
+            let next = task.stages.layer(weights, number, &x)?.settled()?;
             if number >= first {
                 kept.push((x, noise));
             }
@@ -152,17 +152,13 @@ impl Step {
     }
 }
 
-/// The same values, computed now: a lazy backend lets go of what they came from.
-fn settled<T: Tensor>(x: &T) -> Result<T> {
-    T::from_f32(&x.to_f32()?, &x.shape())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::backend::CandleTensor;
     #[cfg(feature = "mlx")]
     use crate::backend::MlxTensor;
+    use crate::backend::Precision;
     use crate::backend::arrays::{Array, Arrays};
     use crate::model::weights::MAGNITUDE;
 
@@ -227,7 +223,7 @@ mod tests {
         modules.iter().flat_map(|module| of(module)).collect()
     }
 
-    fn same<T: Tensor>() {
+    fn same<T: Tensor>(precision: Precision) {
         let layer = |number: usize, part: &str| format!("{}.{part}", llama::layer_name(number));
         let (all, lower) = (layer(0, "self_attn.q_proj"), layer(1, "mlp.down_proj"));
         for tied in [true, false] {
@@ -253,7 +249,7 @@ mod tests {
                     let run = |checkpointed: bool| {
                         let noise = Rng::new(1, "noise");
                         let step = Step { scale: 0.5, dropout: 0.3, noise, packed, count: 10, checkpointed };
-                        let mut weights = Weights::<T>::new(&arrays).expect("uploads");
+                        let mut weights = Weights::<T>::take(&mut arrays.clone(), precision).expect("uploads");
                         let (loss, grads) =
                             step.value_and_grad(&mut weights, &config, &params, &batch).expect("computes");
                         let bits = |t: &T| t.to_f32().expect("values").iter().map(|v| v.to_bits()).collect::<Vec<_>>();
@@ -271,9 +267,11 @@ mod tests {
 
     #[test]
     fn layer_by_layer_the_gradients_are_the_same_bits() {
-        same::<CandleTensor>();
+        same::<CandleTensor>(Precision::F32);
         #[cfg(feature = "mlx")]
-        same::<MlxTensor>();
+        for precision in [Precision::F32, Precision::Bf16] {
+            same::<MlxTensor>(precision);
+        }
     }
 
     #[test]

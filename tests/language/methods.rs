@@ -130,7 +130,15 @@ fn a_loss_that_stands_still_is_told() {
 
 #[test]
 fn updates_of_a_quantized_base_are_those_of_the_same_base_expanded() {
-    let project = project(r#""lora" rank=2"#, "steps 4");
+    of_expanded(r#""lora" rank=2"#, "steps 4", "candle");
+    if cfg!(feature = "mlx") {
+        of_expanded(r#""lora" rank=2"#, "steps 4; precision \"bf16\"", "mlx");
+        of_expanded(r#""dora" rank=2"#, "steps 4; precision \"bf16\"", "mlx");
+    }
+}
+
+fn of_expanded(method: &str, train: &str, backend: &str) {
+    let project = project(method, train);
     let recipe = project.read("effai.kdl").replace("\"q_proj\" \"v_proj\"", "\"q_proj\" \"down_proj\"");
     let (models, adapter) = recipe.split_at(recipe.find("adapter").expect("there"));
     let of = |label: &str, base: &str| {
@@ -158,9 +166,9 @@ fn updates_of_a_quantized_base_are_those_of_the_same_base_expanded() {
             ("model.safetensors", &project.read_bytes("unpacked")),
         ],
     );
-    project.builds(&["a", "b"]);
+    project.builds(&["a", "b", "--backend", backend]);
     let own = |label: &str| project.read_bytes(&format!("out/{label}/adapter_model.safetensors"));
-    assert_eq!(own("a"), own("b"));
+    assert_eq!(own("a"), own("b"), "{method} {train}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod checkpointing;
 mod imported;
 mod merging;
 mod methods;
+mod precision;
 mod quantized;
 mod reports;
 mod suite;

@@ -185,6 +185,10 @@ pub(super) fn training(book: &mut Book) {
         build,
     );
     fails(book, "records with nothing to learn", &edited(lora, "steps 2", "steps 2; max-length 2"), build);
+    let bf16 = edited(lora, "steps 2", "steps 2; precision \"bf16\"");
+    fails(book, "a precision that candle has not", &bf16, &["build", "a", "--backend", "candle"]);
+    bf16.edit("effai.kdl", "base \"m\"", "base \"m\"; backend \"candle\"");
+    book.say("a precision that the named backend has not", &bf16, build);
     let mut tiny = Tiny::llama();
     tiny.tokenizer["model"]["vocab"]["1"] = 300.into();
     let project = edited(lora, "", "");

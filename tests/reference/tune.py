@@ -4,6 +4,7 @@ the other tools load.
 
     tune.py draw DIR        makes what tune.kdl reads
     tune.py hold LOGITS     compares; LOGITS is the built example of that name
+    tune.py bf16 OUT        compares what MLX trained in bf16, below OUT, with PyTorch's in bf16
 """
 
 import json
@@ -30,6 +31,9 @@ TEXTS = ["7 and 7 are 14!", "Not one of those that were learnt: \u00e4\u00f6\u00
 LOSS = 1e-5  # nats of a record's mean loss
 GRADIENT = 1e-4  # of the largest entry of a tensor's gradient
 STEPS = 1e-3  # of the largest change of a tensor's weights in ten steps of AdamW
+# Both round to 8 bits, each where it does.
+LOWER_LOSS = 0.02  # nats of a step's mean loss
+LOWER_GRADIENT = 0.05  # of the largest entry of a tensor's gradient
 
 
 def draw(directory):
@@ -126,7 +130,7 @@ def whole_loss(model):
     """Over all tokens that count of the training split, at once."""
     parts, count = [], 0
     for ids, read in rows("train"):
-        logits = model(torch.tensor([ids])).logits[0, read - 1 : -1]
+        logits = model(torch.tensor([ids])).logits[0, read - 1 : -1].float()
         parts.append(functional.cross_entropy(logits, torch.tensor(ids[read:]), reduction="sum"))
         count += len(ids) - read
     return torch.stack(parts).sum() / count
@@ -186,8 +190,8 @@ def theirs(name):
     return "base_model.model." + name.replace("lora_magnitude_vector", "lora_magnitude_vector.default.weight")
 
 
-def state(target):
-    arrays = load_file(OUT / target / "state.safetensors")
+def state(target, out=OUT):
+    arrays = load_file(out / target / "state.safetensors")
     return {name.removeprefix("param."): value for name, value in arrays.items() if name.startswith("param.")}
 
 
@@ -196,6 +200,7 @@ def close(what, pairs, tolerance):
     worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
     print(f"{what}: {len(pairs)} tensors, {worst:.1e} off of the largest entry")
     assert worst < tolerance, what
+    return worst
 
 
 def close_losses(what, target, found):
@@ -222,25 +227,73 @@ def gradients(shape, method):
     close(f"{shape}, {method}: gradients of a step", pairs, GRADIENT)
 
 
+def adamw(trained, rate, loss):
+    """Ten steps; the loss before each."""
+    # Decay is of matrices only.
+    groups = [[w for w in trained if w.dim() > 1], [w for w in trained if w.dim() == 1]]
+    groups = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (0.01, 0.0))]
+    adam, found = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8), []
+    for _ in range(10):
+        adam.zero_grad()
+        value = loss()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        adam.step()
+        found.append(value.item())
+    return found
+
+
 def ten_steps(shape, method):
     if method == "full":
         before, model, name_of, rate = load_file(OUT / shape / "model.safetensors"), plain(OUT / shape), str, 1e-3
     else:
         before = state(f"{shape}-{method}-begin")
         model, name_of, rate = adapted(plain(OUT / shape), method, before), theirs, 1e-2
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    # Decay is of matrices only.
-    groups = [[w for w in trained if w.dim() > 1], [w for w in trained if w.dim() == 1]]
-    groups = [{"params": group, "weight_decay": decay} for group, decay in zip(groups, (0.01, 0.0))]
-    adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8)
-    for _ in range(10):
-        adam.zero_grad()
-        whole_loss(model).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        adam.step()
+    adamw([weight for weight in model.parameters() if weight.requires_grad], rate, lambda: whole_loss(model))
     after, weights = state(f"{shape}-{method}-adamw"), dict(model.named_parameters())
     pairs = [(after[name] - before[name], weights[name_of(name)].detach() - before[name]) for name in after]
     close(f"{shape}, {method}: ten steps of AdamW", pairs, STEPS)
+
+
+def in_bf16(shape, method, out):
+    """A model in bf16 of weights in 32 bits: those that are trained are rounded where they multiply, their gradients are not."""
+    made, model, name_of = out / "bf16", plain(OUT / shape), theirs
+    steps = json.loads((made / f"{shape}-{method}-adamw/progress.json").read_text())["steps"]
+    if method == "full":
+        begun = before = load_file(OUT / shape / "model.safetensors")
+        after, rate, name_of = state(f"{shape}-full-sgd-1", made), 1e-3, str
+    else:
+        begun, rate = state(f"{shape}-{method}-begin"), 1e-2
+        before, after = (state(f"{shape}-{method}-sgd-{n}", made) for n in (1, 2))
+        model = adapted(model, method, begun)
+
+    def trained(weights, precision):
+        own = {name_of(name): value.clone().requires_grad_() for name, value in weights.items()}
+
+        def rounded(ids):
+            weights = {name: w if "magnitude" in name else w.to(precision) for name, w in own.items()}
+            return torch.func.functional_call(model.to(precision), weights, (ids,))
+
+        return own, lambda: whole_loss(rounded)
+
+    def gradients(precision):
+        own, loss = trained(before, precision)
+        loss().backward()
+        return [own[name_of(name)].grad for name in after]
+
+    what, ours = f"{shape}, {method} in bf16", [before[name] - after[name] for name in after]
+    exact, lower = gradients(torch.float32), gradients(torch.bfloat16)
+    close(f"{what}: gradients of a step", list(zip(ours, lower)), LOWER_GRADIENT)
+    own = close(f"{what}: from PyTorch's in f32", list(zip(ours, exact)), LOWER_GRADIENT)
+    other = close(f"{what}: PyTorch's from its own in f32", list(zip(lower, exact)), LOWER_GRADIENT)
+    assert own < 2 * other, "no coarser than PyTorch's"
+    own, loss = trained(begun, torch.bfloat16)
+    found = adamw(list(own.values()), rate, loss)
+    worst = max(abs(a[1] - b) for a, b in zip(steps, found, strict=True))
+    plainly = json.loads((OUT / f"{shape}-{method}-adamw/progress.json").read_text())["steps"]
+    apart = max(abs(a[1] - b[1]) for a, b in zip(steps, plainly, strict=True))
+    print(f"{what}: ten losses from {found[0]:.3f} to {found[-1]:.3f}, the worst {worst:.1e} nats off; {apart:.1e} from f32's")
+    assert worst < LOWER_LOSS and apart > 1e-4, what
 
 
 def of_mlx(directory, adapter=None):
@@ -289,4 +342,11 @@ def hold(logits):
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[2])) if sys.argv[1] == "draw" else hold(Logits(sys.argv[2]))
+    if sys.argv[1] == "draw":
+        draw(Path(sys.argv[2]))
+    elif sys.argv[1] == "bf16":
+        for of in SHAPES:
+            for way in ("lora", "dora", "full"):
+                in_bf16(of, way, Path(sys.argv[2]))
+    else:
+        hold(Logits(sys.argv[2]))

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Calibrate, Fields, check_finite};
 use crate::backend::affine::{self, Affine, Form};
 use crate::backend::arrays::{Array, Arrays};
-use crate::backend::{Backend, Tensor, on_backend};
+use crate::backend::{Backend, Precision, Tensor, on_backend};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::kind::ActionCx;
@@ -75,7 +75,7 @@ fn run_on<T: Tensor>(
         return by_budget(this, cx, &mut language, &examples, checkpoint.arrays);
     }
     let widest = widest(this, &checkpoint.arrays);
-    let mut language = Language::<T>::take(&mut checkpoint, &base, model)?;
+    let mut language = Language::<T>::take(&mut checkpoint, &base, model, Precision::F32)?;
     let examples = examples(cx, &language, this.calibrate)?;
     warn_of_few(cx, widest, examples.iter().map(|example| example.ids.len()).sum());
     let texts: Vec<Vec<u32>> = examples.into_iter().map(|example| example.ids).collect();
@@ -133,7 +133,7 @@ fn encoder<T: Tensor>(
         return Err(too_few(data, split, "different captions", captions.len(), *asked));
     }
     let widest = widest(this, &checkpoint.arrays);
-    let mut model = Model::<T>::take(&mut checkpoint)?;
+    let mut model = Model::<T>::take(&mut checkpoint, Precision::F32)?;
     let mut texts = model.tokenize(&captions)?;
     texts.iter_mut().for_each(|text| text.truncate(*max_length));
     let tokens: usize = texts.iter().map(Vec::len).sum();
