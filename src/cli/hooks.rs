@@ -5,6 +5,7 @@ use crate::engine::EngineError;
 use crate::failure::Failure;
 use crate::git::Git;
 use crate::git::hooks::{self, HOOKS, Stand, USUAL};
+use crate::lock::FILE;
 use crate::ui::style;
 
 /// Install git hooks, take them away, or say how they stand
@@ -40,7 +41,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         What::Install { hooks } => {
             let names = named(hooks, USUAL);
             names.iter().try_for_each(|name| hooks::check_name(name))?;
-            hooks::configure(&git)?;
+            hooks::configure(&git, FILE)?;
             for name in names {
                 let how = words(&hooks::install(&git, &name)?);
                 output.note(&format!("{name}: {how}"));
@@ -55,7 +56,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             }
             let is_ours = |stand: &Stand| !matches!(stand, Stand::Absent | Stand::Other);
             if !hooks::status(&git)?.iter().any(|(_, _, stand)| is_ours(stand)) {
-                hooks::forget(&git)?;
+                hooks::forget(&git, FILE)?;
             }
         }
         What::Status => {

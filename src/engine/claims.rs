@@ -234,7 +234,7 @@ impl Engine {
                 metrics: claim.metrics,
             });
         }
-        Ok(Note::new(git, targets)?)
+        Ok(Note::new(git, FILE, targets)?)
     }
 
     fn new_claim(&self, index: Index, key: &Digest, artifact: Digest) -> Result<Claim, Failure> {

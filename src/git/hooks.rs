@@ -182,16 +182,16 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says where the project lies, for hooks, and who merges its lock: in git's own configuration and attributes, not in files
+/// Says where the project lies, for hooks, and who merges its file `lock`: in git's own configuration and attributes, not in files
 /// that are committed.
-pub fn configure(git: &Git) -> Result<(), Failure> {
+pub fn configure(git: &Git, lock: &str) -> Result<(), Failure> {
     let mut config = tried("read its configuration", git.repository.config())?;
     let below = if git.below.as_os_str().is_empty() { Path::new(".") } else { &git.below };
     let mut set = |name: &str, value: &str| tried("write its configuration", config.set_str(name, value));
     set("effai.project", &below.to_string_lossy())?;
-    set(&format!("merge.{DRIVER}.name"), "effai.lock, label by label")?;
+    set(&format!("merge.{DRIVER}.name"), &format!("{lock}, label by label"))?;
     set(&format!("merge.{DRIVER}.driver"), "effai merge-lock %O %A %B")?;
-    let (path, line) = attributes(git);
+    let (path, line) = attributes(git, lock);
     let text = if path.exists() { fs::read_text(&path)? } else { String::new() };
     if !text.lines().any(|other| other == line) {
         if let Some(dir) = path.parent() {
@@ -203,13 +203,13 @@ pub fn configure(git: &Git) -> Result<(), Failure> {
 }
 
 /// Takes that back.
-pub fn forget(git: &Git) -> Result<(), Failure> {
+pub fn forget(git: &Git, lock: &str) -> Result<(), Failure> {
     // libgit2 takes keys away and leaves their section's heading.
     for section in ["effai".into(), format!("merge.{DRIVER}")] {
         let remove = ["config", "--local", "--remove-section", &section];
         Program::new("git").args(remove).dir(git.repository.path()).ask();
     }
-    let (path, line) = attributes(git);
+    let (path, line) = attributes(git, lock);
     if path.exists() {
         let text = fs::read_text(&path)?;
         let rest: String = text.split_inclusive('\n').filter(|other| other.trim_end() != line).collect();
@@ -223,7 +223,7 @@ pub fn forget(git: &Git) -> Result<(), Failure> {
 }
 
 /// The repository's own attributes, and the line that has the lock merged by effai.
-fn attributes(git: &Git) -> (PathBuf, String) {
-    let lock = git.below.join(crate::lock::FILE);
+fn attributes(git: &Git, lock: &str) -> (PathBuf, String) {
+    let lock = git.below.join(lock);
     (git.repository.commondir().join("info/attributes"), format!("/{} merge={DRIVER}", lock.display()))
 }

@@ -66,9 +66,9 @@ pub struct NotedTarget {
 }
 
 impl Note {
-    /// Of a build that ends now.
-    pub fn new(git: &Git, targets: Vec<NotedTarget>) -> Result<Self, GitError> {
-        let changed = git.changed()?.into_iter().filter(|path| path != crate::lock::FILE).collect();
+    /// Of a build that ends now; `own` is the file that it wrote itself.
+    pub fn new(git: &Git, own: &str, targets: Vec<NotedTarget>) -> Result<Self, GitError> {
+        let changed = git.changed()?.into_iter().filter(|path| path != own).collect();
         Ok(Self {
             version: VERSION,
             at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
