@@ -10,7 +10,6 @@ use super::dataset::{Dataset, Row};
 use super::tensors;
 use crate::backend::arrays::Array;
 use crate::failure::Failure;
-use crate::util::fs;
 
 /// How two directories differ.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -162,6 +161,7 @@ fn files(dir: &Path) -> Result<BTreeSet<PathBuf>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::fs;
 
     #[test]
     fn tensors_that_moved_are_told_the_most_moved_first() {
