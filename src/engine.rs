@@ -10,6 +10,7 @@
 mod deliver;
 mod fresh;
 mod kept;
+mod push;
 mod sealed;
 mod sight;
 mod upkeep;
@@ -39,6 +40,7 @@ use sight::{Sight, sift};
 pub use deliver::{Delivered, Delivery};
 pub use fresh::Surrounding;
 pub use kept::program;
+pub use push::{Pushing, What};
 pub use sight::{Doubt, Found};
 
 /// A project, opened.

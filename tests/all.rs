@@ -14,6 +14,7 @@ mod lsp;
 mod messages;
 mod python;
 mod recipes;
+mod remote;
 mod seeing;
 mod store;
 mod support;

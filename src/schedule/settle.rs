@@ -97,6 +97,9 @@ impl Build<'_> {
             TargetState { key: running.key, artifact, manifest: running.manifest, left_out: running.left_out.clone() };
         // A source that was left out is no answer for other projects or machines.
         let shared = running.left_out.is_none().then_some(key_row);
+        if let Some(row) = &shared {
+            self.send_to_remotes(index, running.key, row)?;
+        }
         self.engine.know(index, running.key, artifact, running.left_out.is_some());
         self.batch.built(label.clone(), state, shared, &ingested.new_blobs, row, running.lock);
         self.artifacts[index] = Some(artifact);
@@ -185,7 +188,13 @@ impl Build<'_> {
     pub(super) fn skip_the_rest(&mut self) {
         for at in 0..self.closure.len() {
             let index = self.closure[at];
-            if !matches!(self.states[index], State::Waiting | State::Ready) {
+            if !matches!(self.states[index], State::Waiting | State::Asked | State::Ready) {
+                continue;
+            }
+            if self.options.only_brings && !self.cancel.is_asked() {
+                let under = self.engine.plan().dependencies(index).find(|d| self.states[d.index] != State::Known);
+                let because = under.map(|d| d.index);
+                self.missing(index, because);
                 continue;
             }
             self.states[index] = State::Skipped;
