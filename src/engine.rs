@@ -11,6 +11,7 @@ pub mod claims;
 mod deliver;
 mod fresh;
 mod kept;
+mod push;
 mod sealed;
 mod sight;
 mod upkeep;
@@ -42,6 +43,7 @@ use sight::{Sight, sift};
 pub use deliver::{Delivered, Delivery};
 pub use fresh::Surrounding;
 pub use kept::program;
+pub use push::{Pushing, What};
 pub use sight::{Doubt, Found};
 
 /// A project, opened.

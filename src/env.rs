@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 /// A variable and what it is for; `effai config` and the documentation list these.
 pub const VARIABLES: &[(&str, &str)] = &[
+    (
+        "AWS_*, AZURE_*, GOOGLE_*",
+        "credentials and addresses of remotes, by the names that those services' own tools use",
+    ),
     ("EFFAI_CACHE_DIR", "where the store is; otherwise $XDG_CACHE_HOME/effai or ~/.cache/effai"),
     #[cfg(debug_assertions)]
     ("EFFAI_CRASH_AT", "for tests, not in release builds: the step at which this process is killed"),
@@ -70,6 +74,12 @@ pub fn shell() -> OsString {
 /// A variable that a recipe names to be handed through.
 pub fn passed(name: &str) -> Option<OsString> {
     std::env::var_os(name)
+}
+
+/// Variables that begin so, of the tools of a service in the cloud. Those that are no text are left out.
+pub fn of_cloud(prefix: &str) -> Vec<(String, String)> {
+    let named = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    std::env::vars_os().filter_map(named).filter(|(name, _)| name.starts_with(prefix)).collect()
 }
 
 /// Whether a program can be found.

@@ -158,6 +158,25 @@ pub enum Event {
         /// For whom: a process id and what it builds.
         holder: String,
     },
+    /// A remote has a target's key, and its artifact is coming.
+    Fetching {
+        /// The target.
+        label: Label,
+        /// The remote.
+        remote: String,
+    },
+    /// A remote does not answer or says no: this build does without it from now on.
+    RemoteLeftOut {
+        /// The remote.
+        remote: String,
+        /// Why.
+        why: String,
+    },
+    /// What was built is being sent to remotes; the build waits for that.
+    Sending {
+        /// Artifacts that are still to be sent.
+        artifacts: usize,
+    },
     /// A target is done.
     Finished {
         /// The target.
@@ -256,6 +275,20 @@ pub enum Outcome {
         /// The artifact.
         artifact: Digest,
     },
+    /// Its artifact came from a remote.
+    Fetched {
+        /// The artifact.
+        artifact: Digest,
+        /// The remote.
+        remote: String,
+        /// Bytes that came.
+        bytes: u64,
+    },
+    /// Nothing was to run, and neither the store nor a remote has its artifact.
+    Missing {
+        /// A target below it of which that is so; its own key is not known then.
+        because: Option<Label>,
+    },
     /// It ran.
     Built {
         /// The artifact.
@@ -306,7 +339,7 @@ pub enum Outcome {
 pub struct Summary {
     /// Actions run.
     pub built: usize,
-    /// Taken from the store.
+    /// Taken from the store, or brought from a remote.
     pub restored: usize,
     /// Up to date.
     pub fresh: usize,
@@ -316,11 +349,18 @@ pub struct Summary {
     pub skipped: usize,
     /// Those of them that were not begun for the time.
     pub late: usize,
+    /// Neither in the store nor on a remote, where nothing was to run.
+    #[serde(skip_serializing_if = "is_none")]
+    pub missing: usize,
     /// When that was over, if it held up any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// Wall time of the whole build.
     pub wall_ms: u64,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Tests in numbers.

@@ -9,7 +9,7 @@ use crate::backend::gguf::GgufError;
 use crate::backend::{BackendError, ProbeError};
 
 /// Whose move it is next; decides the exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// A target's action failed: exit code 1.

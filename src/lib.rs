@@ -32,6 +32,7 @@ pub mod ui;
 pub mod action;
 pub mod engine;
 pub mod record;
+pub mod remote;
 pub mod schedule;
 pub mod store;
 pub mod watch;

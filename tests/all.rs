@@ -15,6 +15,7 @@ mod lsp;
 mod messages;
 mod python;
 mod recipes;
+mod remote;
 mod seeing;
 mod store;
 mod support;

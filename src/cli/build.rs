@@ -16,6 +16,7 @@ use crate::engine::{Engine, EngineError, Options};
 use crate::event::{Event, Outcome, Summary, Verdict};
 use crate::failure::Failure;
 use crate::plan::Index;
+use crate::recipe::policy::Policy;
 use crate::schedule::{BuildOptions, Until, build, check};
 use crate::ui::{self, Watcher};
 use crate::watch::{BuildQuestion, Fresh};
@@ -84,6 +85,9 @@ pub(super) struct Flags {
     /// Do not use artifacts of other runs; what is made is still kept
     #[arg(long)]
     no_cache: bool,
+    /// What to do with the store and with remotes: read (r), write (w); by default local:rw,remote:r, or what effai.kdl says
+    #[arg(long, value_name = "POLICY", conflicts_with = "no_cache", value_parser = |text: &str| text.parse::<Policy>())]
+    cache: Option<Policy>,
     /// Then run the named targets once more, compare every file, and name the first difference
     #[arg(long, conflicts_with = "dry_run")]
     check: bool,
@@ -147,6 +151,7 @@ impl Flags {
             force: None,
             explain: false,
             no_cache: false,
+            cache: None,
             check: false,
             progress: Progress::Auto,
             output: Shown::Failed,
@@ -163,7 +168,7 @@ impl Flags {
         BuildOptions {
             force: self.force.is_some(),
             force_all: self.force.as_deref() == Some("all"),
-            no_cache: self.no_cache,
+            policy: self.cache.or(self.no_cache.then_some(Policy::NO_CACHE)),
             until: self.until.clone(),
             asked: asked.to_vec(),
             ..BuildOptions::new(jobs(self.jobs))
@@ -209,6 +214,7 @@ impl Args {
             || flags.force.is_some()
             || flags.explain
             || flags.no_cache
+            || flags.cache.is_some()
             || flags.check
             || flags.until.is_some()
             || self.held.lock

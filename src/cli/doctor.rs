@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
-use super::{Global, Output};
+use super::{Global, Output, open};
 use crate::action::is_held;
 use crate::backend::{self, Backend};
 use crate::engine::EngineError;
+use crate::recipe::remote::Remote;
+use crate::remote::Remotes;
 use crate::ui::style;
 use crate::util::machine::{Machine, free_bytes};
 use crate::util::text::bytes;
@@ -30,6 +32,7 @@ pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, 
     let why = why(global, chosen);
     let store = crate::env::cache_dir();
     let free = store.as_deref().and_then(free_bytes);
+    let remotes = remotes(global);
     let works = found.iter().any(|f| f.backend == chosen && f.works);
     let code = if works { 0 } else { 3 };
     if output.json {
@@ -37,6 +40,9 @@ pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, 
         output.object(&json!({
             "version": 1, "machine": machine, "backends": found.iter().map(backend).collect::<Vec<_>>(),
             "chosen": chosen, "why": why, "store": store, "free_bytes": free, "held": is_held(),
+            "remotes": remotes.iter().map(|(remote, why)| json!({
+                "name": remote.name, "url": remote.url, "access": remote.access, "answers": why.is_none(), "why": why,
+            })).collect::<Vec<_>>(),
         }));
         return Ok(code);
     }
@@ -57,10 +63,29 @@ pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, 
     if let (Some(store), Some(free)) = (&store, free) {
         line("store", &format!("{}, {} free on its disk", store.display(), bytes(free)));
     }
+    for (remote, why) in &remotes {
+        let answer = match why {
+            None => format!("{}: {}", style::green("answers"), remote.url),
+            Some(why) => format!("{}: {why}", style::yellow("does not answer")),
+        };
+        line("remote", &format!("{}: {answer}", remote.name));
+    }
     let held = "are held to what they declare (Landlock)";
     let free = "are not held to what they declare: that needs Linux 5.13 with Landlock";
     line("commands", if is_held() { held } else { free });
     Ok(code)
+}
+
+/// The remotes of the project one stands in, if in any, each with why it cannot be used.
+fn remotes(global: &Global) -> Vec<(Remote, Option<String>)> {
+    let Ok(engine) = open(global) else { return Vec::new() };
+    let all = engine.settings().remotes.clone();
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let tried = Remotes::new(&all, &engine.root, &engine.store).map(|remotes| remotes.try_all()).unwrap_or_default();
+    let why = |remote: &Remote| tried.iter().find(|(name, _)| *name == remote.name).and_then(|(_, why)| why.clone());
+    all.iter().map(|remote| (remote.clone(), why(remote))).collect()
 }
 
 fn look(backend: Backend) -> Found {

@@ -1,16 +1,16 @@
 //! `effai hook`: what git's hooks call.
 
-use std::io::Read;
 use std::path::PathBuf;
 
-use super::{Global, Output, build, options, restore};
+use super::{Global, Output, build, options, push, restore};
 use crate::action::program::Program;
 use crate::engine::{Engine, EngineError};
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::git::{Git, hooks};
 use crate::lock::{FILE, Lock, history};
 use crate::plan::Index;
 use crate::recipe::load::LoadError;
+use crate::recipe::remote::Access;
 
 /// Targets that the pre-commit hook builds have this tag.
 const TAG: &str = "pre-commit";
@@ -56,9 +56,9 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             restore::after_checkout(&global, output).map(|_| 0)
         }
         "pre-push" => {
-            let mut refs = String::new();
-            std::io::stdin().read_to_string(&mut refs).map_err(|e| Failure::environment(e.to_string()))?;
-            pre_push(&engine, &refs, output)
+            // Whatever is pushed: what the lock names is sent, and what is there already costs a question.
+            drop(engine);
+            pre_push(&global, output)
         }
         _ => prepare_commit_msg(&engine, &args.rest),
     }
@@ -131,8 +131,20 @@ fn behind(engine: &mut Engine, lock: &Lock) -> Result<Vec<String>, EngineError> 
     Ok(labels)
 }
 
-fn pre_push(_engine: &Engine, _refs: &str, _output: &Output) -> Result<u8, EngineError> {
-    Ok(0)
+/// What the lock names goes to remotes first, so that whoever fetches the commits finds it there. What was never here others
+/// have sent, or will.
+fn pre_push(global: &Global, output: &Output) -> Result<u8, EngineError> {
+    let engine = super::open(global)?;
+    let lock = Lock::read(&engine.root)?.unwrap_or_default();
+    let is_here = |label: &&String| !label.contains(':') && engine.plan().find(label).is_some();
+    let labels: Vec<String> = lock.claims.keys().filter(is_here).cloned().collect();
+    let takes = engine.settings().remotes.iter().any(|remote| remote.access == Access::ReadWrite);
+    drop(engine);
+    if labels.is_empty() || !takes {
+        return Ok(0);
+    }
+    let code = push::these(global, labels, output)?;
+    Ok(if code == Class::Target.exit_code() { 0 } else { code })
 }
 
 /// Adds what changed of the metrics, as trailers, to a message that somebody is about to write.

@@ -21,6 +21,8 @@ mod lsp;
 mod merge_lock;
 mod notes;
 mod output;
+mod pull;
+mod push;
 mod record;
 mod restore;
 mod revisions;
@@ -104,6 +106,8 @@ enum Command {
     Check(check::Args),
     Fmt(fmt::Args),
     Schema(schema::Args),
+    Push(push::Args),
+    Pull(pull::Args),
     Cache(cache::Args),
     Doctor(doctor::Args),
     Env(env::Args),
@@ -125,8 +129,8 @@ struct Completions {
 
 /// Runs the program; returns its exit code.
 ///
-/// 0: done. 1: a target failed or was not begun in time (`--until`), or `status --check` found something stale. 2: usage
-/// or recipe.
+/// 0: done. 1: a target failed or was not begun in time (`--until`), `status --check` found something stale, or `push` or
+/// `pull` found something that is nowhere. 2: usage or recipe.
 /// 3: disk, network, device. 4: `effai test` found no test. 130: interrupted.
 pub fn run() -> u8 {
     if let Some(code) = crate::action::run_hidden(std::env::args_os().skip(1)) {
@@ -170,6 +174,8 @@ pub fn run() -> u8 {
         Command::Schema(command) => schema::run(&command, &output),
         Command::Doctor(command) => doctor::run(&args.global, &command, &output),
         Command::Env(command) => env::run(&args.global, &command, &output),
+        Command::Push(command) => push::run(&args.global, &command, &output),
+        Command::Pull(command) => pull::run(&args.global, &command, &output),
         Command::Cache(command) => cache::run(&args.global, &command, &output),
         Command::Init(command) => init::run(&args.global, &command, &output),
         Command::Lsp(command) => lsp::run(&args.global, &command, &output),

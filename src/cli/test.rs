@@ -137,9 +137,10 @@ impl Watcher for Seen {
 fn end(outcome: Option<&Outcome>) -> End {
     match outcome {
         Some(Outcome::Built { .. }) => End::Passed,
-        Some(Outcome::Fresh | Outcome::Restored { .. }) => End::Cached,
+        Some(Outcome::Fresh | Outcome::Restored { .. } | Outcome::Fetched { .. }) => End::Cached,
         Some(Outcome::Failed { failure, .. }) => End::Failed(failure.message.clone()),
         Some(Outcome::Skipped { because }) => End::Skipped(format!("because {because} failed")),
+        Some(Outcome::Missing { .. }) => End::Skipped("nothing was to run".into()),
         Some(Outcome::Late { until, .. }) => End::Skipped(format!("not begun before {until}")),
         Some(Outcome::Cancelled | Outcome::Outdated { .. }) => End::Skipped("stopped".into()),
         None => End::Skipped("not begun".into()),
@@ -153,7 +154,7 @@ fn tested(engine: &Engine, index: Index, outcome: Option<&Outcome>) -> Result<Te
     let own = decl.fields["junit"].as_str();
     let (wall_ms, cases) = match outcome {
         Some(Outcome::Built { artifact, wall_ms, .. }) => (*wall_ms, own.map(|_| kept_cases(engine, artifact))),
-        Some(Outcome::Fresh | Outcome::Restored { .. }) => {
+        Some(Outcome::Fresh | Outcome::Restored { .. } | Outcome::Fetched { .. }) => {
             let state = engine.state(&label)?.expect("what has passed is on record");
             let wall_ms = match engine.record.maker(label.as_str(), &state.artifact)? {
                 Some(run) => run.wall_ms,

@@ -1,6 +1,7 @@
 //! What may stand in a recipe besides the fields of kinds: settings of the project, and what every target takes.
 
 use super::on_change;
+use super::remote;
 use super::schema::{Prop, Schema, Type};
 use super::terms;
 
@@ -8,7 +9,7 @@ use super::terms;
 pub const LOCK_WHEN: &[&str] = &["asked", "always"];
 
 /// Nodes at the top of a recipe that are no targets.
-pub static SETTINGS: [Schema; 8] = [
+pub static SETTINGS: [Schema; 9] = [
     Schema::new("project", "The project's name.").arg("name", Type::Text),
     Schema::new("recipes", "Recipes to read besides this file, by path or glob from the project's root.")
         .many_args("recipes", Type::Glob)
@@ -27,12 +28,14 @@ pub static SETTINGS: [Schema; 8] = [
     )
     .many_args("directories", Type::Glob)
     .many(),
-    Schema::new("cache", "Where the store of artifacts is, and how large it may grow.").props(&[
+    Schema::new("cache", "Where the store of artifacts is, how large it may grow, and where builds look.").props(&[
         Prop::new("size", Type::Text, "how large it may grow, such as \"20 GiB\""),
         Prop::new("dir", Type::Text, "where it is, from the project's root"),
+        Prop::new("policy", Type::Text, "what `--cache` is where it is not said, such as \"local:rw,remote:rw\""),
     ]),
     Schema::new("lock", "When a build writes effai.lock: where it is asked to (`--lock`), or always.")
         .arg("when", Type::Choice(LOCK_WHEN)),
+    remote::SCHEMA,
     Schema::new("default", "What `effai build` makes when nothing is named: labels, globs, tags.")
         .many_args("targets", Type::Label)
         .many(),

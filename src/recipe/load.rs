@@ -14,6 +14,8 @@ use super::grammar::SETTINGS;
 use super::mistake::{Mistake, Mistakes, nearest};
 use super::node::{Node, Scalar, Span};
 use super::on_change::{self, OnChange};
+use super::policy::Policy;
+use super::remote::{self, Remote};
 use super::roots::plain;
 use super::source::Sources;
 use super::terms::{self, Terms};
@@ -88,6 +90,10 @@ pub struct Settings {
     pub cache_size: Option<String>,
     /// Every build writes the lock.
     pub always_lock: bool,
+    /// What builds may do with which store, where nobody says.
+    pub cache_policy: Option<Policy>,
+    /// Where artifacts lie besides.
+    pub remotes: Vec<Remote>,
     /// What `effai build` makes when nothing is named, by the directory of the project one stands in.
     pub default: BTreeMap<String, Vec<String>>,
     /// What `effai watch` does besides building.
@@ -245,6 +251,12 @@ impl Loader<'_> {
                 "lock" if base.is_empty() => self.lock(&node),
                 "lock" => self
                     .misplaced(&node, "the lock is one for the whole tree: `lock` stands in the outermost effai.kdl"),
+                remote::NAME if base.is_empty() && is_project_file => {
+                    let others = &self.settings.remotes;
+                    let remote = Remote::read(&node, others, &self.sources, &mut self.mistakes);
+                    self.settings.remotes.extend(remote);
+                }
+                remote::NAME => self.misplaced(&node, "`remote` stands in the outermost effai.kdl"),
                 "default" => {
                     let words: Vec<String> = self.words(&node).into_iter().map(|(text, _)| text).collect();
                     self.settings.default.entry(base.clone()).or_default().extend(words);
@@ -379,10 +391,19 @@ impl Loader<'_> {
                     self.mistakes.push(mistake);
                 }
                 "dir" => self.settings.cache_dir = Some(text.clone()),
+                "policy" => match text.parse::<Policy>() {
+                    Ok(policy) => self.settings.cache_policy = Some(policy),
+                    Err(complaint) => {
+                        let mistake = Mistake::new("recipe::policy", format!("`{text}` is not a policy: {complaint}"))
+                            .mark(&self.sources, entry.span, "here")
+                            .help("such as \"local:rw,remote:r\"");
+                        self.mistakes.push(mistake);
+                    }
+                },
                 _ => {
                     let mistake = Mistake::new("recipe::unknown_field", format!("`cache` has no property `{name}`"))
                         .mark(&self.sources, entry.span, "no such property")
-                        .help("there are: size, dir");
+                        .help("there are: size, dir, policy");
                     self.mistakes.push(mistake);
                 }
             }

@@ -14,6 +14,8 @@ pub mod node;
 pub mod on_change;
 pub mod outline;
 pub mod parse;
+pub mod policy;
+pub mod remote;
 pub mod roots;
 pub mod schema;
 pub mod source;

@@ -58,6 +58,14 @@ impl Batch {
         self.locks.push(lock);
     }
 
+    /// A key whose artifact came from a remote.
+    pub(super) fn fetched(&mut self, key: Digest, row: KeyRow, blobs: &[BlobEvidence]) {
+        self.since.get_or_insert_with(Instant::now);
+        self.artifacts.insert(key, row.artifact);
+        self.keys.push((key, row));
+        self.blobs.extend_from_slice(blobs);
+    }
+
     /// A target whose artifact some store had.
     pub(super) fn restored(&mut self, label: Label, state: TargetState) {
         self.since.get_or_insert_with(Instant::now);

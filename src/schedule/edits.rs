@@ -87,6 +87,10 @@ impl Build<'_> {
             self.engine.reconsider(index);
             self.artifacts[index] = None;
             self.locked_out.remove(&index);
+            if self.asked.remove(&index).is_some() {
+                // What comes of that is of no account: it is asked for anew.
+                self.asked_before.remove(&index);
+            }
             match self.running.get_mut(&index) {
                 Some(running) => {
                     running.outdated = true;

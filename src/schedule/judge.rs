@@ -20,6 +20,9 @@ impl Build<'_> {
         if self.chosen[index] && !self.engine.lies_in_out(index, &artifact) {
             return Ok(false);
         }
+        if self.options.only_brings && !self.engine.store.blobs.has_all(&artifact) {
+            return Ok(false);
+        }
         self.artifacts[index] = Some(artifact);
         self.states[index] = State::Known;
         self.summary.fresh += 1;
@@ -58,11 +61,14 @@ impl Build<'_> {
             }
             Err(failure) => return Err(failure),
         };
+        if self.options.only_brings && judged.artifact.is_some_and(|a| !self.engine.store.blobs.has_all(&a)) {
+            self.bytes_missing.insert(index);
+        }
         if self.is_forced(index) {
             judged.reasons = vec![Reason::Forced];
         } else if self.bytes_missing.contains(&index) {
             judged.reasons = vec![Reason::BytesMissing];
-        } else if self.options.no_cache && judged.verdict == Verdict::Cached {
+        } else if !self.policy.reads_local && judged.verdict == Verdict::Cached {
             judged.reasons = vec![Reason::NeverBuilt];
         }
         if !judged.reasons.is_empty() {
@@ -74,20 +80,37 @@ impl Build<'_> {
             }
         }
         let (verdict, artifact) = (judged.verdict, judged.artifact);
-        let reasons = judged.reasons.iter().map(ToString::to_string).collect();
-        let label = self.label(index);
-        if verdict != Verdict::Fresh || self.options.tell_fresh {
-            (self.tell)(&Event::Verdict { label, verdict, reasons });
-        }
         self.judged.insert(index, judged);
+        if artifact.is_none() && self.ask_remotes(index)? {
+            // What the verdict is depends on the answer.
+            return Ok(());
+        }
+        self.tell_verdict(index);
         match artifact {
-            Some(artifact) => self.found(index, artifact, verdict),
+            Some(artifact) => self.found(index, artifact, verdict, None),
             None => self.make_ready(index),
         }
     }
 
-    /// A target whose artifact is known without running: put where it was asked for, or left in the store.
-    pub(super) fn found(&mut self, index: Index, artifact: Digest, verdict: Verdict) -> Result<(), Failure> {
+    pub(super) fn tell_verdict(&mut self, index: Index) {
+        let judged = &self.judged[&index];
+        let verdict = judged.verdict;
+        if verdict != Verdict::Fresh || self.options.tell_fresh {
+            let reasons = judged.reasons.iter().map(ToString::to_string).collect();
+            let label = self.label(index);
+            (self.tell)(&Event::Verdict { label, verdict, reasons });
+        }
+    }
+
+    /// A target whose artifact is known without running: put where it was asked for, or left in the store. What came from
+    /// elsewhere is told as `came`.
+    pub(super) fn found(
+        &mut self,
+        index: Index,
+        artifact: Digest,
+        verdict: Verdict,
+        came: Option<Outcome>,
+    ) -> Result<(), Failure> {
         let mut placed = false;
         if self.chosen[index] {
             match self.deliver(index, &artifact)? {
@@ -111,7 +134,7 @@ impl Build<'_> {
         }
         let outcome = if placed || verdict == Verdict::Cached {
             self.count(index, Tally::Restored);
-            Outcome::Restored { artifact }
+            came.unwrap_or(Outcome::Restored { artifact })
         } else {
             self.count(index, Tally::Fresh);
             Outcome::Fresh
@@ -125,6 +148,10 @@ impl Build<'_> {
     }
 
     pub(super) fn make_ready(&mut self, index: Index) -> Result<(), Failure> {
+        if self.options.only_brings {
+            self.missing(index, None);
+            return Ok(());
+        }
         let tries_max = self.edits.tries_max();
         if self.tries.get(&index).is_some_and(|tries| *tries >= tries_max) {
             let text = format!("a file it reads changed each of the {tries_max} times it ran");

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! Waiting -> Known                 its key has an artifact
+//! Waiting -> Asked                 its key is looked for on remotes (`remotes.rs`)
+//! Asked -> Known | Ready           one of them had it, or none
 //! Waiting -> Ready -> Running -> Known | Failed
 //! Waiting | Ready -> Skipped       something under it failed, or it is too late (`--until`)
 //! Known -> Ready                   its bytes are needed and no longer in the store
@@ -28,6 +30,7 @@ mod line;
 mod opened;
 mod outlook;
 mod pools;
+mod remotes;
 mod scratch;
 mod settle;
 mod space;
@@ -47,7 +50,9 @@ use crate::event::{ActionEvent, Event, Summary};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest};
 use crate::plan::{Index, Label};
+use crate::recipe::policy::Policy;
 use crate::record::{BuildId, Past};
+use crate::remote::{Heard, Opened, Remotes};
 use crate::store::{Hold, KeyLock};
 
 pub use check::check;
@@ -86,8 +91,14 @@ pub struct BuildOptions {
     pub force: bool,
     /// Run everything under them too.
     pub force_all: bool,
-    /// Do not look for artifacts of other runs, here or elsewhere.
-    pub no_cache: bool,
+    /// What it may do with the store and with remotes; none where the project decides.
+    pub policy: Option<Policy>,
+    /// The only remote to use.
+    pub remote: Option<String>,
+    /// Remotes that are open from an earlier build.
+    pub remotes: Arc<Opened>,
+    /// Runs nothing, and puts nothing into `out/`: what remotes have comes into the store.
+    pub only_brings: bool,
     /// Tell of each target that is fresh; otherwise they are only counted.
     pub tell_fresh: bool,
     /// When no action is begun any more.
@@ -102,9 +113,22 @@ impl BuildOptions {
     /// An ordinary build with so many jobs.
     pub fn new(jobs: usize) -> Self {
         let runner = Arc::new(Processes::default());
-        let (keep_going, force, force_all, no_cache, tell_fresh) = (false, false, false, false, false);
-        let (until, asked) = (None, Vec::new());
-        Self { jobs, keep_going, force, force_all, no_cache, tell_fresh, until, asked, runner }
+        let (keep_going, force, force_all, only_brings, tell_fresh) = (false, false, false, false, false);
+        let (policy, remote, remotes, until, asked) = (None, None, Arc::default(), None, Vec::new());
+        Self {
+            jobs,
+            keep_going,
+            force,
+            force_all,
+            policy,
+            remote,
+            remotes,
+            only_brings,
+            tell_fresh,
+            until,
+            asked,
+            runner,
+        }
     }
 }
 
@@ -133,7 +157,8 @@ pub fn build_watched(
     let closure = engine.plan().closure(chosen);
     let count = engine.plan().len();
     let mut is_chosen = vec![false; count];
-    chosen.iter().for_each(|index| is_chosen[*index] = true);
+    chosen.iter().for_each(|index| is_chosen[*index] = !options.only_brings);
+    let policy = options.policy.or(engine.settings().cache_policy).unwrap_or_default();
     let mut build = Build {
         chosen: is_chosen,
         closure,
@@ -150,6 +175,12 @@ pub fn build_watched(
         late: BTreeSet::new(),
         said_waiting: BTreeSet::new(),
         bytes_missing: BTreeSet::new(),
+        policy,
+        remotes: None,
+        asked: HashMap::new(),
+        asked_before: HashMap::new(),
+        sending: 0,
+        said_sending: false,
         pools: Pools::new(options.jobs),
         space: Space::new([engine.root.join(".effai/scratch"), engine.store.root().to_owned()]),
         line: Line::default(),
@@ -190,6 +221,8 @@ enum State {
     Outside,
     /// Stands on something whose artifact is not known yet.
     Waiting,
+    /// Must run, unless a remote has it.
+    Asked,
     /// Must run, and can.
     Ready,
     Running,
@@ -204,6 +237,10 @@ enum Message {
     /// It ended well; its output is being taken in.
     Made(Index),
     Done(Index, Box<Done>),
+    /// A remote, about the key of a target.
+    Remote(Index, Digest, Heard),
+    /// A remote, about an artifact that is being sent.
+    Sending(Index, Heard),
 }
 
 /// How a target is counted at the end.
@@ -213,6 +250,7 @@ enum Tally {
     Restored,
     Built,
     Failed,
+    Missing,
 }
 
 struct Running {
@@ -266,6 +304,15 @@ struct Build<'a> {
     late: BTreeSet<Index>,
     said_waiting: BTreeSet<Index>,
     bytes_missing: BTreeSet<Index>,
+    policy: Policy,
+    /// Once one was needed.
+    remotes: Option<Arc<Remotes>>,
+    /// For which key remotes are asked now, and were asked last.
+    asked: HashMap<Index, Digest>,
+    asked_before: HashMap<Index, Digest>,
+    /// Artifacts that are being sent.
+    sending: usize,
+    said_sending: bool,
     pools: Pools,
     space: Space,
     line: Line,
@@ -338,13 +385,16 @@ impl Build<'_> {
             if !ends && !holds {
                 self.start_what_can()?;
             }
-            if !holds && self.running.is_empty() && (self.locked_out.is_empty() || ends) {
+            let awaits = !ends && self.waits_for_remotes();
+            if !holds && !awaits && self.running.is_empty() && (self.locked_out.is_empty() || ends) {
                 break;
             }
             match messages.recv_timeout(if holds { LOOK_SOON } else { LOOK_AGAIN }) {
                 Ok(Message::Said(index, event)) => self.hear(index, event),
                 Ok(Message::Made(index)) => self.leave_early(index),
                 Ok(Message::Done(index, done)) => self.settle(index, *done)?,
+                Ok(Message::Remote(index, key, heard)) => self.hear_remote(index, key, heard)?,
+                Ok(Message::Sending(index, heard)) => self.hear_sending(index, heard),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
             }
@@ -356,7 +406,7 @@ impl Build<'_> {
         let ends = self.cancel.is_asked() || self.edits.end_soon();
         let stuck = self.open.iter().find(|i| matches!(self.states[**i], State::Waiting | State::Ready));
         match stuck {
-            Some(stuck) if self.summary.failed == 0 && self.late.is_empty() && !ends => {
+            Some(stuck) if self.summary.failed + self.summary.missing == 0 && self.late.is_empty() && !ends => {
                 let label = self.engine.label(*stuck);
                 Err(Failure::target(format!("a bug in effai: `{label}` never came to its turn")))
             }
@@ -395,6 +445,7 @@ impl Build<'_> {
             Tally::Restored => &mut self.summary.restored,
             Tally::Built => &mut self.summary.built,
             Tally::Failed => &mut self.summary.failed,
+            Tally::Missing => &mut self.summary.missing,
         }
     }
 
@@ -422,7 +473,7 @@ impl Build<'_> {
         if self.begin.elapsed() < PATIENCE || self.running.is_empty() {
             return;
         }
-        let is_pending = |state: State| matches!(state, State::Waiting | State::Ready | State::Running);
+        let is_pending = |state: State| matches!(state, State::Waiting | State::Asked | State::Ready | State::Running);
         if self.outlook.is_none() {
             let to_run: Vec<Index> = self.open.iter().copied().filter(|i| is_pending(self.states[*i])).collect();
             let expected = to_run.iter().filter_map(|i| Some((*i, self.line.duration(*i)?))).collect();

@@ -100,6 +100,9 @@ impl Build<'_> {
             TargetState { key: running.key, artifact, manifest: running.manifest, left_out: running.left_out.clone() };
         // A source that was left out is no answer for other projects or machines.
         let shared = running.left_out.is_none().then_some(key_row);
+        if let Some(row) = &shared {
+            self.send_to_remotes(index, running.key, row)?;
+        }
         self.engine.know(index, running.key, artifact, running.left_out.is_some());
         self.batch.built(label.clone(), state, shared, &ingested.new_blobs, row, running.lock);
         self.artifacts[index] = Some(artifact);
@@ -123,10 +126,10 @@ impl Build<'_> {
     }
 
     /// What was made is not what the lock says of its key: others who take the lock's word would have something else.
-    fn is_not_as_claimed(&self, index: Index, key: &Digest, artifact: &Digest) -> Option<Failure> {
+    pub(super) fn is_not_as_claimed(&self, index: Index, key: &Digest, artifact: &Digest) -> Option<Failure> {
         let claim = self.engine.claim(index, key).filter(|claim| claim.artifact != *artifact)?;
         let text = format!(
-            "it was made anew as {}, and {} says that this key is {}",
+            "its artifact is {}, and {} says that this key is {}",
             artifact.short(),
             crate::lock::FILE,
             claim.artifact.short()
@@ -202,7 +205,13 @@ impl Build<'_> {
     pub(super) fn skip_the_rest(&mut self) {
         for at in 0..self.closure.len() {
             let index = self.closure[at];
-            if !matches!(self.states[index], State::Waiting | State::Ready) {
+            if !matches!(self.states[index], State::Waiting | State::Asked | State::Ready) {
+                continue;
+            }
+            if self.options.only_brings && !self.cancel.is_asked() {
+                let under = self.engine.plan().dependencies(index).find(|d| self.states[d.index] != State::Known);
+                let because = under.map(|d| d.index);
+                self.missing(index, because);
                 continue;
             }
             self.states[index] = State::Skipped;

@@ -12,8 +12,7 @@ use crate::record::log_file;
 
 impl Build<'_> {
     pub(super) fn start_what_can(&mut self) -> Result<(), Failure> {
-        let has_stopped = |build: &Self| build.summary.failed > 0 && !build.options.keep_going;
-        if has_stopped(self) {
+        if self.has_stopped() {
             return Ok(());
         }
         let now = Instant::now();
@@ -21,7 +20,7 @@ impl Build<'_> {
         for index in again {
             self.line.enter(self.engine.plan().needs(index).pool, index);
         }
-        while !has_stopped(self)
+        while !self.has_stopped()
             && let Some(index) = self.line.next(&self.pools)
         {
             if self.is_too_late(index) {
@@ -32,6 +31,11 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing new is begun, since something failed.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.summary.failed > 0 && !self.options.keep_going
     }
 
     /// Whether a target's action may not begin any more; time only makes that truer.
@@ -47,7 +51,7 @@ impl Build<'_> {
 
     /// Whether a target runs although some store may have its artifact.
     pub(super) fn must_run(&self, index: Index) -> bool {
-        self.is_forced(index) || self.options.no_cache || self.bytes_missing.contains(&index)
+        self.is_forced(index) || !self.policy.reads_local || self.bytes_missing.contains(&index)
     }
 
     pub(super) fn start(&mut self, index: Index) -> Result<(), Failure> {
@@ -86,7 +90,7 @@ impl Build<'_> {
         if let Some(artifact) = done {
             drop(lock);
             self.locked_out.remove(&index);
-            self.found(index, artifact, Verdict::Cached)?;
+            self.found(index, artifact, Verdict::Cached, None)?;
             return self.judge_dependents(index);
         }
         let lock = lock.expect("taken above");

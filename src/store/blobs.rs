@@ -107,6 +107,11 @@ impl Blobs {
         &self.dir
     }
 
+    /// The directory of what is being written.
+    pub(super) fn incoming_dir(&self) -> &Path {
+        &self.incoming
+    }
+
     /// The directory of their packs.
     pub(super) fn packs_dir(&self) -> &Path {
         &self.packs

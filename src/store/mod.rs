@@ -15,6 +15,7 @@
 //! whose blobs were all in place before the row was written. A reader that finds otherwise (a disk error,
 //! a hand that reached in) reports the blob missing, and the target that needs it runs again.
 
+mod arrival;
 mod blobs;
 mod gate;
 mod index;
@@ -31,6 +32,7 @@ mod walk;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use arrival::{Arrival, Arrived};
 pub use blobs::{Blobs, Ingested, StoreError};
 pub use gate::{Closed, Gate, Hold};
 pub use index::{BlobEvidence, Index, KeyRow, KeyUse, Usage};

@@ -286,6 +286,15 @@ impl Lines {
             Outcome::Fresh => return,
             Outcome::Restored { .. } if self.settings.quiet => return,
             Outcome::Restored { .. } => format!("{} {label}", style::green("restore")),
+            Outcome::Fetched { .. } if self.settings.quiet => return,
+            Outcome::Fetched { remote, bytes: came, .. } => {
+                let cost = style::dim(&format!("{} from {remote}", bytes(*came)));
+                format!("{}   {label}  {cost}", style::green("fetch"))
+            }
+            Outcome::Missing { because: None } => format!("{} {label}  no remote has it", style::yellow("missing")),
+            Outcome::Missing { because: Some(other) } => {
+                format!("{} {label}  its key is not known without {other}", style::yellow("missing"))
+            }
             Outcome::Built { .. } if self.settings.quiet => return,
             Outcome::Built { wall_ms, peak_bytes, unchanged, left_out, .. } => {
                 let same = if *unchanged { ", same bytes as before" } else { "" };
@@ -365,6 +374,7 @@ impl Lines {
             (summary.fresh, "fresh"),
             (summary.failed, "failed"),
             (summary.skipped, "skipped"),
+            (summary.missing, "missing"),
         ] {
             if n > 0 {
                 parts.push(format!("{n} {word}"));
@@ -455,6 +465,18 @@ impl Watcher for Lines {
             Event::Said { label, what } => self.said(label, what),
             Event::Outlook { done, to_run, running, left_ms } => {
                 self.look_ahead(&outlook(*done, *to_run, *running, *left_ms));
+            }
+            Event::Fetching { label, .. } => {
+                let running = Running { since: Instant::now(), bar: None, phase: None };
+                self.running.insert(label.clone(), running);
+            }
+            Event::RemoteLeftOut { remote, why } => {
+                self.say(&format!("{} the remote `{remote}` is left out: {why}", style::yellow("warning")));
+                self.say(&format!("         {}", style::cyan("`effai doctor` says whether it answers again")));
+            }
+            Event::Sending { .. } if self.settings.quiet => {}
+            Event::Sending { artifacts } => {
+                self.say(&style::dim(&format!("sending {} to remotes", count(*artifacts, "artifact"))));
             }
             Event::Waiting { label, holder } => {
                 self.say(&format!("{}    {label}  for {holder}", style::yellow("wait")));

@@ -2,10 +2,12 @@
 
 mod json;
 mod lines;
+mod meter;
 pub mod style;
 
 pub use json::Json;
 pub use lines::{Lines, Progress, Settings, Shown};
+pub use meter::Meter;
 
 use crate::event::Event;
 use crate::failure::Class;

@@ -237,7 +237,7 @@ fn what_was_tampered_with_is_refused() {
     let project = repository();
     let lock = project.read("effai.lock");
     // A line cut off.
-    project.write("effai.lock", &lock[..lock.len() - 40].trim_end().rsplit_once(' ').expect("words").0);
+    project.write("effai.lock", lock[..lock.len() - 40].trim_end().rsplit_once(' ').expect("words").0);
     let run = project.effai(&["build", "--locked"]);
     assert_eq!(run.code, 2);
     contains(&run.stderr, "effai.lock:4: there is no ");
@@ -251,6 +251,46 @@ fn what_was_tampered_with_is_refused() {
     contains(&run.stderr, "the store does not have its artifact 00000000");
     let run = project.effai(&["build", "--locked", "data/words"]);
     assert_eq!(run.code, 1, "{}", run.stderr);
-    contains(&run.stderr, "it was made anew as");
+    contains(&run.stderr, "its artifact is ");
+    contains(&run.stderr, "effai.lock says that this key is 00000000");
+}
+
+#[test]
+fn a_clone_with_an_empty_store_has_from_the_remote_what_the_commit_claims() {
+    let project = repository();
+    let root = project.path(".");
+    let remote = project.path("../remote");
+    let place = format!("remote \"team\" {{ url \"{}\"; access \"read-write\"; }}\n", remote.display());
+    project.write("effai.kdl", &format!("{place}{}", project.read("effai.kdl")));
+    commit(&project, "A remote");
+    assert_eq!(project.effai(&["hooks", "install"]).code, 0);
+    let bare = project.path("../bare");
+    git(&root, &["init", "--quiet", "--bare", bare.to_str().expect("text")]);
+    // The hook sends artifacts before the commits that name them.
+    git(&root, &["push", "--quiet", bare.to_str().expect("text"), "main"]);
+
+    let there = clone(&project, "there", &[]);
+    let elsewhere = |args: &[&str]| {
+        let own = project.path("../another-store");
+        project.effai_with(&[&["-C", there.to_str().expect("text")], args].concat(), &own)
+    };
+    let run = elsewhere(&["build", "--frozen"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(ran(&run), NONE);
+    assert_eq!(
+        std::fs::read(there.join("out/reports/top/top")).expect("there"),
+        project.read_bytes("out/reports/top/top")
+    );
+
+    // The lock is believed before the remote: what has another artifact for its key is refused.
+    let lock = std::fs::read_to_string(there.join("effai.lock")).expect("read");
+    let line = lock.lines().find(|line| line.starts_with("data/words ")).expect("a line");
+    let artifact = line.split(' ').nth(2).expect("a digest");
+    std::fs::write(there.join("effai.lock"), lock.replace(artifact, &"0".repeat(64))).expect("written");
+    std::fs::remove_dir_all(project.path("../another-store")).expect("removed");
+    std::fs::remove_dir_all(there.join(".effai")).expect("removed");
+    let run = elsewhere(&["build", "--frozen", "data/words"]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    contains(&run.stderr, "the remote `team`: its artifact is ");
     contains(&run.stderr, "effai.lock says that this key is 00000000");
 }

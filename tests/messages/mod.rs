@@ -243,6 +243,40 @@ fn outputs(book: &mut Book) {
     book.say("an index that is damaged", &project, &["build"]);
 }
 
+fn remotes(book: &mut Book) {
+    book.chapter("Remotes");
+    let target = "command \"a\" { run \"sh\" \"-c\" \"seq 20000 > o\"; output \"o\"; }\n\
+                  command \"b\" { run \"touch\" \"o\"; needs \"a\"; output \"o\"; }\n";
+    let remote = |fields: &str| format!("remote \"team\" {{ {fields}; }}\n{target}");
+    book.recipe("a remote of no place", &remote("access \"read\""));
+    book.recipe("a scheme that is none", &remote("url \"s4://bucket/effai\""));
+    book.recipe("an address where none belongs", &remote("url \"/mnt/effai\"; endpoint \"http://localhost:9000\""));
+    book.recipe("a policy that is none", &format!("cache policy=\"local:r\"\n{target}"));
+    book.say("no remotes", &Project::new(target), &["push"]);
+    let project = Project::new(&remote("url \"../remote\""));
+    book.say("a remote that is not there", &project, &["build"]);
+    book.say("a remote that is only read from", &project, &["push"]);
+    project.edit("effai.kdl", "\"../remote\"", "\"../remote\"; access \"read-write\"");
+    book.say("a remote that has another name", &project, &["push", "--remote", "teem"]);
+    book.say("a push", &project, &["push", "a"]);
+    book.say("a push of what is there", &project, &["push", "a"]);
+    let blobs = project.path("../remote/v1/blobs");
+    for dir in std::fs::read_dir(&blobs).expect("listed").map(|e| e.expect("an entry").path()) {
+        for blob in std::fs::read_dir(dir).expect("listed").map(|e| e.expect("an entry").path()) {
+            let mut bytes = std::fs::read(&blob).expect("read");
+            bytes.reverse();
+            std::fs::write(&blob, bytes).expect("written");
+        }
+    }
+    std::fs::remove_dir_all(project.cache()).expect("removed");
+    book.say("wrong bytes on a remote", &project, &["pull"]);
+    project.remove(".effai");
+    project.remove("out");
+    book.say("wrong bytes on a remote, met by a build", &project, &["build", "b"]);
+    project.edit("effai.kdl", "seq 20000", "seq 20001");
+    book.say("a push of what is not built", &project, &["push", "a"]);
+}
+
 #[test]
 fn every_message_reads_as_it_did() {
     let mut book = Book::default();
@@ -251,6 +285,7 @@ fn every_message_reads_as_it_did() {
     actions(&mut book);
     tests(&mut book);
     outputs(&mut book);
+    remotes(&mut book);
     models::files(&mut book);
     models::training(&mut book);
     models::asking(&mut book);
