@@ -280,6 +280,7 @@ impl std::fmt::Display for Type {
             Type::Text => f.write_str("text"),
             Type::Int(low, high) if *high == i64::MAX => write!(f, "a whole number of {low} or more"),
             Type::Int(low, high) => write!(f, "a whole number from {low} to {high}"),
+            Type::Float(f64::NEG_INFINITY, f64::INFINITY) => write!(f, "a number"),
             Type::Float(low, high) if *high == f64::INFINITY => write!(f, "a number of {low} or more"),
             Type::Float(low, high) => write!(f, "a number from {low} to {high}"),
             Type::FloatAbove(low, high) if *high == f64::INFINITY => write!(f, "a number above {low}"),
