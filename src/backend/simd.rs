@@ -49,8 +49,8 @@ fn detect() -> Level {
     Level::Plain
 }
 
-/// A computation to be compiled for each [`Level`]: `run` and all that it calls is `#[inline(always)]`, so that it becomes
-/// part of a function that has the instructions.
+/// A computation to be compiled for each level of vector instructions: `run` and all that it calls is `#[inline(always)]`, so
+/// that it becomes part of a function that has the instructions.
 pub trait Kernel {
     /// What it gives.
     type Output;
