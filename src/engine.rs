@@ -7,6 +7,7 @@
 //! Where nothing changed nothing is judged: a target keeps its key while the files it reads and the artifacts it
 //! stands on are what they were (see `sight` and `kept`), so a build costs by what changed and not by what exists.
 
+mod attest;
 pub mod claims;
 mod deliver;
 mod fresh;

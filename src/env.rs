@@ -17,6 +17,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("EFFAI_EVENTS", "set for actions: the number of the descriptor that takes their events"),
     ("EFFAI_HOOKS", "0 turns the git hooks off"),
     ("EFFAI_LOG", "what to log on stderr, e.g. effai=debug"),
+    ("SSH_AUTH_SOCK", "where the SSH agent listens, which signs with keys that have a passphrase"),
 ];
 
 /// Where the store is, unless the project says otherwise.
@@ -44,6 +45,11 @@ pub fn expand_home(path: &str) -> PathBuf {
 #[cfg(debug_assertions)]
 pub fn crash_at() -> Option<u64> {
     std::env::var("EFFAI_CRASH_AT").ok()?.parse().ok()
+}
+
+/// Where the user's SSH agent listens.
+pub fn ssh_agent() -> Option<PathBuf> {
+    std::env::var_os("SSH_AUTH_SOCK").filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
 /// The descriptor for events, in an action.

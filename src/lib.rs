@@ -24,6 +24,7 @@ pub mod kind;
 pub mod lock;
 pub mod lsp;
 pub mod model;
+pub mod provenance;
 pub mod quantize;
 pub mod report;
 pub mod train;

@@ -48,11 +48,11 @@ def npm(package, program):
     return path
 
 
-def cargo(crate):
+def cargo(crate, *options):
     """A program of a crate."""
     path = HOME / "cargo/bin" / crate
     if not path.exists():
-        _call(["cargo", "install", "-q", "--locked", "--root", str(HOME / "cargo"), crate])
+        _call(["cargo", "install", "-q", "--locked", "--root", str(HOME / "cargo"), *options, crate])
     return path
 
 

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::{Engine, EngineError};
 use crate::fingerprint::{Digest, Manifest, Reason};
-use crate::plan::{Label, resolve, seen_from};
-use crate::recipe::walk::walk;
+use crate::plan::Label;
 use crate::report::why::{Changes, TargetChange};
 
 /// How far a change is followed to what caused it.
@@ -27,7 +26,8 @@ pub(super) fn changes(engine: &Engine, label: Option<&str>, reasons: &[Reason]) 
 
 fn followed(engine: &Engine, label: Option<&str>, reasons: &[Reason], depth: usize) -> Result<Changes, EngineError> {
     let mut changes = Changes::of(reasons);
-    let names = label.map(|label| names_of_facts(engine, label)).transpose()?.unwrap_or_default();
+    let index = label.and_then(|label| engine.plan().find(label));
+    let names = index.map(|index| engine.labels_of_facts(index)).transpose()?.unwrap_or_default();
     for change in &mut changes.targets {
         change.label = name(engine, &names, change)?;
         if let (Some(label), Some(was), Some(now)) = (&change.label, change.was, change.now)
@@ -37,27 +37,6 @@ fn followed(engine: &Engine, label: Option<&str>, reasons: &[Reason], depth: usi
         }
     }
     Ok(changes)
-}
-
-/// Which label each fact that is an artifact stands for, as the target is declared now.
-fn names_of_facts(engine: &Engine, label: &str) -> Result<BTreeMap<String, String>, EngineError> {
-    let Some(index) = engine.plan().find(label) else { return Ok(BTreeMap::new()) };
-    let decl = engine.decl(index)?;
-    let mut names = BTreeMap::new();
-    walk(engine.plan().kind(index).schema(), &decl.fields, &mut |visit| {
-        if visit.ty.is_label() {
-            let named = visit.value.as_str().unwrap_or_default();
-            names.insert(format!("{}.{}", decl.kind, visit.fact), resolve(&decl.base, named));
-        }
-    });
-    for dependency in engine.plan().dependencies(index) {
-        let other = engine.label(dependency.index);
-        names.insert(format!("alongside.{}", seen_from(&decl.base, other.as_str())), other.to_string());
-        if let Some(part) = other.as_str().strip_prefix(&format!("{label}:")) {
-            names.insert(format!("{}.part.{part}", decl.kind), other.to_string());
-        }
-    }
-    Ok(names)
 }
 
 fn name(

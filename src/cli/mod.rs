@@ -21,6 +21,7 @@ mod lsp;
 mod merge_lock;
 mod notes;
 mod output;
+mod provenance;
 mod pull;
 mod push;
 mod record;
@@ -28,11 +29,13 @@ mod restore;
 mod revisions;
 mod run;
 mod schema;
+mod sign;
 mod status;
 mod test;
 mod trace;
 mod trace_inputs;
 mod upkeep;
+mod verify_provenance;
 mod watch;
 
 use std::path::PathBuf;
@@ -95,6 +98,9 @@ enum Command {
     Bisect(bisect::Args),
     Restore(restore::Args),
     Notes(notes::Args),
+    Provenance(provenance::Args),
+    Sign(sign::Args),
+    VerifyProvenance(verify_provenance::Args),
     Ci(ci::Args),
     Hooks(hooks::Args),
     Diff(diff::Args),
@@ -160,6 +166,9 @@ pub fn run() -> u8 {
         Command::Restore(command) => restore::run(&args.global, &command, &output),
         Command::Ci(command) => ci::run(&args.global, &command, &output),
         Command::Notes(command) => notes::run(&args.global, &command, &output),
+        Command::Provenance(command) => provenance::run(&args.global, &command, &output),
+        Command::Sign(command) => sign::run(&args.global, &command, &output),
+        Command::VerifyProvenance(command) => verify_provenance::run(&args.global, &command, &output),
         Command::Hooks(command) => hooks::run(&args.global, &command, &output),
         Command::Hook(command) => hook::run(&args.global, &command, &output),
         Command::MergeLock(command) => merge_lock::run(&command, &output),

@@ -58,6 +58,16 @@ pub enum GitError {
     /// No such revision.
     #[error("there is no revision `{0}`")]
     NoRevision(String),
+    /// A line of a note that effai did not write so.
+    #[error("{place}: damaged or changed by hand: {why}")]
+    Note {
+        /// Where it stands.
+        place: String,
+        /// Whose note it is.
+        commit: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// libgit2's complaint.
     #[error("git cannot {what}: {}", source.message())]
     Library {
@@ -75,6 +85,11 @@ impl From<GitError> for Failure {
             GitError::None(_) => Failure::user(text).help("`git init` makes one"),
             GitError::NoRevision(_) => {
                 Failure::user(text).help("`git log` has commits, `git tag` tags; a shallow clone lacks older ones")
+            }
+            GitError::Note { commit, .. } => {
+                let edit = format!("git notes --ref {} edit {commit}", notes::REFERENCE);
+                Failure::target(text)
+                    .help(format!("`{edit}` takes the line out; `effai notes fetch` brings what others have"))
             }
             GitError::Library { .. } => Failure::environment(text),
         }
@@ -263,6 +278,28 @@ impl Git {
         let repository = Repository::discover(dir).ok()?;
         let below = repository.config().ok()?.get_path("effai.project").ok()?;
         Some(repository.workdir()?.join(below))
+    }
+
+    /// Where `origin` is, without a user's name and password.
+    pub fn origin(&self) -> Option<String> {
+        let remote = self.repository.find_remote("origin").ok()?;
+        let url = remote.url().ok()?;
+        let Some((scheme, rest)) = url.split_once("://") else { return Some(url.to_owned()) };
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        Some(format!("{scheme}://{host}/{path}"))
+    }
+
+    /// The key that git signs with, where that is one of SSH's (`gpg.format ssh`, `user.signingKey`).
+    pub fn signing_key(&self) -> Option<PathBuf> {
+        let config = self.repository.config().ok()?.snapshot().ok()?;
+        let is_ssh = config.get_str("gpg.format").is_ok_and(|format| format == "ssh");
+        is_ssh.then(|| config.get_path("user.signingKey").ok())?
+    }
+
+    /// The file of keys that git believes (`gpg.ssh.allowedSignersFile`).
+    pub fn allowed_signers(&self) -> Option<PathBuf> {
+        self.repository.config().ok()?.get_path("gpg.ssh.allowedSignersFile").ok()
     }
 
     /// The branch that is checked out; none where HEAD is detached.

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::action::program::Program;
@@ -13,6 +12,7 @@ use crate::format::dataset::LEFT_OUT;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::util::fs;
+use crate::util::sha256::Sha256;
 
 /// The kind.
 #[derive(Debug)]
@@ -218,9 +218,7 @@ fn download(cx: &mut ActionCx<'_>, url: &str, dir: &Path) -> Result<(), Failure>
 
 fn verify(file: &Path, source: &Source) -> Result<(), Failure> {
     let Some(expected) = &source.sha256 else { return Ok(()) };
-    let mut hasher = Sha256::new();
-    fs::at("read", file, std::io::copy(&mut fs::open(file)?, &mut hasher))?;
-    let found: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    let found = fs::at("read", file, Sha256::of_file(file))?.to_string();
     if found == *expected {
         return Ok(());
     }

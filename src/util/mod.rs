@@ -6,5 +6,6 @@ pub mod fault;
 pub mod fs;
 pub mod machine;
 pub mod paths;
+pub mod sha256;
 pub mod sqlite;
 pub mod text;

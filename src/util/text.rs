@@ -92,6 +92,12 @@ fn number(text: &str) -> Option<(f64, &str)> {
     Some((value, text[end..].trim()))
 }
 
+/// What is wrong with one line of JSON, without a place in it: the line's own is said by the caller.
+pub fn json_error(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 mod ci;
 mod hooks;
+pub(crate) mod signed;
 mod story;
 
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ fn repository() -> Project {
 
 /// git in a directory, with nothing of the user's configuration; its standard output.
 #[track_caller]
-fn git(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     let run = try_git(dir, args);
     assert_eq!(run.code, 0, "git {}: {}{}", args.join(" "), run.stdout, run.stderr);
     run.stdout.trim_end().to_owned()

@@ -267,7 +267,28 @@ fn a_clone_with_an_empty_store_has_from_the_remote_what_the_commit_claims() {
     let bare = project.path("../bare");
     git(&root, &["init", "--quiet", "--bare", bare.to_str().expect("text")]);
     // The hook sends artifacts before the commits that name them.
-    git(&root, &["push", "--quiet", bare.to_str().expect("text"), "main"]);
+    git(&root, &["tag", "v1"]);
+    git(&root, &["push", "--quiet", bare.to_str().expect("text"), "main", "v1"]);
+
+    // The tag on another machine: what `pull` brought is enough, whatever becomes of the remote and of main.
+    project.write("words.txt", "one\n");
+    assert_eq!(built(&project, &root, &["--lock"]).len(), 3);
+    commit(&project, "One word");
+    let tagged = clone(&project, "tagged", &["--branch", "v1"]);
+    let at_tag = |args: &[&str]| {
+        let own = project.path("../tagged-store");
+        project.effai_with(&[&["-C", tagged.to_str().expect("text")], args].concat(), &own)
+    };
+    let run = at_tag(&["pull"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    std::fs::rename(&remote, project.path("../remote-away")).expect("moved");
+    let run = at_tag(&["build", "--frozen"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(ran(&run), NONE);
+    assert_eq!(std::fs::read_to_string(tagged.join("out/reports/top/top")).expect("there").lines().count(), 3);
+    std::fs::rename(project.path("../remote-away"), &remote).expect("moved back");
+    git(&root, &["reset", "--quiet", "--hard", "v1"]);
+    assert_eq!(built(&project, &root, &["--frozen"]), NONE);
 
     let there = clone(&project, "there", &[]);
     let elsewhere = |args: &[&str]| {

@@ -4,6 +4,7 @@
 
 mod models;
 mod served;
+mod signed;
 
 use std::fmt::Write;
 
@@ -286,6 +287,7 @@ fn every_message_reads_as_it_did() {
     tests(&mut book);
     outputs(&mut book);
     remotes(&mut book);
+    signed::signatures(&mut book);
     models::files(&mut book);
     models::training(&mut book);
     models::asking(&mut book);

@@ -1,5 +1,5 @@
 """The rows of the table, in its order."""
 
-from . import files, graphs, sandbox, switch
+from . import files, graphs, hooks, remotes, sandbox, switch
 
-ALL = [*graphs.ROWS, *files.ROWS, *switch.ROWS, *sandbox.ROWS]
+ALL = [*graphs.ROWS, *files.ROWS, *switch.ROWS, *sandbox.ROWS, *hooks.ROWS, *remotes.ROWS]
