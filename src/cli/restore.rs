@@ -7,7 +7,7 @@ use crate::engine::{Delivery, Engine, EngineError};
 use crate::failure::Failure;
 use crate::git::Git;
 use crate::lock::{Claim, FILE, Lock, history};
-use crate::plan::Index;
+use crate::plan::{Index, at_revision, is_implied};
 use crate::record::Happened;
 use crate::util::text::count;
 
@@ -43,12 +43,18 @@ struct Done {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let (one, rev) = match args.rev.as_deref().and_then(|word| word.rsplit_once('@')) {
+    let (one, rev) = match args.rev.as_deref().and_then(at_revision) {
         Some((label, rev)) if engine.find(label).is_some() => (Some(label.to_owned()), Some(rev)),
         _ => (None, args.rev.as_deref()),
     };
+    let undeclared = |failure: Failure| match rev.filter(|rev| rev.contains(['/', '@'])) {
+        Some(rev) if at_revision(rev).is_some() => {
+            failure.help(format!("what is not declared now is not put back; `effai build {rev}` puts it beside"))
+        }
+        _ => failure,
+    };
     let lock = match rev {
-        Some(rev) => history::at(&Git::of(&engine.root).map_err(Failure::from)?, rev)?,
+        Some(rev) => history::at(&Git::of(&engine.root).map_err(Failure::from)?, rev).map_err(undeclared)?,
         None => Lock::read(&engine.root)?.unwrap_or_default(),
     };
     if lock.claims.is_empty() {
@@ -80,13 +86,15 @@ pub(super) fn after_checkout(global: &Global, output: &Output) -> Result<(), Eng
 
 /// The labels to restore: those asked for, else those that lie in `out/`, else all; parts never.
 fn wanted(engine: &Engine, lock: &Lock, only: &[String], all: bool) -> Result<Vec<String>, EngineError> {
-    let locked = lock.claims.keys().filter(|label| !label.contains(':')).cloned();
+    let locked = lock.claims.keys().filter(|label| !is_implied(label)).cloned();
     if !only.is_empty() {
         let chosen: BTreeSet<String> =
             engine.select(only, &[])?.into_iter().map(|index| engine.label(index).to_string()).collect();
         return Ok(locked.filter(|label| chosen.contains(label)).collect());
     }
-    let lying: BTreeSet<String> = if all { BTreeSet::new() } else { engine.record.delivered()?.into_iter().collect() };
+    let delivered = if all { Vec::new() } else { engine.record.delivered()? };
+    // What lies beside its target as a revision had it stays that.
+    let lying: BTreeSet<String> = delivered.into_iter().filter(|label| !is_implied(label)).collect();
     Ok(locked.filter(|label| lying.is_empty() || lying.contains(label)).collect())
 }
 

@@ -2,6 +2,7 @@
 
 mod ci;
 mod hooks;
+mod revisions;
 mod story;
 
 use std::path::{Path, PathBuf};
