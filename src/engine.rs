@@ -13,6 +13,7 @@ mod deliver;
 mod fresh;
 mod kept;
 mod push;
+mod revision;
 mod sealed;
 mod sight;
 mod upkeep;
@@ -61,6 +62,8 @@ pub struct Engine {
     profile: Option<String>,
     graph: KeptPlan,
     graph_digest: Digest,
+    /// So many targets are the recipes'; those behind them are of this command alone.
+    lasting: usize,
     sight: Sight,
     /// As the last build left it: each agrees with the others and with what `sight` held then.
     known: Vec<Option<Known>>,
@@ -99,6 +102,8 @@ pub struct Options {
     pub without_sandbox: bool,
     /// How much what is built is held to `effai.lock`.
     pub held: Held,
+    /// Where artifacts live, whatever the project says: of one that is laid out beside another to build for it.
+    pub cache: Option<PathBuf>,
 }
 
 /// A project that cannot be opened, or a question that cannot be answered.
@@ -168,8 +173,10 @@ impl Engine {
                 read_recipes(&root, &kept, options)?
             }
         };
-        let store = Store::at(&cache_dir(&graph.settings, &root)?);
+        let cache = options.cache.clone().map_or_else(|| cache_dir(&graph.settings, &root), Ok)?;
+        let store = Store::at(&cache);
         let record = Record::at(&root.join(".effai/effai.db"));
+        let lasting = graph.plan.len();
         let mut engine = Self {
             root,
             base,
@@ -179,6 +186,7 @@ impl Engine {
             profile: options.profile.clone(),
             graph,
             graph_digest,
+            lasting,
             sight: Sight::default(),
             known: Vec::new(),
             news: HashMap::new(),
@@ -254,9 +262,10 @@ impl Engine {
     /// The targets that words of the command line name, as [`Plan::select_from`] has it, without those that others
     /// exclude. Without words: all of the project that was opened.
     pub fn select(&self, words: &[String], excluded: &[String]) -> Result<Vec<Index>, EngineError> {
-        let mut chosen = self.plan().select_from(&self.base, words)?;
+        let select = |words: &[String]| self.plan().select_from(&self.base, words).map_err(revision::refused);
+        let mut chosen = select(words)?;
         if !excluded.is_empty() {
-            let excluded = self.plan().select_from(&self.base, excluded)?;
+            let excluded = select(excluded)?;
             chosen.retain(|index| excluded.binary_search(index).is_err());
             if chosen.is_empty() {
                 let failure = Failure::user("--exclude takes out everything that was named");
@@ -411,7 +420,7 @@ impl Engine {
         let artifact = |i: Index| artifacts[i].expect("dependencies are judged first");
         let mut outside = self.sight.outside(plan, index);
         facts::manifest(plan, index, &self.decl(index)?, &artifact, &mut outside)
-            .map_err(|f| f.within(plan.name(index)))
+            .map_err(|f| self.with_place(index, f).within(plan.name(index)))
     }
 
     /// A target's facts where it was judged without a look at them.
@@ -439,7 +448,8 @@ impl Engine {
         }
         let manifest = self.as_measured(index, self.manifest(index, artifacts)?);
         let key = manifest.key();
-        let claimed = self.claim(index, &key).map(|claim| claim.artifact);
+        let claimed =
+            self.claim(index, &key).cloned().or_else(|| self.named_at_revision(index)).map(|claim| claim.artifact);
         let state = self.record.target(&self.label(index))?;
         let known = match &state {
             Some(state) if state.key == key && claimed.is_none_or(|artifact| artifact == state.artifact) => {
@@ -573,7 +583,8 @@ impl Engine {
         if !std::mem::take(&mut self.unsaved) || self.is_overtaken() {
             return;
         }
-        self.kept.put_state(&self.graph_digest, &self.sight, &self.known, &self.outputs);
+        let (known, outputs) = (&self.known[..self.lasting], &self.outputs[..self.lasting]);
+        self.kept.put_state(&self.graph_digest, &self.sight, known, outputs);
         self.left = self.kept.look_of_state();
     }
 

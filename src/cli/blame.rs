@@ -7,30 +7,41 @@ use crate::failure::Failure;
 use crate::git::Git;
 use crate::lock::history::{self, Step};
 use crate::lock::{Claim, FILE, Lock};
+use crate::plan::at_revision;
 use crate::ui::style;
 
 /// Name the commit that made a target what it is, and which facts it changed
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A label
+    /// A label, or LABEL@REV
     target: String,
-    /// Back from this revision
-    #[arg(default_value = "HEAD")]
-    rev: String,
+    /// Back from this revision, HEAD where none is said
+    rev: Option<String>,
 }
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.select(std::slice::from_ref(&args.target), &[])?;
+    let (target, at) = match at_revision(&args.target) {
+        Some((label, rev)) => (label, Some(rev)),
+        None => (&*args.target, None),
+    };
+    let rev = match (at, args.rev.as_deref()) {
+        (Some(rev), Some(other)) => {
+            let failure = Failure::user(format!("`{rev}` and `{other}` are two revisions to go back from"));
+            return Err(failure.help(format!("`effai blame {target}@{rev}`")).into());
+        }
+        (at, rev) => at.or(rev).unwrap_or("HEAD"),
+    };
+    let chosen = engine.select(&[target.to_owned()], &[])?;
     let [index] = chosen[..] else {
-        let failure = Failure::user(format!("`{}` means {} targets", args.target, chosen.len()));
+        let failure = Failure::user(format!("`{target}` means {} targets", chosen.len()));
         return Err(failure.help("name one").into());
     };
     let label = engine.label(index).to_string();
     let git = Git::of(&engine.root).map_err(Failure::from)?;
-    let steps = history::of(&git, &args.rev, &label)?;
+    let steps = history::of(&git, rev, &label)?;
     let Some(Step { version, claim: Some(claim) }) = steps.first() else {
-        let failure = Failure::user(format!("no commit up to {} has a line for {label} in {FILE}", args.rev));
+        let failure = Failure::user(format!("no commit up to {rev} has a line for {label} in {FILE}"));
         return Err(failure.help(format!("`effai build --lock {label}` writes one; commit it")).into());
     };
     let before = steps.get(1).and_then(|step| step.claim.as_ref());

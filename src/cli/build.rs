@@ -9,7 +9,7 @@ use std::time::Instant;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Global, Output, directory, options, record};
+use super::{Global, Output, directory, options, record, revision};
 use crate::action::Cancel;
 use crate::engine::claims::Held;
 use crate::engine::{Engine, EngineError, Options};
@@ -24,7 +24,8 @@ use crate::watch::{BuildQuestion, Fresh};
 /// Make targets: run what is stale, restore what some store has
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Labels, globs over labels, tag:WORD, or paths below out/; without any, the project's `default` or all
+    /// Labels, globs over labels, tag:WORD, paths below out/, or LABEL@REV, which is what a commit's lock names; without any,
+    /// the project's `default` or all
     targets: Vec<String>,
     #[command(flatten)]
     flags: Flags,
@@ -142,7 +143,7 @@ impl From<Shown> for ui::Shown {
 
 impl Flags {
     /// None of them: what a command uses that makes targets on the way to something else.
-    fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             exclude: Vec::new(),
             jobs: None,
@@ -156,6 +157,11 @@ impl Flags {
             progress: Progress::Auto,
             output: Shown::Failed,
         }
+    }
+
+    /// For what is made on the way: as many at once, shown alike, and nothing else of these.
+    pub(super) fn on_the_way(&self) -> Self {
+        Self { jobs: self.jobs, cache: self.cache, progress: self.progress, output: self.output, ..Self::none() }
     }
 
     /// Whether nothing is to run.
@@ -251,14 +257,20 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     }
     let held = args.held.held();
     let mut engine = Engine::open(&directory(global)?, &Options { held, ..options(global) })?;
-    let words = if args.targets.is_empty() { engine.default_words() } else { &args.targets };
-    let chosen = engine.select(words, &flags.exclude)?;
+    let words = if args.targets.is_empty() { engine.default_words().to_vec() } else { args.targets.clone() };
+    let chosen = engine.select_at(&words, &flags.exclude)?;
+    // What is named at a revision here and not in a recipe is held to that revision's lock, and in no other.
+    let lasting: Vec<Index> = chosen.iter().copied().filter(|index| !engine.is_passing(*index)).collect();
     if held != Held::No {
-        let closure = engine.plan().closure(&chosen);
+        let closure = engine.plan().closure(&lasting);
         engine.hold_to_lock(&closure)?;
     }
     if flags.only_says() {
         return dry_run(&mut engine, &chosen, flags, output);
+    }
+    let code = revision::make(global, &mut engine, &chosen, flags, output)?;
+    if code != 0 {
+        return Ok(code);
     }
     let build_options = BuildOptions {
         keep_going: args.keep_going,
@@ -269,7 +281,7 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     let code = flags.make(&mut engine, &chosen, &build_options, &mut *watcher)?;
     let always = engine.settings().always_lock && held == Held::No && global.profile.is_none();
     if args.held.lock || always {
-        record::run(&mut engine, &chosen, output)?;
+        record::run(&mut engine, &lasting, output)?;
     }
     engine.close();
     Ok(code)

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::fingerprint::{Digest, Manifest};
 use crate::git::Git;
 use crate::lock::{FILE, history};
-use crate::plan::Label;
+use crate::plan::{Label, at_revision};
 
 /// Digits of a key that are enough to be meant as one.
 const DIGITS_MIN: usize = 4;
@@ -79,7 +79,7 @@ fn resolve(engine: &Engine, word: &str) -> Result<Named, EngineError> {
 
 /// LABEL@REV: the key that a commit's lock has.
 fn of_revision(engine: &Engine, word: &str) -> Result<Option<(Digest, Option<String>)>, EngineError> {
-    let Some((label, rev)) = word.rsplit_once('@') else { return Ok(None) };
+    let Some((label, rev)) = at_revision(word) else { return Ok(None) };
     let git = Git::of(&engine.root).map_err(Failure::from)?;
     let lock = history::at(&git, rev)?;
     let none = || Failure::user(format!("{FILE} of {rev} has no line for {label}"));

@@ -18,7 +18,7 @@ const CAUSES_MAX: usize = 5;
 /// Say why a target is in the state it is: what changed, why it last ran, and its facts
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The label
+    /// The label, or LABEL@REV
     target: String,
 }
 
@@ -37,7 +37,7 @@ struct Explained {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.select(std::slice::from_ref(&args.target), &[])?;
+    let chosen = engine.select_at(std::slice::from_ref(&args.target), &[])?;
     let closure = engine.plan().closure(&chosen);
     let judged = engine.judge_all(&closure)?;
     for index in chosen {
@@ -98,7 +98,12 @@ fn last_run(engine: &Engine, index: usize) -> Result<Option<(Run, Vec<String>)>,
 fn tell(engine: &Engine, index: usize, explained: &Explained, output: &Output) {
     let (label, judged) = (engine.label(index), &explained.judged);
     let place = engine.place(index);
+    let is_at_revision = engine.plan().is_at_revision(index);
     let verdict = match judged.verdict {
+        _ if is_at_revision && judged.artifact.is_some_and(|artifact| engine.store.blobs.has_all(&artifact)) => {
+            "is in the store"
+        }
+        _ if is_at_revision => "is not in the store, so remotes are asked",
         Verdict::Fresh => "is fresh",
         Verdict::Cached => "is not built here, but the store has it",
         Verdict::Stale => "must run",

@@ -49,7 +49,7 @@ enum Format {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.select(&args.targets, &args.exclude)?;
+    let chosen = engine.select_at(&args.targets, &args.exclude)?;
     let closure = engine.plan().closure(&chosen);
     let shown: Vec<usize> = closure.iter().copied().filter(|i| args.parts || !engine.label(*i).is_part()).collect();
     let format = if output.json { Format::Json } else { args.format };

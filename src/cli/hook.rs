@@ -8,7 +8,7 @@ use crate::engine::{Engine, EngineError};
 use crate::failure::{Class, Failure};
 use crate::git::{Git, hooks};
 use crate::lock::{FILE, Lock, history};
-use crate::plan::Index;
+use crate::plan::{Index, is_implied};
 use crate::recipe::load::LoadError;
 use crate::recipe::remote::Access;
 
@@ -124,7 +124,7 @@ fn behind(engine: &mut Engine, lock: &Lock) -> Result<Vec<String>, EngineError> 
         let label = engine.label(index).to_string();
         let is_claimed = judged[&index].key.is_some_and(|key| lock.claim(&label, &key).is_some());
         // What was measured elsewhere has another key here, and is what the commit says all the same.
-        if !is_claimed && !label.contains(':') && !engine.stands_on_measured(index) {
+        if !is_claimed && !is_implied(&label) && !engine.stands_on_measured(index) {
             labels.push(label);
         }
     }
@@ -136,7 +136,7 @@ fn behind(engine: &mut Engine, lock: &Lock) -> Result<Vec<String>, EngineError> 
 fn pre_push(global: &Global, output: &Output) -> Result<u8, EngineError> {
     let engine = super::open(global)?;
     let lock = Lock::read(&engine.root)?.unwrap_or_default();
-    let is_here = |label: &&String| !label.contains(':') && engine.plan().find(label).is_some();
+    let is_here = |label: &&String| !is_implied(label) && engine.plan().find(label).is_some();
     let labels: Vec<String> = lock.claims.keys().filter(is_here).cloned().collect();
     let takes = engine.settings().remotes.iter().any(|remote| remote.access == Access::ReadWrite);
     drop(engine);

@@ -1,6 +1,6 @@
 //! `effai hooks`
 
-use super::{Global, Output, open};
+use super::{Global, Output, open, restore};
 use crate::engine::EngineError;
 use crate::failure::Failure;
 use crate::git::Git;
@@ -60,6 +60,11 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
             }
         }
         What::Status => {
+            if let Some(log) = restore::behind(&engine.root)? {
+                output.note(&format!(
+                    "a checkout's restore goes on: `effai restore` waits for it, {log} has what it says"
+                ));
+            }
             for (name, what, stand) in hooks::status(&git)? {
                 if output.json {
                     output.object(&serde_json::json!({"version": 1, "hook": name, "stand": stand, "does": what}));

@@ -5,8 +5,9 @@ use crate::engine::{Engine, EngineError};
 use crate::failure::Failure;
 use crate::git::Git;
 use crate::git::notes::{self, NotedTarget};
+use crate::lock::FILE;
 use crate::lock::history::{self, Step};
-use crate::plan::Label;
+use crate::plan::{Label, at_revision};
 use crate::record::{BuildRow, Run, log_file};
 use crate::ui::style;
 use crate::util::fs;
@@ -18,7 +19,7 @@ const REASONS_MAX: usize = 3;
 /// List past builds, or the versions of one target along git's history, or its runs here
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A label; without one, the builds are listed
+    /// A label, or LABEL@REV for its versions up to a revision; without one, the builds are listed
     target: Option<String>,
     /// Its runs here, where git's history has versions of it
     #[arg(long, requires = "target")]
@@ -36,10 +37,19 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     match &args.target {
         None => builds(&engine, args.n, output)?,
         Some(word) => {
+            let (word, rev) = at_revision(word).map_or((&**word, None), |(label, rev)| (label, Some(rev)));
             let label = label(&engine, word)?;
-            if args.output {
+            if let Some(rev) = rev {
+                if args.output || args.runs {
+                    let failure = Failure::user("runs are not kept by revision");
+                    return Err(failure.help(format!("`effai log {word} --runs` lists those of here")).into());
+                }
+                if !versions(&engine, &label, rev, args.n, output)? {
+                    output.note(&format!("no commit up to {rev} has a line for {label} in {FILE}"));
+                }
+            } else if args.output {
                 kept(&engine, &label, output)?;
-            } else if args.runs || !versions(&engine, &label, args.n, output)? {
+            } else if args.runs || !versions(&engine, &label, "HEAD", args.n, output)? {
                 runs(&engine, &label, args.n, output)?;
             }
         }
@@ -62,13 +72,13 @@ fn label(engine: &Engine, word: &str) -> Result<Label, EngineError> {
     }
 }
 
-/// Lists what commits say that a target is. Says whether there was anything.
-fn versions(engine: &Engine, label: &Label, most: usize, output: &Output) -> Result<bool, EngineError> {
+/// Lists what commits up to a revision say that a target is. Says whether there was anything.
+fn versions(engine: &Engine, label: &Label, rev: &str, most: usize, output: &Output) -> Result<bool, EngineError> {
     let Ok(git) = Git::of(&engine.root) else { return Ok(false) };
-    if git.head().map_err(Failure::from)?.is_none() {
+    if rev == "HEAD" && git.head().map_err(Failure::from)?.is_none() {
         return Ok(false);
     }
-    let steps = history::of(&git, "HEAD", label.as_str())?;
+    let steps = history::of(&git, rev, label.as_str())?;
     for Step { version, claim } in steps.iter().take(most) {
         let notes = notes::before(&git, &version.commit).map_err(Failure::from)?;
         let noted = notes.iter().flat_map(|note| &note.targets);

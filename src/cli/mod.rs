@@ -26,6 +26,7 @@ mod pull;
 mod push;
 mod record;
 mod restore;
+mod revision;
 mod revisions;
 mod run;
 mod schema;

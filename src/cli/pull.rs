@@ -14,7 +14,7 @@ use crate::schedule::{BuildOptions, build};
 /// Bring what a build of these targets would restore from remotes into the store, and run nothing
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Labels, globs over labels, or tag:WORD; without any, the project's `default` or all
+    /// Labels, globs over labels, tag:WORD, or LABEL@REV; without any, the project's `default` or all
     targets: Vec<String>,
     /// Only from this remote
     #[arg(long, value_name = "NAME")]
@@ -24,8 +24,8 @@ pub(super) struct Args {
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
     engine.remotes(args.remote.as_deref(), false)?;
-    let words = if args.targets.is_empty() { engine.default_words() } else { &args.targets };
-    let chosen = engine.select(words, &[])?;
+    let words = if args.targets.is_empty() { engine.default_words().to_vec() } else { args.targets.clone() };
+    let chosen = engine.select_at(&words, &[])?;
     let options = BuildOptions {
         policy: Some(Policy { writes_remote: false, ..Policy::default() }),
         remote: args.remote.clone(),

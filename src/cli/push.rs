@@ -14,7 +14,7 @@ use crate::util::text::{bytes, duration};
 /// Take artifacts to remotes: of these targets and of all they stand on, what is not there yet
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Labels, globs over labels, or tag:WORD; without any, the project's `default` or all
+    /// Labels, globs over labels, tag:WORD, or LABEL@REV; without any, the project's `default` or all
     targets: Vec<String>,
     /// Only to this remote
     #[arg(long, value_name = "NAME")]
@@ -44,8 +44,8 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     let begin = Instant::now();
     let mut engine = open(global)?;
     let remotes = engine.remotes(args.remote.as_deref(), true)?;
-    let words = if args.targets.is_empty() { engine.default_words() } else { &args.targets };
-    let what = if args.all { What::All } else { What::Targets(engine.select(words, &[])?) };
+    let words = if args.targets.is_empty() { engine.default_words().to_vec() } else { args.targets.clone() };
+    let what = if args.all { What::All } else { What::Targets(engine.select_at(&words, &[])?) };
     let mut counts: BTreeMap<String, Count> =
         remotes.iter().map(|remote| (remote.name.clone(), Count::default())).collect();
     let mut meter = Meter::new(!output.quiet && !output.json);

@@ -1,15 +1,20 @@
 //! `effai restore`
 
 use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use super::{Global, Output, open};
 use crate::engine::{Delivery, Engine, EngineError};
 use crate::failure::Failure;
 use crate::git::Git;
 use crate::lock::{Claim, FILE, Lock, history};
-use crate::plan::Index;
+use crate::plan::{Index, at_revision, is_implied};
 use crate::record::Happened;
-use crate::util::text::count;
+use crate::util::fs;
+use crate::util::text::{bytes, count};
 
 /// Labels that are told one by one.
 const TOLD_MAX: usize = 12;
@@ -39,16 +44,35 @@ struct Done {
     missing: Vec<String>,
     /// No target of the recipes has that label now.
     undeclared: Vec<String>,
+    /// Another commit was checked out meanwhile.
+    #[serde(skip)]
+    is_overtaken: bool,
 }
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let (one, rev) = match args.rev.as_deref().and_then(|word| word.rsplit_once('@')) {
+    let turn = match turn(&engine.root)? {
+        Some(turn) => turn,
+        None => {
+            output.note("a checkout's restore goes on: this waits for it");
+            let turn = wait_for_turn(&engine.root)?;
+            // It has changed what this one read.
+            engine = open(global)?;
+            turn
+        }
+    };
+    let (one, rev) = match args.rev.as_deref().and_then(at_revision) {
         Some((label, rev)) if engine.find(label).is_some() => (Some(label.to_owned()), Some(rev)),
         _ => (None, args.rev.as_deref()),
     };
+    let undeclared = |failure: Failure| match rev.filter(|rev| rev.contains(['/', '@'])) {
+        Some(rev) if at_revision(rev).is_some() => {
+            failure.help(format!("what is not declared now is not put back; `effai build {rev}` puts it beside"))
+        }
+        _ => failure,
+    };
     let lock = match rev {
-        Some(rev) => history::at(&Git::of(&engine.root).map_err(Failure::from)?, rev)?,
+        Some(rev) => history::at(&Git::of(&engine.root).map_err(Failure::from)?, rev).map_err(undeclared)?,
         None => Lock::read(&engine.root)?.unwrap_or_default(),
     };
     if lock.claims.is_empty() {
@@ -58,19 +82,97 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     }
     let only: Vec<String> = one.into_iter().chain(args.only.iter().cloned()).collect();
     let wanted = wanted(&engine, &lock, &only, args.all)?;
-    let done = restore(&mut engine, &lock, &wanted)?;
+    let done = restore(&mut engine, &lock, &wanted, rev.is_none())?;
+    if done.is_overtaken {
+        drop((turn, engine));
+        return run(global, args, output);
+    }
     tell(&done, output);
     engine.close();
     Ok(if done.missing.is_empty() { 0 } else { 3 })
 }
 
-/// After a checkout: what lies in `out/` becomes what the lock says, and where nothing changes nothing is said.
+/// Whoever restores holds the lock of this file, so that of two checkouts the later one is what lies there in the end.
+const TURN: &str = ".effai/checkout.lock";
+
+/// What a restore behind a checkout says.
+const LOG: &str = ".effai/checkout.log";
+
+/// What is put in place while git waits; more goes on behind the checkout.
+const BYTES_AT_ONCE: u64 = 64 << 20;
+const FILES_AT_ONCE: usize = 100;
+
+/// The turn to restore; none where somebody has it.
+fn turn(root: &Path) -> Result<Option<File>, Failure> {
+    let turn = fs::create(&root.join(TURN))?;
+    match turn.try_lock() {
+        Ok(()) => Ok(Some(turn)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Ok(fs::at("lock", Path::new(TURN), Err(error))?),
+    }
+}
+
+fn wait_for_turn(root: &Path) -> Result<File, Failure> {
+    let turn = fs::create(&root.join(TURN))?;
+    fs::at("lock", Path::new(TURN), turn.lock())?;
+    Ok(turn)
+}
+
+/// Where a restore that goes on behind a checkout says what it does; none where none goes on.
+pub(super) fn behind(root: &Path) -> Result<Option<&'static str>, Failure> {
+    Ok(turn(root)?.is_none().then_some(LOG))
+}
+
+/// Starts a restore that git does not wait for, with a process group of its own.
+fn start_behind(root: &Path) -> Result<(), Failure> {
+    let log = fs::create(&root.join(LOG))?;
+    let also = fs::at("open", Path::new(LOG), log.try_clone())?;
+    let start = || {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("restore").current_dir(root).process_group(0);
+        command.stdin(Stdio::null()).stdout(log).stderr(also).spawn()
+    };
+    start().map(drop).map_err(|e| Failure::environment(format!("cannot start a restore: {e}")))
+}
+
+/// After a checkout: what lies in `out/` becomes what the lock says, and where nothing changes nothing is said. What takes
+/// longer than a moment goes on behind it, unless git's configuration says otherwise (`effai.checkout`).
 pub(super) fn after_checkout(global: &Global, output: &Output) -> Result<(), EngineError> {
     let mut engine = open(global)?;
     let Some(lock) = Lock::read(&engine.root)? else { return Ok(()) };
+    let when = Git::of(&engine.root).ok().and_then(|git| git.setting("effai.checkout"));
     let lying = engine.record.delivered()?;
     let wanted: Vec<String> = lying.into_iter().filter(|label| lock.claims.contains_key(label)).collect();
-    let done = restore(&mut engine, &lock, &wanted)?;
+    let (targets, size, files) = outstanding(&mut engine, &lock, &wanted)?;
+    let is_brief = size < BYTES_AT_ONCE && files < FILES_AT_ONCE;
+    let is_behind = match when.as_deref() {
+        Some("off") => {
+            if targets > 0 {
+                output.note(&format!("{} in out/ not of this commit: `effai restore`", count(targets, "target")));
+            }
+            return Ok(());
+        }
+        Some("foreground") => false,
+        Some("background") => true,
+        Some(other) => {
+            let failure = Failure::user(format!("git's configuration has effai.checkout = {other}"));
+            return Err(failure.help("it is foreground, background or off").into());
+        }
+        None => !is_brief,
+    };
+    // One that goes on may be of an older checkout, also where what lies there now is this one's.
+    let turn = match turn(&engine.root)? {
+        None if when.is_some() && !is_behind => Some(wait_for_turn(&engine.root)?),
+        turn => turn,
+    };
+    if turn.is_none() || (is_behind && targets > 0) {
+        drop(turn);
+        start_behind(&engine.root)?;
+        let what = format!("{} ({})", count(targets, "target"), bytes(size));
+        output.note(&format!("restoring {what} behind this; `effai restore` waits for it, and {LOG} has what it says"));
+        return Ok(());
+    }
+    let done = restore(&mut engine, &lock, &wanted, false)?;
     if done.there < wanted.len() {
         tell(&done, output);
     }
@@ -78,19 +180,39 @@ pub(super) fn after_checkout(global: &Global, output: &Output) -> Result<(), Eng
     Ok(())
 }
 
+/// What of these does not lie in `out/` as the lock says: targets, bytes, and files.
+fn outstanding(engine: &mut Engine, lock: &Lock, wanted: &[String]) -> Result<(usize, u64, usize), EngineError> {
+    let found: Vec<(Index, &Claim)> =
+        wanted.iter().filter_map(|label| Some((engine.plan().find(label)?, &lock.claims[label]))).collect();
+    let indices: Vec<Index> = found.iter().map(|(index, _)| *index).collect();
+    engine.look_at_outputs(&indices);
+    let (mut targets, mut size, mut files) = (0, 0, 0);
+    for (index, claim) in found {
+        if !engine.is_in_out(index, &claim.artifact)? {
+            let tree = engine.store.blobs.tree(&claim.artifact);
+            files += tree.map_or(0, |tree| tree.entries().len());
+            (targets, size) = (targets + 1, size + claim.size);
+        }
+    }
+    Ok((targets, size, files))
+}
+
 /// The labels to restore: those asked for, else those that lie in `out/`, else all; parts never.
 fn wanted(engine: &Engine, lock: &Lock, only: &[String], all: bool) -> Result<Vec<String>, EngineError> {
-    let locked = lock.claims.keys().filter(|label| !label.contains(':')).cloned();
+    let locked = lock.claims.keys().filter(|label| !is_implied(label)).cloned();
     if !only.is_empty() {
         let chosen: BTreeSet<String> =
             engine.select(only, &[])?.into_iter().map(|index| engine.label(index).to_string()).collect();
         return Ok(locked.filter(|label| chosen.contains(label)).collect());
     }
-    let lying: BTreeSet<String> = if all { BTreeSet::new() } else { engine.record.delivered()?.into_iter().collect() };
+    let delivered = if all { Vec::new() } else { engine.record.delivered()? };
+    // What lies beside its target as a revision had it stays that.
+    let lying: BTreeSet<String> = delivered.into_iter().filter(|label| !is_implied(label)).collect();
     Ok(locked.filter(|label| lying.is_empty() || lying.contains(label)).collect())
 }
 
-fn restore(engine: &mut Engine, lock: &Lock, wanted: &[String]) -> Result<Done, EngineError> {
+/// Puts these into `out/`; one that follows the working tree ends where its lock is another than this.
+fn restore(engine: &mut Engine, lock: &Lock, wanted: &[String], follows: bool) -> Result<Done, EngineError> {
     let mut done = Done::default();
     let mut found: Vec<(Index, &String, &Claim)> = Vec::new();
     for label in wanted {
@@ -104,6 +226,10 @@ fn restore(engine: &mut Engine, lock: &Lock, wanted: &[String]) -> Result<Done, 
     let mut happened = Happened::default();
     let hold = engine.store.enter(&engine.root)?;
     for (index, label, claim) in found {
+        if follows && Lock::read(&engine.root)?.as_ref() != Some(lock) {
+            done.is_overtaken = true;
+            break;
+        }
         match engine.deliver(index, &claim.artifact)? {
             Err(_) => done.missing.push(label.clone()),
             Ok((Delivery::There, _)) => done.there += 1,

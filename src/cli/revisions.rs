@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::format::difference::{self, Changed, Difference, Rows};
 use crate::git::Git;
 use crate::lock::{Claim, FILE, Lock, history};
+use crate::plan::is_implied;
 use crate::store::Purpose;
 use crate::ui::style;
 use crate::util::fs;
@@ -35,7 +36,7 @@ pub(super) fn run(engine: &Engine, was: &str, now: Option<&str>, output: &Output
     }
     let labels: BTreeSet<&String> = before.claims.keys().chain(after.claims.keys()).collect();
     let mut differ = 0;
-    for label in labels.into_iter().filter(|label| !label.contains(':')) {
+    for label in labels.into_iter().filter(|label| !is_implied(label)) {
         let (was, now) = (before.claims.get(label), after.claims.get(label));
         if was.map(|c| (c.key, c.artifact)) == now.map(|c| (c.key, c.artifact)) {
             continue;

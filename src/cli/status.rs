@@ -26,7 +26,7 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
-    let chosen = engine.select(&args.targets, &args.exclude)?;
+    let chosen = engine.select_at(&args.targets, &args.exclude)?;
     let closure = engine.plan().closure(&chosen);
     let judged = engine.judge_all(&closure)?;
     let must_run = |judged: &Judged| matches!(judged.verdict, Verdict::Stale | Verdict::Waits);

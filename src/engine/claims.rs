@@ -13,7 +13,7 @@ use crate::git::Git;
 use crate::git::notes::{Note, NotedTarget};
 use crate::kind;
 use crate::lock::{Claim, FILE, Lock};
-use crate::plan::Index;
+use crate::plan::{Index, is_implied};
 
 /// The fact that says on which machine something was measured.
 const MACHINE: &str = "machine";
@@ -219,7 +219,7 @@ impl Engine {
         let mut targets = Vec::new();
         for index in self.plan().closure(chosen) {
             let label = self.plan().name(index);
-            let Some(known) = self.known[index].filter(|_| !label.contains(':')) else { continue };
+            let Some(known) = self.known[index].filter(|_| !is_implied(label)) else { continue };
             let Some(row) = self.store.index.get(&known.key)? else { continue };
             let claim = self.new_claim(index, &known.key, known.artifact)?;
             targets.push(NotedTarget {
@@ -245,8 +245,8 @@ impl Engine {
         };
         claim.size = row.size;
         let kind = kind::find(&row.kind);
-        let is_part = self.plan().name(index).contains(':');
-        let is_main = |name: &String| !is_part && kind.is_some_and(|kind| kind.is_main(name));
+        let is_implied = self.plan().is_implied(index);
+        let is_main = |name: &String| !is_implied && kind.is_some_and(|kind| kind.is_main(name));
         claim.metrics = row.metrics.into_iter().filter(|(name, _)| is_main(name)).collect();
         if let Some(Fact::Text(machine)) = row.manifest.get(MACHINE).filter(|_| self.plan().needs(index).measures) {
             claim.machine = Some(machine.clone());

@@ -44,6 +44,17 @@ impl Engine {
         self.lies[index] && self.outputs[index].as_ref().is_some_and(|output| output.artifact == *artifact)
     }
 
+    /// Whether delivering an artifact would place nothing: by the last look, or by the record where nothing was kept of it.
+    pub fn is_in_out(&self, index: Index, artifact: &Digest) -> Result<bool, Failure> {
+        if self.lies_in_out(index, artifact) {
+            return Ok(true);
+        }
+        let label = self.label(index);
+        let (dir, placed) = (self.output_dir(&label), self.record.outputs(&label)?);
+        let is_there = |placed: &Placed| !matches!(look(&dir, placed), Look::Missing);
+        Ok(!placed.is_empty() && placed.iter().all(|(of, placed)| of == artifact && is_there(placed)))
+    }
+
     /// Makes `out/LABEL/` hold an artifact. The inner result is a store that lacks bytes. What was placed is in the
     /// list, which the caller records.
     pub fn deliver(&mut self, index: Index, artifact: &Digest) -> Result<Result<Delivered, StoreError>, Failure> {

@@ -1,11 +1,11 @@
 //! What an engine that stays can say of targets without looking at any file: for `watch`, which knows by events what did
 //! not change since it was looked at. Nothing here changes what is known.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, deliver, sight};
+use super::{Engine, deliver, revision, sight};
 use crate::action::interpreter::Seen;
 use crate::fingerprint::evidence::Place;
 use crate::plan::{Index, Question};
@@ -19,6 +19,8 @@ pub enum Surrounding {
     Tool(String, String),
     /// A Python interpreter.
     Python(Box<Seen>),
+    /// A target as a revision has it, in the project of this root: its name and what is known of it.
+    AtRevision(PathBuf, String, String),
 }
 
 impl Surrounding {
@@ -28,6 +30,7 @@ impl Surrounding {
             Surrounding::Variable(name, answer) => sight::variable(name) == *answer,
             Surrounding::Tool(name, answer) => sight::tool(name) == *answer,
             Surrounding::Python(seen) => seen.holds(),
+            Surrounding::AtRevision(root, name, answer) => revision::ask(root, name) == *answer,
         }
     }
 }
@@ -51,6 +54,9 @@ impl Engine {
                 Question::Tool(name) => Some(Surrounding::Tool(name.to_owned(), answer())),
                 Question::Variable(name) => Some(Surrounding::Variable(name.to_owned(), answer())),
                 Question::Python(..) => Some(Surrounding::Python(Box::new(self.sight.python_of(q)?.clone()))),
+                Question::AtRevision(name) => {
+                    Some(Surrounding::AtRevision(self.root.clone(), name.to_owned(), answer()))
+                }
                 Question::File(_) | Question::Glob(..) | Question::Machine => None,
             }
         });

@@ -152,6 +152,14 @@ impl Engine {
         let mut rows = Vec::new();
         for (index, judged) in self.judge_all(&closure)? {
             let label = self.label(index).to_string();
+            if let Some(claim) = self.named_at_revision(index) {
+                if !self.store.blobs.has_all(&claim.artifact) {
+                    tell(Pushing::Unbuilt { label, why: "the store does not have it" });
+                } else if seen.insert(claim.key) {
+                    rows.push((claim.key, self.row_at_revision(index, &claim)?));
+                }
+                continue;
+            }
             let Some((key, artifact)) = judged.key.zip(judged.artifact) else {
                 tell(Pushing::Unbuilt { label, why: "it is not built as it is declared now" });
                 continue;

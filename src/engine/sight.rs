@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::revision;
 use super::sealed::{Reader, Writer};
 use crate::action::interpreter::{Seen, Wish};
 use crate::backend::Backend;
@@ -163,6 +164,10 @@ impl Sight {
     pub(super) fn look(&mut self, root: &Path, plan: &Plan, questions: &[u32]) -> Result<Found, Failure> {
         self.asked.resize(plan.questions(), false);
         self.changed.resize(plan.questions(), false);
+        if self.answers.len() < plan.questions() {
+            // Of a target that was named on the command line.
+            self.answers.resize(plan.questions(), Answer::None);
+        }
         let mut new: Vec<usize> = questions.iter().map(|q| *q as usize).filter(|q| !self.asked[*q]).collect();
         new.sort_unstable();
         new.dedup();
@@ -197,6 +202,9 @@ impl Sight {
                 }
                 Question::Tool(name) => {
                     self.text(q, &tool(name), &mut other);
+                }
+                Question::AtRevision(name) => {
+                    self.text(q, &revision::ask(root, name), &mut other);
                 }
                 Question::Machine => self.text(q, &self.machine(), &mut other),
                 Question::Python(version, lock) => {
@@ -524,6 +532,13 @@ impl Outside for Asked<'_> {
         match self.answer(Question::Python(version, &file_below(self.base, lock))) {
             Answer::Python(seen) => seen.found().map(ToString::to_string),
             _ => None,
+        }
+    }
+
+    fn at_revision(&mut self, name: &str) -> Result<Digest, Failure> {
+        match self.answer(Question::AtRevision(name)) {
+            Answer::Text(text) => revision::read(text).map(|claim| claim.artifact),
+            _ => unreachable!("it was looked at before"),
         }
     }
 

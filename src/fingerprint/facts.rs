@@ -25,6 +25,8 @@ pub trait Outside {
     /// The Python interpreter of this machine that is meant, if there is one: what it is, and where. By a version and
     /// the path of the lock that says what is allowed.
     fn python(&mut self, version: &str, lock: &str) -> Option<String>;
+    /// The artifact of a target as the lock of a git revision has it: `LABEL@REV`.
+    fn at_revision(&mut self, name: &str) -> Result<Digest, Failure>;
     /// Who this machine is, for kinds that measure it.
     fn machine(&mut self) -> String;
 }
@@ -89,6 +91,10 @@ pub fn manifest(
                 let found = outside.python(&text(), &lock_of(&decl.fields, project));
                 manifest.state(name("interpreter"), found.map_or(Fact::Missing, Fact::Text));
             }
+            Type::AtRevision => match outside.at_revision(&text()) {
+                Ok(artifact) => manifest.state(name(&visit.fact), Fact::Artifact(artifact)),
+                Err(e) => drop(failure.get_or_insert(e)),
+            },
             _ => manifest.state(name(&visit.fact), scalar(visit.value)),
         }
     });

@@ -302,6 +302,11 @@ impl Git {
         self.repository.config().ok()?.get_path("gpg.ssh.allowedSignersFile").ok()
     }
 
+    /// What git's configuration has under this name.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        self.repository.config().ok()?.get_string(name).ok()
+    }
+
     /// The branch that is checked out; none where HEAD is detached.
     pub fn branch(&self) -> Option<String> {
         let head = self.repository.head().ok()?;

@@ -21,6 +21,7 @@ pub mod perplexity;
 pub mod python;
 pub mod quantized;
 pub mod report;
+mod revision;
 pub mod speed;
 pub mod test;
 pub mod training;
@@ -69,6 +70,18 @@ pub const KINDS: &[&dyn Kind] = &[
 /// The kind of this name.
 pub fn find(name: &str) -> Option<&'static dyn Kind> {
     KINDS.iter().copied().find(|kind| kind.schema().name == name)
+}
+
+/// The kind of what no recipe declares: a target as the lock of a git revision has it, which others name.
+pub static AT_REVISION: &dyn Kind = &revision::AtRevision;
+
+/// The kind of a checked declaration.
+///
+/// # Panics
+/// If it is of none: a declaration that was not checked.
+pub fn of(decl: &Decl) -> &'static dyn Kind {
+    let implied = || (AT_REVISION.schema().name == decl.kind).then_some(AT_REVISION);
+    find(&decl.kind).or_else(implied).expect("a checked declaration is of a known kind")
 }
 
 /// One sort of thing effai can make.

@@ -174,7 +174,8 @@ pub(crate) fn write_line(label: &str, claim: &Claim) -> String {
     line
 }
 
-fn read_line(line: &str) -> Result<(String, Claim), String> {
+/// What [`write_line`] wrote: the label, and what is said of it.
+pub(crate) fn read_line(line: &str) -> Result<(String, Claim), String> {
     let mut words = line.split(' ');
     let mut next =
         |what: &str| words.next().filter(|word| !word.is_empty()).ok_or_else(|| format!("there is no {what}"));

@@ -100,9 +100,9 @@ impl Index {
         self.targets.iter().flat_map(|t| &t.label.labels).map(String::as_str)
     }
 
-    /// The declarations of a label; of a part's label, `x:y`, those of `x`.
+    /// The declarations of a label; of a part's label, `x:y`, or of `x@v1`, those of `x`.
     pub(super) fn declared(&self, label: &str) -> impl Iterator<Item = &Target> {
-        let label = label.split(':').next().unwrap_or_default().to_owned();
+        let label = label.split([':', '@']).next().unwrap_or_default().to_owned();
         self.targets.iter().filter(move |t| t.label.means(&label))
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::inputs::{SameName, input_names};
 use super::table::{Lists, Texts};
-use super::{Label, resolve, seen_from};
+use super::{Label, at_revision, is_implied, resolve, seen_from};
 use crate::kind::{self, BACKEND, Kind, Needs, Pool};
 use crate::recipe::check::fill_defaults;
 use crate::recipe::decl::Decl;
@@ -89,6 +89,8 @@ pub enum Question<'a> {
     Machine,
     /// Which Python interpreter is meant: a version, and the lock that says what is allowed.
     Python(&'a str, &'a str),
+    /// What the lock of a revision says of a target: `LABEL@REV`.
+    AtRevision(&'a str),
 }
 
 impl<'a> Question<'a> {
@@ -96,6 +98,7 @@ impl<'a> Question<'a> {
     pub fn text(self) -> &'a str {
         match self {
             Question::File(text) | Question::Glob(_, text) | Question::Tool(text) | Question::Variable(text) => text,
+            Question::AtRevision(text) => text,
             Question::Machine => "the machine",
             Question::Python(..) => "the Python interpreter",
         }
@@ -112,6 +115,7 @@ enum Sort {
     Machine,
     /// Its text is the version, a NUL and the lock's path.
     Python,
+    AtRevision,
 }
 
 impl std::fmt::Debug for dyn Kind {
@@ -121,7 +125,22 @@ impl std::fmt::Debug for dyn Kind {
 }
 
 fn kind_of(decl: &Decl) -> &'static dyn Kind {
-    kind::find(&decl.kind).expect("a checked declaration is of a known kind")
+    kind::of(decl)
+}
+
+/// In [`Plan::kinds`]: what no recipe declares.
+const AT_REVISION: u8 = u8::MAX;
+
+/// What stands for a target as the lock of a revision has it; named at `span`.
+fn decl_at_revision(name: &str, span: Span) -> Decl {
+    Decl {
+        kind: kind::AT_REVISION.schema().name.to_owned(),
+        label: Label::new(name),
+        base: String::new(),
+        tags: Vec::new(),
+        fields: serde_json::json!({ "of": name }),
+        spans: BTreeMap::from([(String::new(), span)]),
+    }
 }
 
 impl Plan {
@@ -133,7 +152,7 @@ impl Plan {
     /// The graph of some declarations, beside others that have mistakes of their own: a label of those is not unknown.
     pub fn beside(decls: Vec<Decl>, others: &BTreeSet<String>, sources: &Sources) -> Result<Self, Mistakes> {
         let mut mistakes = Vec::new();
-        let decls = with_parts(decls);
+        let decls = with_revisions(with_parts(decls));
         let by_label: HashMap<&str, Index> = decls.iter().enumerate().map(|(i, d)| (d.label.as_str(), i)).collect();
         let mut edges: Vec<Vec<Dependency>> = Vec::with_capacity(decls.len());
         for decl in &decls {
@@ -176,10 +195,10 @@ impl Plan {
         let mut bytes = Vec::new();
         for old in order {
             let decl = &decls[*old];
-            let kind = kind::KINDS.iter().position(|k| k.schema().name == decl.kind).expect("a known kind");
+            let kind = kind::KINDS.iter().position(|k| k.schema().name == decl.kind);
             let needs = kind_of(decl).needs(decl);
             plan.labels.push(decl.label.as_str());
-            plan.kinds.push(u8::try_from(kind).expect("fewer than 256 kinds"));
+            plan.kinds.push(kind.map_or(AT_REVISION, |kind| u8::try_from(kind).expect("fewer than 255 kinds")));
             plan.needs.push(pack(&needs));
             plan.places.push(decl.span(""));
             plan.dependencies.push(edges[*old].iter().map(|d| place[d.index] as u32));
@@ -221,14 +240,22 @@ impl Plan {
         Label::new(self.name(index))
     }
 
-    /// Whether a target is a part of another.
-    pub fn is_part(&self, index: Index) -> bool {
-        self.name(index).contains(':')
+    /// Whether no recipe declares a target: it is a part of another, or another as a revision has it.
+    pub fn is_implied(&self, index: Index) -> bool {
+        is_implied(self.name(index))
+    }
+
+    /// Whether it is a target as the lock of a revision has it.
+    pub fn is_at_revision(&self, index: Index) -> bool {
+        self.kinds[index] == AT_REVISION
     }
 
     /// A target's kind.
     pub fn kind(&self, index: Index) -> &'static dyn Kind {
-        kind::KINDS[usize::from(self.kinds[index])]
+        match self.kinds[index] {
+            AT_REVISION => kind::AT_REVISION,
+            kind => kind::KINDS[usize::from(kind)],
+        }
     }
 
     /// What a target's action needs.
@@ -268,6 +295,33 @@ impl Plan {
         }) as u32
     }
 
+    /// Adds a target as the lock of a revision has it, on behalf of nobody among the targets. It stands on nothing, so it may
+    /// stand behind all.
+    pub fn add_at_revision(&mut self, name: &str) -> Index {
+        let index = self.len();
+        let declared = at_revision(name).and_then(|(label, _)| self.find(label));
+        let decl = decl_at_revision(name, declared.map_or_else(Span::default, |declared| self.place(declared)));
+        self.labels.push(name);
+        self.kinds.push(AT_REVISION);
+        self.needs.push(pack(&kind_of(&decl).needs(&decl)));
+        self.places.push(decl.span(""));
+        self.dependencies.push([]);
+        self.question_sorts.push(Sort::AtRevision);
+        self.question_texts.push(name);
+        self.reads.push([self.question_sorts.len() as u32 - 1]);
+        let outermost = self.bases.iter().position(str::is_empty);
+        let base = outermost.unwrap_or_else(|| {
+            self.bases.push("");
+            self.bases.len() - 1
+        });
+        self.base_of.push(u16::try_from(base).expect("recipes are refused with more projects"));
+        self.tags.push([]);
+        self.decl_ends.push(self.decl_ends.last().copied().unwrap_or_default());
+        let at = self.by_label.partition_point(|i| self.name(*i as usize) < name);
+        self.by_label.insert(at, index as u32);
+        index
+    }
+
     /// A question by its place.
     pub fn question(&self, place: usize) -> Question<'_> {
         let text = self.question_texts.get(place);
@@ -284,6 +338,7 @@ impl Plan {
                 let (version, lock) = text.split_once('\0').expect("written so");
                 Question::Python(version, lock)
             }
+            Sort::AtRevision => Question::AtRevision(text),
         }
     }
 
@@ -305,6 +360,9 @@ impl Plan {
 
     /// A target's declaration; `load` gives its bytes where the plan was read back without them.
     pub fn decl<E>(&self, index: Index, load: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Decl, E> {
+        if self.is_at_revision(index) {
+            return Ok(decl_at_revision(self.name(index), self.place(index)));
+        }
         let text = match self.decls.get() {
             Some(bytes) => Cow::Borrowed(&bytes[self.decl_range(index)]),
             None => Cow::Owned(load()?),
@@ -383,6 +441,7 @@ impl Questions {
                     let lock = file_below(&decl.base, &lock_of(&decl.fields, project));
                     ask(Sort::Python, Cow::Owned(format!("{text}\0{lock}")));
                 }
+                Type::AtRevision => ask(Sort::AtRevision, Cow::Borrowed(text)),
                 _ => {}
             }
         });
@@ -454,6 +513,25 @@ fn with_parts(decls: Vec<Decl>) -> Vec<Decl> {
     all
 }
 
+/// The declarations, and behind them each declared target that one of them names as a revision has it.
+fn with_revisions(mut decls: Vec<Decl>) -> Vec<Decl> {
+    let mut named: BTreeMap<String, Span> = BTreeMap::new();
+    for decl in &decls {
+        walk(kind_of(decl).schema(), &decl.fields, &mut |visit| {
+            let text = visit.value.as_str().filter(|text| visit.ty.is_label() && text.contains('@'));
+            if let Some(text) = text {
+                named.entry(resolve(&decl.base, text)).or_insert_with(|| decl.span(&visit.path));
+            }
+        });
+    }
+    if !named.is_empty() {
+        let declared: HashSet<&str> = decls.iter().map(|decl| decl.label.as_str()).collect();
+        named.retain(|name, _| at_revision(name).is_some_and(|(label, _)| declared.contains(label)));
+        decls.extend(named.into_iter().map(|(name, span)| decl_at_revision(&name, span)));
+    }
+    decls
+}
+
 fn dependencies(
     decl: &Decl,
     decls: &[Decl],
@@ -481,27 +559,50 @@ fn dependencies(
         let whole = resolve(&decl.base, text);
         match by_label.get(whole.as_str()) {
             Some(index) => {
-                let kind = &decls[*index].kind;
+                // At a revision it is of the kind that it is now: the lock says none.
+                let is_at_revision = decls[*index].kind == kind::AT_REVISION.schema().name;
+                let rev = at_revision(&whole).filter(|_| is_at_revision);
+                let declared = rev.map_or(*index, |(label, _)| by_label[label]);
+                if let Some((_, rev)) = rev
+                    && let Some(base) = kind_of(&decls[declared]).alongside(&decls[declared]).first()
+                {
+                    let message = format!("`{text}` is of no use without `{base}` of that revision");
+                    let mistake = Mistake::new("recipe::at_revision", message)
+                        .mark(sources, decl.span(&visit.path), format!("`{}` stands on it", decl.label))
+                        .mark(sources, decls[declared].span(""), format!("stands on `{base}`"));
+                    let help = format!(
+                        "name a target at {rev} that stands by itself: a `merge` of it, or a `quantized` model from it"
+                    );
+                    mistakes.push(mistake.help(help));
+                }
+                let kind = &decls[declared].kind;
                 if let Type::Of(wanted) = visit.ty
                     && wanted != kind
                 {
                     let message = format!("`{text}` is of kind `{kind}`, and `{wanted}` is wanted");
                     let mistake = Mistake::new("recipe::wrong_kind", message)
                         .mark(sources, decl.span(&visit.path), format!("`{}` stands on it", decl.label))
-                        .mark(sources, decls[*index].span(""), "this");
+                        .mark(sources, decls[declared].span(""), "this");
                     mistakes.push(mistake.help(format!("name a target of kind `{wanted}`")));
                 }
                 named.push(*index);
             }
-            None if decl.label.is_part() || others.contains(&whole) => {
+            None if decl.label.is_part()
+                || others.contains(at_revision(&whole).map_or(&*whole, |(label, _)| label)) =>
+            {
                 // The target this is a part of names the same label and reports it; or it is reported as unfinished.
             }
             None => {
-                let labels = decls.iter().map(|d| d.label.as_str()).filter(|l| !l.contains(':'));
-                let help = match nearest(&whole, labels) {
-                    Some(near) => format!("did you mean \"{}\"?", seen_from(&decl.base, near)),
+                let labels = decls.iter().map(|d| d.label.as_str()).filter(|l| !is_implied(l));
+                let (label, rev) = match at_revision(&whole) {
+                    Some((label, rev)) => (label, format!("@{rev}")),
+                    None => (&*whole, String::new()),
+                };
+                let help = match nearest(label, labels) {
+                    Some(near) => format!("did you mean \"{}{rev}\"?", seen_from(&decl.base, near)),
                     None => "`effai graph` shows the targets there are".into(),
                 };
+                let text = text.strip_suffix(&rev).unwrap_or(text);
                 mistakes.push(
                     Mistake::new("recipe::unknown_target", format!("there is no target `{text}`"))
                         .mark(sources, decl.span(&visit.path), format!("`{}` stands on it", decl.label))

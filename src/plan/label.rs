@@ -47,6 +47,31 @@ impl Label {
     }
 }
 
+/// The two halves of `LABEL@REV`: a target as the lock of a git revision has it. No label has an `@`, and revisions may.
+pub fn at_revision(text: &str) -> Option<(&str, &str)> {
+    text.split_once('@')
+}
+
+/// Whether no recipe declares a target of this name: it is a part of another, or another as a revision has it.
+pub fn is_implied(name: &str) -> bool {
+    name.contains([':', '@'])
+}
+
+/// What is wrong with a text as the revision of a target, if anything. It names a directory below `out/`, and is never a
+/// range of commits or a file of one.
+pub fn complaint_of_revision(rev: &str) -> Option<String> {
+    if rev.is_empty() {
+        return Some("after @ comes a revision, such as HEAD~1 or a tag".into());
+    }
+    if let Some(c) = rev.chars().find(|c| c.is_whitespace() || c.is_control() || ":\\\"*?[".contains(*c)) {
+        return Some(format!("a revision behind @ has no `{c}`"));
+    }
+    if rev.contains("..") || rev.split('/').any(|part| part.is_empty() || part == ".") {
+        return Some("behind @ stands one revision, and no range or path".into());
+    }
+    None
+}
+
 /// The whole label of what a project's recipe calls `text`: one of its own, or with a slash before it one of the
 /// outermost project. `base` is the project's directory below the outermost one.
 pub fn resolve(base: &str, text: &str) -> String {

@@ -1,7 +1,7 @@
 //! Which targets words of the command line mean.
 
 use super::graph::{Index, Plan};
-use super::{resolve, seen_from};
+use super::{is_implied, resolve, seen_from};
 use crate::recipe::glob;
 use crate::recipe::mistake::nearest;
 
@@ -29,13 +29,13 @@ impl UnknownTarget {
 const TAG: &str = "tag:";
 
 impl Plan {
-    /// All labels but those of parts, sorted.
+    /// All labels that recipes declare, sorted.
     pub fn declared(&self) -> impl Iterator<Item = &str> {
-        self.by_label.iter().map(|i| self.name(*i as usize)).filter(|l| !l.contains(':'))
+        self.by_label.iter().map(|i| self.name(*i as usize)).filter(|l| !is_implied(l))
     }
 
     /// The targets that words of the command line name: labels, globs over labels, `tag:WORD`, or paths below `out/`.
-    /// Without words, every declared target (not parts).
+    /// Without words, every declared target.
     pub fn select(&self, words: &[String]) -> Result<Vec<Index>, UnknownTarget> {
         self.select_from("", words)
     }
@@ -43,7 +43,7 @@ impl Plan {
     /// The same for somebody who stands in the project of this directory: what it calls its own comes first.
     pub fn select_from(&self, base: &str, words: &[String]) -> Result<Vec<Index>, UnknownTarget> {
         if words.is_empty() {
-            return Ok((0..self.len()).filter(|i| !self.is_part(*i) && self.is_below(base, *i)).collect());
+            return Ok((0..self.len()).filter(|i| !self.is_implied(*i) && self.is_below(base, *i)).collect());
         }
         let mut chosen = Vec::new();
         for word in words {
@@ -95,6 +95,6 @@ impl Plan {
             return Vec::new();
         }
         let Ok(matcher) = glob::compile(&whole) else { return Vec::new() };
-        (0..self.len()).filter(|i| !self.is_part(*i) && matcher.is_match(self.name(*i))).collect()
+        (0..self.len()).filter(|i| !self.is_implied(*i) && matcher.is_match(self.name(*i))).collect()
     }
 }

@@ -8,7 +8,7 @@ use super::mistake::{Mistake, nearest};
 use super::node::{Entry, Node, Scalar, Span};
 use super::schema::{Args, Count, Default, Prop, Schema, Type};
 use super::source::Sources;
-use crate::plan::{Label, resolve, seen_from};
+use crate::plan::{Label, at_revision, complaint_of_revision, resolve, seen_from};
 use crate::util::text::{parse_bytes, parse_seconds};
 
 /// The fields of a node that fits its schema, and where each stands.
@@ -276,7 +276,9 @@ fn convert(value: &Scalar, ty: Type, base: &str) -> Result<Value, String> {
     match (ty, value) {
         (Type::Text | Type::Tool, Scalar::Text(text)) => Ok(json!(text)),
         (Type::Label | Type::NamedLabel | Type::Of(_), Scalar::Text(text)) => {
-            match Label::complaint(text.strip_prefix('/').unwrap_or(text)) {
+            let (label, rev) = at_revision(text).map_or((&**text, None), |(label, rev)| (label, Some(rev)));
+            let complaint = Label::complaint(label.strip_prefix('/').unwrap_or(label));
+            match complaint.or_else(|| rev.and_then(complaint_of_revision)) {
                 // One way to say it, whichever was written.
                 None => Ok(json!(seen_from(base, &resolve(base, text)))),
                 Some(complaint) => Err(complaint),

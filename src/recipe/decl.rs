@@ -43,7 +43,7 @@ impl Decl {
 
     /// The variables that are handed through to it.
     pub fn variables(&self) -> Vec<String> {
-        let kind = crate::kind::find(&self.kind).expect("a checked declaration is of a known kind");
+        let kind = crate::kind::of(self);
         let mut names = Vec::new();
         walk(kind.schema(), &self.fields, &mut |visit| {
             if visit.ty == Type::Variable {

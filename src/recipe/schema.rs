@@ -124,6 +124,8 @@ pub enum Type {
     /// A version of Python, or the beginning of one; the field of that name is the directory whose `uv.lock` says what
     /// is allowed. The interpreter of this machine that is meant is a fact.
     Python(&'static str),
+    /// A target as the lock of a git revision has it, `LABEL@REV`. The artifact that is named there is the fact.
+    AtRevision,
 }
 
 /// A default.
@@ -309,6 +311,7 @@ impl std::fmt::Display for Type {
             Type::Tool => f.write_str("a program's name"),
             Type::Holding(_) => f.write_str("a directory's path"),
             Type::Python(_) => f.write_str("a version of Python"),
+            Type::AtRevision => f.write_str("a target at a revision"),
         }
     }
 }

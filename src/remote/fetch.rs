@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::place::{Coming, Part, Place};
-use super::{Fetched, Hear, Heard, Record, Shared, Trouble, Wrong, layout, on_disk};
+use super::{Fetched, Hear, Heard, Record, Shared, Trouble, Wanted, Wrong, layout, on_disk};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::recipe::remote::Remote;
@@ -19,13 +19,13 @@ const PART_BYTES: u64 = 8 << 20;
 /// Parts of one blob that are on their way at once; they are written in order.
 const PARTS_AT_ONCE: usize = 3;
 
-/// Brings the artifact of a key from the first remote that has it.
-pub(super) async fn fetch(shared: &Arc<Shared>, key: &Digest, hear: &Hear) -> Result<Option<Box<Fetched>>, Failure> {
+/// Brings what is wanted from the first remote that has it.
+pub(super) async fn fetch(shared: &Arc<Shared>, wanted: &Wanted, hear: &Hear) -> Result<Option<Box<Fetched>>, Failure> {
     for place in &shared.places {
         if !place.is_in() {
             continue;
         }
-        match from(shared, place, key, hear).await {
+        match from(shared, place, wanted, hear).await {
             Ok(None) => {}
             Ok(fetched) => return Ok(fetched),
             Err(Trouble::Remote(why)) => place.leave_out(why).into_iter().for_each(|out| hear(Heard::LeftOut(out))),
@@ -39,10 +39,14 @@ pub(super) async fn fetch(shared: &Arc<Shared>, key: &Digest, hear: &Hear) -> Re
 async fn from(
     shared: &Arc<Shared>,
     place: &Arc<Place>,
-    key: &Digest,
+    wanted: &Wanted,
     hear: &Hear,
 ) -> Result<Option<Box<Fetched>>, Trouble> {
-    let Some(record) = record(place, key).await? else { return Ok(None) };
+    let record = match wanted {
+        Wanted::Key(key) => record(place, key).await?,
+        Wanted::Artifact(row) => place.size(&layout::artifact(&row.artifact)).await?.map(|_| Record::of(row)),
+    };
+    let Some(record) = record else { return Ok(None) };
     let Remote { name, .. } = &place.remote;
     hear(Heard::Begun { remote: name.clone() });
     let coming = Arc::new(Artifact {

@@ -90,6 +90,15 @@ struct Shared {
     turns: Turns,
 }
 
+/// What is to be fetched.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// The artifact of a key, whichever that is.
+    Key(Digest),
+    /// This very artifact, of which this much is known.
+    Artifact(Box<KeyRow>),
+}
+
 /// What is told while something is fetched or sent.
 #[derive(Debug)]
 pub enum Heard {
@@ -222,11 +231,11 @@ impl Remotes {
         self.shared.places.iter().any(|place| place.remote.access == Access::ReadWrite)
     }
 
-    /// Brings the artifact of a key from the first remote that has it.
-    pub fn fetch(&self, key: Digest, hear: Hear) {
+    /// Brings what is wanted from the first remote that has it.
+    pub fn fetch(&self, wanted: Wanted, hear: Hear) {
         let shared = self.shared.clone();
         self.runtime().spawn(async move {
-            let last = fetch::fetch(&shared, &key, &hear).await;
+            let last = fetch::fetch(&shared, &wanted, &hear).await;
             hear(last.map_or_else(Heard::Failed, Heard::Fetched));
         });
     }

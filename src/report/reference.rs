@@ -156,5 +156,6 @@ fn of_type(ty: Type) -> Value {
             json!({ "is": "directory", "holds": files.iter().map(|(name, _)| name).collect::<Vec<_>>() })
         }
         Type::Python(_) => json!({ "is": "python-version" }),
+        Type::AtRevision => json!({ "is": "label", "at": "revision" }),
     }
 }

@@ -61,14 +61,19 @@ impl Build<'_> {
             }
             Err(failure) => return Err(failure),
         };
-        if self.options.only_brings && judged.artifact.is_some_and(|a| !self.engine.store.blobs.has_all(&a)) {
+        // Nothing can be made for it once somebody else waits for it.
+        let looks = self.options.only_brings || self.engine.plan().is_at_revision(index);
+        if looks && judged.artifact.is_some_and(|a| !self.engine.store.blobs.has_all(&a)) {
             self.bytes_missing.insert(index);
         }
         if self.is_forced(index) {
             judged.reasons = vec![Reason::Forced];
         } else if self.bytes_missing.contains(&index) {
             judged.reasons = vec![Reason::BytesMissing];
-        } else if !self.policy.reads_local && judged.verdict == Verdict::Cached {
+        } else if !self.policy.reads_local
+            && judged.verdict == Verdict::Cached
+            && !self.engine.plan().is_at_revision(index)
+        {
             judged.reasons = vec![Reason::NeverBuilt];
         }
         if !judged.reasons.is_empty() {
@@ -151,6 +156,9 @@ impl Build<'_> {
         if self.options.only_brings {
             self.missing(index, None);
             return Ok(());
+        }
+        if self.engine.plan().is_at_revision(index) {
+            return self.failed(index, self.engine.nowhere(index), None);
         }
         let tries_max = self.edits.tries_max();
         if self.tries.get(&index).is_some_and(|tries| *tries >= tries_max) {

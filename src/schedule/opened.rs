@@ -123,7 +123,7 @@ fn compare(
 
 /// The files of the project that a declaration names.
 fn declared(project: &Path, decl: &crate::recipe::decl::Decl) -> Result<BTreeSet<PathBuf>, Failure> {
-    let schema = crate::kind::find(&decl.kind).expect("a checked declaration is of a known kind").schema();
+    let schema = crate::kind::of(decl).schema();
     let mut globs = Vec::new();
     walk(schema, &decl.fields, &mut |visit| {
         if matches!(visit.ty, Type::File | Type::Glob) {

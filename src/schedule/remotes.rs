@@ -12,7 +12,7 @@ use crate::event::{ActionEvent, Event, Outcome, Verdict};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::plan::Index;
-use crate::remote::{Fetched, Hear, Heard, Remotes};
+use crate::remote::{Fetched, Hear, Heard, Remotes, Wanted};
 use crate::store::KeyRow;
 
 /// How often it is told how far an artifact is.
@@ -28,7 +28,11 @@ impl Build<'_> {
         }
         let sender = self.sender.clone();
         let Some(remotes) = self.remotes()? else { return Ok(false) };
-        remotes.fetch(key, throttled(move |heard| drop(sender.send(Message::Remote(index, key, heard)))));
+        let wanted = match self.engine.named_at_revision(index) {
+            Some(claim) => Wanted::Artifact(Box::new(self.engine.row_at_revision(index, &claim)?)),
+            None => Wanted::Key(key),
+        };
+        remotes.fetch(wanted, throttled(move |heard| drop(sender.send(Message::Remote(index, key, heard)))));
         self.asked_before.insert(index, key);
         self.asked.insert(index, key);
         self.states[index] = State::Asked;

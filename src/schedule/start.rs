@@ -46,7 +46,8 @@ impl Build<'_> {
 
     /// Whether somebody wants a target to run whatever its state.
     pub(super) fn is_forced(&self, index: Index) -> bool {
-        self.options.force_all || (self.options.force && self.chosen[index])
+        let is_meant = self.options.force_all || (self.options.force && self.chosen[index]);
+        is_meant && !self.engine.plan().is_at_revision(index)
     }
 
     /// Whether a target runs although some store may have its artifact.

@@ -76,7 +76,11 @@ impl Interests {
         let glob = match engine.plan().question(question as usize) {
             Question::Glob(base, glob) => file_below(base, glob.trim_start_matches("./")),
             Question::File(path) => path.to_owned(),
-            Question::Tool(_) | Question::Variable(_) | Question::Machine | Question::Python(..) => return,
+            Question::Tool(_)
+            | Question::Variable(_)
+            | Question::Machine
+            | Question::Python(..)
+            | Question::AtRevision(_) => return,
         };
         let glob = glob.trim_end_matches('/');
         if self.hides(engine, question) {

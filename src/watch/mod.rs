@@ -260,13 +260,12 @@ impl Watch {
             self.lookout.interests = Interests::of(&open.engine, &open.questions);
             self.lookout.eyes.watch(self.lookout.interests.dirs())?;
         }
-        // Programs are watched by nobody, and few.
+        // Programs and revisions are watched by nobody, and few.
         let plan = open.engine.plan();
-        questions.extend(
-            open.read
-                .iter()
-                .filter(|q| matches!(plan.question(**q as usize), Question::Tool(_) | Question::Python(..))),
-        );
+        let is_unwatched = |q: &&u32| {
+            matches!(plan.question(**q as usize), Question::Tool(_) | Question::Python(..) | Question::AtRevision(_))
+        };
+        questions.extend(open.read.iter().filter(is_unwatched));
         let mut changed = BTreeSet::new();
         let mut again: Vec<u32> = questions.into_iter().collect();
         loop {

@@ -40,6 +40,66 @@ fn a_commit_is_checked_and_a_checkout_is_restored() {
     git(&root, &["checkout", "--quiet", "main"]);
 }
 
+/// The lock that whoever restores holds, held by this test.
+fn restores_are_held(project: &Project) -> std::fs::File {
+    let turn = std::fs::File::create(project.path(".effai/checkout.lock")).expect("created");
+    turn.lock().expect("locked");
+    turn
+}
+
+#[test]
+fn what_takes_longer_is_restored_behind_a_checkout_and_the_last_checkout_counts() {
+    let project = installed();
+    let root = project.path(".");
+    for lines in [1, 2] {
+        project.edit("effai.kdl", &format!("head -n {}", if lines == 1 { 3 } else { 1 }), &format!("head -n {lines}"));
+        project.effai(&["build", "--lock"]);
+        commit(&project, "Another");
+    }
+    let top = || project.read("out/reports/top/top").lines().count();
+    git(&root, &["config", "effai.checkout", "background"]);
+    // Nobody restores while this is held, and git does not wait.
+    let held = restores_are_held(&project);
+    for rev in ["main~2", "main~1"] {
+        let run = try_git(&root, &["checkout", rev]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        contains(&run.stderr, "restoring 1 target (");
+        contains(&run.stderr, "`effai restore` waits for it");
+        assert_eq!(top(), 2);
+    }
+    contains(&project.effai(&["hooks", "status"]).stderr, "a checkout's restore goes on");
+    drop(held);
+    let run = project.effai(&["restore"]);
+    assert_eq!((run.code, top()), (0, 1), "{}", run.stderr);
+    // Those that waited find it done, whichever came first.
+    drop(restores_are_held(&project));
+    assert_eq!(top(), 1);
+
+    git(&root, &["config", "effai.checkout", "off"]);
+    contains(&try_git(&root, &["checkout", "main"]).stderr, "1 target in out/ not of this commit: `effai restore`");
+    assert_eq!(top(), 1);
+    git(&root, &["config", "effai.checkout", "foreground"]);
+    contains(&try_git(&root, &["checkout", "main~2"]).stderr, "1 restored");
+    assert_eq!(top(), 3);
+    git(&root, &["config", "--unset", "effai.checkout"]);
+    contains(&try_git(&root, &["checkout", "main"]).stderr, "1 restored");
+    assert_eq!(top(), 2);
+
+    // Many files are more than a moment's work.
+    let recipe = "command \"many\" { run \"sh\" \"-c\" \"mkdir m; for i in $(seq 120); do echo A > m/$i; done\"; output \"m\"; }\n";
+    for letter in ["A", "B"] {
+        let base = project.read("effai.kdl");
+        let base = base.split("command \"many\"").next().expect("a part");
+        project.write("effai.kdl", &format!("{base}{}", recipe.replace('A', letter)));
+        let run = project.effai(&["build", "many", "--lock"]);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        commit(&project, letter);
+    }
+    contains(&try_git(&root, &["checkout", "HEAD~1"]).stderr, "restoring 1 target (240 B) behind this");
+    assert_eq!(project.effai(&["restore"]).code, 0);
+    assert_eq!(project.read("out/many/m/120"), "A\n");
+}
+
 #[test]
 fn a_lock_that_is_behind_is_told_and_stops_a_commit_where_every_build_writes_it() {
     let project = installed();

@@ -2,6 +2,7 @@
 
 mod ci;
 mod hooks;
+mod revisions;
 pub(crate) mod signed;
 mod story;
 

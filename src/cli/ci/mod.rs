@@ -8,6 +8,7 @@ use crate::engine::{Engine, EngineError};
 use crate::failure::Failure;
 use crate::git::Git;
 use crate::lock::{FILE, Lock, history};
+use crate::plan::is_implied;
 use crate::recipe::terms::Terms;
 use crate::report::guards::{Compared, Guards};
 use crate::util::fs;
@@ -115,7 +116,7 @@ fn compare(engine: &Engine, base: &str) -> Result<Vec<Compared>, EngineError> {
     let guarded: Vec<String> = (0..engine.plan().len()).map(|index| engine.label(index).to_string()).collect();
     let labels: BTreeSet<&String> = was.claims.keys().chain(now.claims.keys()).chain(&guarded).collect();
     let mut all = Vec::new();
-    for label in labels.into_iter().filter(|label| !label.contains(':')) {
+    for label in labels.into_iter().filter(|label| !is_implied(label)) {
         let mut guards = Vec::new();
         if let Some(index) = engine.plan().find(label) {
             let place = engine.place(index);
