@@ -102,15 +102,19 @@ pub struct Affine {
 impl Affine {
     /// The weights, row after row.
     pub fn expand(&self, inner: usize, bits: usize, group: usize) -> Vec<f32> {
-        let codes = codes(&self.words, bits);
-        let mut values = vec![0.0; codes.len()];
         debug_assert!(inner.is_multiple_of(group));
-        let parts = values.par_chunks_exact_mut(group).zip(codes.par_chunks_exact(group));
-        parts.zip(&self.scales).zip(&self.biases).for_each(|(((values, codes), scale), bias)| {
-            values.iter_mut().zip(codes).for_each(|(v, code)| *v = f32::from(*code) * scale + bias);
-        });
-        values
+        expand(&codes(&self.words, bits), &self.scales, &self.biases, group)
     }
+}
+
+/// What codes stand for: those of each group by its scale and bias.
+pub fn expand(codes: &[u8], scales: &[f32], biases: &[f32], group: usize) -> Vec<f32> {
+    let mut values = vec![0.0; codes.len()];
+    let parts = values.par_chunks_exact_mut(group).zip(codes.par_chunks_exact(group));
+    parts.zip(scales).zip(biases).for_each(|(((values, codes), scale), bias)| {
+        values.iter_mut().zip(codes).for_each(|(v, code)| *v = f32::from(*code) * scale + bias);
+    });
+    values
 }
 
 /// The widths of codes.

@@ -10,19 +10,25 @@
 pub mod affine;
 pub mod arrays;
 pub mod attention;
+pub mod awq;
 pub mod blocks;
 mod candle;
 pub mod cross_entropy;
+pub mod floats;
 pub mod gemm;
 pub mod gguf;
+pub mod gptq;
+pub mod gram;
 pub mod int8;
 pub mod kernels;
 #[cfg(feature = "mlx")]
 mod mlx;
 pub mod packed;
+pub mod pixels;
 pub mod qmatrix;
 pub mod rng;
 pub mod simd;
+pub mod smooth;
 
 use std::collections::BTreeMap;
 

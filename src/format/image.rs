@@ -5,6 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::RgbaImage;
 use serde_json::{Value, json};
 
+use crate::backend::pixels;
 use crate::backend::rng::Rng;
 use crate::failure::Failure;
 
@@ -54,10 +55,10 @@ impl Fit {
 }
 
 impl Colours {
-    fn of(self, colour: usize) -> f32 {
+    fn each(self) -> [f32; 3] {
         match self {
-            Colours::All(value) => value,
-            Colours::Each(values) => values[colour],
+            Colours::All(value) => [value; 3],
+            Colours::Each(values) => values,
         }
     }
 }
@@ -118,7 +119,7 @@ impl Preprocessing {
             Fit::Crop { edge } => edge,
             Fit::Pad => self.size,
         };
-        let unit = |colours: Colours| [0, 1, 2].map(|c| f64::from(colours.of(c)) / 255.0);
+        let unit = |colours: Colours| colours.each().map(|v| f64::from(v) / 255.0);
         json!({
             "image_processor_type": "CLIPImageProcessor",
             "do_convert_rgb": true, "do_resize": true, "do_center_crop": true, "do_rescale": true, "do_normalize": true,
@@ -152,7 +153,7 @@ pub fn view(
     }
     if number == 1 {
         let mut values = view(picture, 0, prep, seed, id)?;
-        flip(&mut values, prep.size);
+        pixels::flip(&mut values, prep.size);
         return Ok(values);
     }
     let mut rng = Rng::new(seed, &format!("view {number} {id}"));
@@ -160,25 +161,14 @@ pub fn view(
     let size = ((prep.size as f32 * scale).round() as usize).max(1);
     let room = prep.size - size;
     let (dx, dy) = (rng.below(room + 1), rng.below(room + 1));
-    let small = fit(picture, size, prep)?;
+    let mut small = fit(picture, size, prep)?;
     let saturation = rng.between(0.3, 1.5);
     let gain = rng.between(0.6, 1.3);
     let gains = [0; 3].map(|_| gain * rng.between(0.85, 1.15));
-    let mut canvas = vec![255.0f32; prep.size * prep.size * 3];
-    for y in 0..size {
-        for x in 0..size {
-            let from = &small[(y * size + x) * 3..][..3];
-            let grey = 0.299 * from[0] + 0.587 * from[1] + 0.114 * from[2];
-            let to = &mut canvas[((y + dy) * prep.size + x + dx) * 3..][..3];
-            for c in 0..3 {
-                let value = grey + (from[c] - grey) * saturation;
-                to[c] = (255.0 - (255.0 - value) * gains[c]).clamp(0.0, 255.0);
-            }
-        }
-    }
-    let mut values = normalise(&canvas, prep);
+    pixels::recolour(&mut small, saturation, gains);
+    let mut values = normalise(&pixels::on_white(&small, size, prep.size, [dx, dy]), prep);
     if rng.uniform() < 0.5 {
-        flip(&mut values, prep.size);
+        pixels::flip(&mut values, prep.size);
     }
     Ok(values)
 }
@@ -199,7 +189,7 @@ fn fit(picture: &RgbaImage, size: usize, prep: &Preprocessing) -> Result<Vec<f32
     match prep.fit {
         Fit::Pad => {
             let picture = square(picture);
-            resize(over_white(&picture), picture.dimensions(), (size as u32, size as u32), FilterType::Bilinear)
+            resize(pixels::over_white(&picture), picture.dimensions(), (size as u32, size as u32), FilterType::Bilinear)
         }
         Fit::Crop { edge } => {
             // The shorter edge of a view that is smaller than the model's pictures shrinks along.
@@ -207,23 +197,12 @@ fn fit(picture: &RgbaImage, size: usize, prep: &Preprocessing) -> Result<Vec<f32
             let (w, h) = picture.dimensions();
             let longer = |long: u32, short: u32| (edge as u64 * u64::from(long) / u64::from(short.max(1))) as u32;
             let (to_w, to_h) = if w <= h { (edge as u32, longer(h, w)) } else { (longer(w, h), edge as u32) };
-            let values = resize(over_white(picture), (w, h), (to_w, to_h), FilterType::CatmullRom)?;
+            let values = resize(pixels::over_white(picture), (w, h), (to_w, to_h), FilterType::CatmullRom)?;
             let (left, top) = ((to_w as usize - size) / 2, (to_h as usize - size) / 2);
             let rows = values.chunks_exact(to_w as usize * 3).skip(top).take(size);
-            Ok(rows.flat_map(|row| &row[left * 3..(left + size) * 3]).copied().collect())
+            Ok(rows.map(|row| &row[left * 3..(left + size) * 3]).collect::<Vec<_>>().concat())
         }
     }
-}
-
-fn over_white(picture: &RgbaImage) -> Vec<u8> {
-    let mut rgb = Vec::with_capacity(picture.len() / 4 * 3);
-    for pixel in picture.pixels() {
-        let alpha = u32::from(pixel[3]);
-        for c in 0..3 {
-            rgb.push(((u32::from(pixel[c]) * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
-        }
-    }
-    rgb
 }
 
 fn resize(rgb: Vec<u8>, from: (u32, u32), to: (u32, u32), filter: FilterType) -> Result<Vec<f32>, Failure> {
@@ -232,19 +211,9 @@ fn resize(rgb: Vec<u8>, from: (u32, u32), to: (u32, u32), filter: FilterType) ->
     let mut target = Image::new(to.0, to.1, PixelType::U8x3);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
-    Ok(target.buffer().iter().map(|v| f32::from(*v)).collect())
+    Ok(pixels::floats(target.buffer()))
 }
 
 fn normalise(values: &[f32], prep: &Preprocessing) -> Vec<f32> {
-    values.iter().enumerate().map(|(i, v)| (v - prep.mean.of(i % 3)) / prep.std.of(i % 3)).collect()
-}
-
-fn flip(values: &mut [f32], size: usize) {
-    for row in values.chunks_exact_mut(size * 3) {
-        for x in 0..size / 2 {
-            for c in 0..3 {
-                row.swap(x * 3 + c, (size - 1 - x) * 3 + c);
-            }
-        }
-    }
+    pixels::normalise(values, prep.mean.each(), prep.std.each())
 }

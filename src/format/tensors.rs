@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::backend::affine::Float;
 use crate::backend::arrays::{Array, Arrays, Values};
+use crate::backend::floats;
 use crate::failure::Failure;
 use crate::util::fs;
 
@@ -22,22 +22,12 @@ pub fn read(path: &Path) -> Result<Arrays, Failure> {
     for (name, view) in file.tensors() {
         let data = view.data();
         let values = match view.dtype() {
-            Dtype::F32 => {
-                Values::F32(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-            }
-            Dtype::F16 => {
-                Values::F32(data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
-            }
-            Dtype::BF16 => {
-                Values::F32(data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
-            }
-            Dtype::F64 => Values::F32(
-                data.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight")) as f32).collect(),
-            ),
-            Dtype::U32 => {
-                Values::U32(data.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-            }
-            Dtype::I8 => Values::I8(data.iter().map(|b| b.cast_signed()).collect()),
+            Dtype::F32 => Values::F32(floats::from_bytes(data, Float::F32)),
+            Dtype::F16 => Values::F32(floats::from_bytes(data, Float::F16)),
+            Dtype::BF16 => Values::F32(floats::from_bytes(data, Float::Bf16)),
+            Dtype::F64 => Values::F32(floats::from_doubles(data)),
+            Dtype::U32 => Values::U32(floats::words_from_bytes(data)),
+            Dtype::I8 => Values::I8(floats::signed(data)),
             _ => continue,
         };
         arrays.insert(name, Array { shape: view.shape().to_vec(), values });
@@ -76,27 +66,24 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
 /// The same, with the floats in a number type; what it cannot hold is an error.
 pub fn write_as(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)], float: Float) -> Result<(), Failure> {
     for (name, array) in arrays {
-        let lost = array.floats().iter().find(|v| v.is_finite() && !float.nearest(**v).is_finite());
-        if let Some(value) = lost {
+        if let Some(value) = floats::too_large(array.floats(), float) {
             return Err(Failure::target(format!("`{name}` holds {value}, which is too large for {float}"))
                 .help("write another `dtype`"));
         }
     }
-    let floats = |values: &[f32]| -> (Dtype, Vec<u8>) {
-        match float {
-            Float::F32 => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
-            Float::F16 => (Dtype::F16, values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
-            Float::Bf16 => (Dtype::BF16, values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect()),
-        }
+    let dtype = match float {
+        Float::F32 => Dtype::F32,
+        Float::F16 => Dtype::F16,
+        Float::Bf16 => Dtype::BF16,
     };
     let bytes: BTreeMap<&String, (Dtype, Vec<u8>)> = arrays
         .iter()
         .map(|(name, array)| {
             let (dtype, bytes) = match &array.values {
-                Values::Codes(matrix) => floats(&matrix.expand()),
-                Values::F32(v) => floats(v),
-                Values::I8(v) => (Dtype::I8, v.iter().map(|x| x.cast_unsigned()).collect()),
-                Values::U32(v) => (Dtype::U32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+                Values::Codes(matrix) => (dtype, floats::to_bytes(&matrix.expand(), float)),
+                Values::F32(v) => (dtype, floats::to_bytes(v, float)),
+                Values::I8(v) => (Dtype::I8, floats::unsigned(v)),
+                Values::U32(v) => (Dtype::U32, floats::words_to_bytes(v)),
             };
             (name, (dtype, bytes))
         })

@@ -16,6 +16,7 @@ use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::affine::{self, Float, Form, Per};
 use crate::backend::arrays::{Array, Arrays};
 use crate::backend::blocks::Blocks;
+use crate::backend::floats;
 use crate::failure::Failure;
 use crate::model::quantized::Grids;
 use crate::model::{Checkpoint, Config, GGUF};
@@ -406,7 +407,7 @@ impl Weighed {
 
 /// Refuses weights that no grid holds.
 fn check_finite(name: &str, array: &Array) -> Result<(), Failure> {
-    let Some(at) = array.floats().iter().position(|v| !v.is_finite()) else { return Ok(()) };
+    let Some(at) = floats::not_finite(array.floats()) else { return Ok(()) };
     let inner = array.shape.iter().skip(1).product::<usize>().max(1);
     let value = array.floats()[at];
     Err(Failure::target(format!("`{name}` holds {value} in row {}, column {}", at / inner, at % inner))
@@ -415,7 +416,6 @@ fn check_finite(name: &str, array: &Array) -> Result<(), Failure> {
 
 /// Root of the mean squared error over the root mean square of the weights.
 fn relative_error(values: &[f32], found: &[f32]) -> f64 {
-    let off: f64 = values.iter().zip(found).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
-    if square > 0.0 { (off / square).sqrt() } else { 0.0 }
+    let square = floats::squares(values);
+    if square > 0.0 { (floats::squared_error(values, found) / square).sqrt() } else { 0.0 }
 }

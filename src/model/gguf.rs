@@ -114,8 +114,8 @@ fn straight(array: Array, heads: usize) -> Array {
     if let Values::Codes(matrix) = &array.values {
         return Array::codes(matrix.with_rows(&order.collect::<Vec<_>>()));
     }
-    let values = order.flat_map(|from| &array.floats()[from * size..(from + 1) * size]);
-    Array::f32(&array.shape, values.copied().collect())
+    let rows: Vec<&[f32]> = order.map(|from| &array.floats()[from * size..(from + 1) * size]).collect();
+    Array::f32(&array.shape, rows.concat())
 }
 
 /// `tokenizer.json` and `tokenizer_config.json`.
@@ -315,8 +315,8 @@ pub fn outward(name: &str, array: &Array, config: &llama::Config) -> Option<(Str
         let (head, i) = (row / width, row % width);
         head * width + i % 2 * half + i / 2
     });
-    let values = order.flat_map(|from| &array.floats()[from * size..(from + 1) * size]);
-    Some((theirs, Array::f32(&array.shape, values.copied().collect())))
+    let rows: Vec<&[f32]> = order.map(|from| &array.floats()[from * size..(from + 1) * size]).collect();
+    Some((theirs, Array::f32(&array.shape, rows.concat())))
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`.

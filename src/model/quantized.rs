@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::backend::affine::{self, Affine, BITS, Form};
 use crate::backend::arrays::{Array, Arrays, Values};
+use crate::backend::floats;
 use crate::backend::int8::{Bytes, Int8, LONGEST};
 use crate::backend::qmatrix::{BLOCK, Groups};
 use crate::failure::Failure;
@@ -44,17 +44,11 @@ pub fn pack(values: &[f32], inner: usize, form: &Form) -> Packed {
 /// A matrix whose codes are there, beside its values.
 pub fn packed(values: &[f32], made: Affine, inner: usize, form: &Form) -> Packed {
     let back = made.expand(inner, form.bits, form.group);
-    let error = values.iter().zip(&back).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    finish(values, made, error, inner, form)
+    finish(values, made, floats::squared_error(values, &back), inner, form)
 }
 
 fn finish(values: &[f32], made: Affine, error: f64, inner: usize, form: &Form) -> Packed {
-    let square: f64 = values
-        .par_chunks(1 << 16)
-        .map(|part| part.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>())
-        .collect::<Vec<_>>()
-        .iter()
-        .sum();
+    let square = floats::squares(values);
     let out = values.len() / inner.max(1);
     Packed {
         weight: Array { shape: vec![out, inner * form.bits / 32], values: Values::U32(made.words) },
@@ -201,12 +195,7 @@ pub fn unpack(arrays: &mut Arrays, config: &str, keep: Keep) -> Result<(), Failu
             *weight = Array::codes(Groups::new(out, inner, group, held, &codes, scales.to_vec(), biases.to_vec()));
             continue;
         }
-        let mut values = vec![0.0; out * inner];
-        let parts = values.par_chunks_exact_mut(group).zip(codes.par_chunks_exact(group)).zip(scales).zip(biases);
-        parts.for_each(|(((values, codes), scale), bias)| {
-            values.iter_mut().zip(codes).for_each(|(v, code)| *v = f32::from(*code) * scale + bias);
-        });
-        *weight = Array::f32(&[out, inner], values);
+        *weight = Array::f32(&[out, inner], affine::expand(&codes, scales, biases, group));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::backend::arrays::{Array, Arrays, Values};
+use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::rng::Rng;
 use crate::backend::{BackendError, Params, Precision, Result, Tensor};
@@ -247,13 +248,8 @@ fn row_norms<T: Tensor>(weight: &T, a: &T, b: &T, scale: f64) -> Result<T> {
     Ok(adapted.mul(&adapted)?.sum(1)?.affine(1.0, 1e-30)?.sqrt()?.reshape(&[out])?.detach())
 }
 
-/// The last part of the name of DoRA's magnitudes.
+/// The last part of the name of DoRA's magnitudes: before any training, the lengths of a matrix's rows.
 pub const MAGNITUDE: &str = "lora_magnitude_vector";
-
-/// The lengths of a matrix's rows, `[out, in] -> [out]`: DoRA's magnitudes before any training.
-pub fn lengths(values: &[f32], inner: usize) -> Vec<f32> {
-    values.chunks_exact(inner).map(|row| row.iter().map(|v| v * v).sum::<f32>().sqrt()).collect()
-}
 
 /// Adds low-rank updates to the weights they belong to: `W + scale * B A`, in DoRA each row then brought to its
 /// magnitude. The adapter has `MODULE.lora_A.weight`, `MODULE.lora_B.weight` and in DoRA `MODULE.lora_magnitude_vector`.
@@ -284,23 +280,12 @@ pub fn merge(base: &mut Arrays, adapter: &Arrays, scale: f32) -> std::result::Re
         if values.len() != out * inner || rank != rank_b {
             return Err(Failure::target(format!("the adapter's shapes do not fit `{module}`")));
         }
-        let (a, b) = (a.floats(), b.floats());
-        for o in 0..out {
-            for r in 0..rank {
-                let factor = scale * b[o * rank + r];
-                for i in 0..inner {
-                    values[o * inner + i] += factor * a[r * inner + i];
-                }
-            }
-        }
+        floats::add_low_rank(values, [a.floats(), b.floats()], rank, inner, scale);
         let Some(magnitude) = adapter.get(&format!("{module}.{MAGNITUDE}")) else { continue };
-        let lengths = lengths(values, inner);
         if magnitude.floats().len() != out {
             return Err(Failure::target(format!("the adapter's magnitudes do not fit `{module}`")));
         }
-        for ((row, magnitude), length) in values.chunks_exact_mut(inner).zip(magnitude.floats()).zip(lengths) {
-            row.iter_mut().for_each(|v| *v *= magnitude / length.max(1e-15));
-        }
+        floats::set_lengths(values, inner, magnitude.floats());
     }
     Ok(())
 }

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::gram::Gram;
 use crate::backend::Tensor;
 use crate::backend::arrays::{Array, Arrays};
+use crate::backend::gram::Gram;
 use crate::failure::Failure;
 use crate::model::bert;
 use crate::model::llama::{self, Stages};

@@ -1,8 +1,8 @@
 //! Scales of a layer's inputs, put into the weights on both sides of them.
 
-use super::awq::multiply;
 use super::calibrate::{Grams, reader};
 use crate::backend::arrays::{Array, Arrays};
+use crate::backend::awq::multiply;
 use crate::model::llama::Fold;
 
 /// Divides what comes before by the scales (one for each of its outputs), multiplies the readers' weights by them, and has the

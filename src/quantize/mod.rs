@@ -1,13 +1,10 @@
-//! Fewer bits by what a model sees: rounding that knows the inputs of each matrix.
+//! Fewer bits by what a model sees: what its matrices read, and what rounding them does to it.
 //!
-//! `rtn` needs nothing but the weights ([`crate::backend::affine`]). What is here reads calibration rows: their inputs to a matrix
-//! are summed up in its [`gram::Gram`], and no row is needed any more.
+//! `rtn` needs nothing but the weights ([`crate::backend::affine`]). What is here runs the model over calibration rows: their inputs
+//! to a matrix are summed up in its [`crate::backend::gram::Gram`], and no row is needed any more. What is computed from the two
+//! is the backend's.
 
-pub mod awq;
 pub mod budget;
 pub mod calibrate;
 pub mod fold;
-pub mod gptq;
-pub mod gram;
 pub mod sensitivity;
-pub mod smooth;

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use crate::backend::arrays::Arrays;
+use crate::backend::floats;
 use crate::backend::rng::Rng;
 use crate::backend::{Params, Tensor};
 use crate::failure::Failure;
-use crate::model::weights::{MAGNITUDE, lengths};
+use crate::model::weights::MAGNITUDE;
 use crate::recipe::glob;
 
 /// How a model is adapted.
@@ -118,7 +119,10 @@ pub fn begin<T: Tensor>(modules: &[String], arrays: &Arrays, method: &Method, se
         params.insert(format!("{module}.lora_A.weight"), T::from_f32(&a, &[rank, inner])?);
         params.insert(format!("{module}.lora_B.weight"), T::from_f32(&vec![0.0; out * rank], &[out, rank])?);
         if method.decomposes() {
-            params.insert(format!("{module}.{MAGNITUDE}"), T::from_f32(&lengths(&weight.expanded(), inner), &[out])?);
+            params.insert(
+                format!("{module}.{MAGNITUDE}"),
+                T::from_f32(&floats::lengths(&weight.expanded(), inner), &[out])?,
+            );
         }
     }
     Ok(params)

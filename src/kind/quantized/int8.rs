@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::methods::Made;
 use super::{Fields, Weighed, check_finite};
 use crate::backend::arrays::{Array, Arrays, Values};
+use crate::backend::floats;
 use crate::backend::int8::Int8;
 use crate::failure::Failure;
 use crate::format::tensors;
@@ -51,7 +52,7 @@ pub(super) fn write(
         }
         check_finite(&name, &array)?;
         let (rounded, error) = Int8::round(array.floats(), inner);
-        let square: f64 = array.floats().iter().map(|v| f64::from(*v).powi(2)).sum();
+        let square = floats::squares(array.floats());
         weights.error(cx, &module, (error / square.max(f64::MIN_POSITIVE)).sqrt());
         weights.packed += array.floats().len();
         let rows = rounded.rows;

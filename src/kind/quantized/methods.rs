@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Calibrate, Fields, check_finite};
 use crate::backend::affine::{self, Affine, Form};
 use crate::backend::arrays::{Array, Arrays};
-use crate::backend::{Backend, Precision, Tensor, on_backend};
+use crate::backend::{Backend, Precision, Tensor, awq, gptq, on_backend, smooth};
 use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::kind::ActionCx;
 use crate::model::{Checkpoint, Config, Model, bert, llama};
 use crate::quantize::budget::{self, Width};
 use crate::quantize::calibrate::{self, Grams};
-use crate::quantize::{awq, fold, gptq, sensitivity, smooth};
+use crate::quantize::{fold, sensitivity};
 use crate::train::language::Language;
 use crate::train::text::Example;
 

@@ -4,9 +4,9 @@
 
 use rayon::prelude::*;
 
-use super::gram::{Gram, upper_of_inverse};
-use crate::backend::affine::{self, Affine, Form};
-use crate::backend::gemm::{Then, View, matmul};
+use crate::affine::{self, Affine, Form};
+use crate::gemm::{Then, View, matmul};
+use crate::gram::{Gram, upper_of_inverse};
 
 /// Share of the mean of the diagonal that is added to it, as in the paper.
 const DAMPING: f64 = 0.01;
@@ -73,7 +73,7 @@ pub fn round(values: &[f32], gram: &Gram, form: &Form) -> Option<Affine> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     /// Inputs of which a few directions hold most, as those of a model's matrices are.
     fn inputs(n: usize, inner: usize) -> Vec<f32> {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::backend::gemm::{Then, View, matmul};
+use crate::gemm::{Then, View, matmul};
 
 /// `X^T X` of the inputs of a matrix, [inner, inner], and how many there were.
 #[derive(Clone, Debug)]
@@ -174,7 +174,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     #[test]
     fn the_factor_is_of_the_inverse() {

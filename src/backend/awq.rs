@@ -8,9 +8,9 @@
 
 use rayon::prelude::*;
 
-use super::gram::{Gram, Judge};
-use crate::backend::affine::{self, Form};
-use crate::backend::simd::{Kernel, widest};
+use crate::affine::{self, Form};
+use crate::gram::{Gram, Judge};
+use crate::simd::{Kernel, widest};
 
 /// Exponents of the magnitudes that are tried: 0, 1/20, ..., 19/20.
 const STEPS: usize = 20;
@@ -124,7 +124,7 @@ impl Kernel for Cut<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::random;
+    use crate::rng::random;
 
     /// Inputs of which every sixteenth is much larger, as those of language models are.
     fn inputs(n: usize, inner: usize) -> Vec<f32> {
