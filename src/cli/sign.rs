@@ -10,7 +10,6 @@ use crate::plan::Index;
 use crate::provenance::bundle;
 use crate::provenance::dsse::Envelope;
 use crate::provenance::keys::SigningKey;
-use crate::store::Purpose;
 use crate::ui::style;
 use crate::util::fs;
 
@@ -107,11 +106,9 @@ fn model(
         let failure = Failure::user(format!("{label} is not built as it is declared now"));
         return Err(failure.help(format!("`effai build {label}` builds it")).into());
     };
-    let scratch = fs::at("make a directory in", &std::env::temp_dir(), tempfile::tempdir())?;
-    let dir = scratch.path().join("model");
-    engine.store.blobs.materialise(&engine.store.index, &artifact, &dir, Purpose::Input).map_err(Failure::from)?;
+    let files = engine.aside(&artifact)?;
     let name = label.as_str().rsplit('/').next().unwrap_or(label.as_str());
-    let bundle = bundle::sign(name, &dir, key)?;
+    let bundle = bundle::sign(name, files.path(), key)?;
     let path = to.unwrap_or_else(|| here.join(format!("{name}.sig")));
     fs::write_atomic(&path, serde_json::to_string(&bundle).expect("a bundle is plain").as_bytes())?;
     if output.json {

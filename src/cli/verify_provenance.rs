@@ -9,11 +9,10 @@ use crate::fingerprint::Digest;
 use crate::git::notes::Placed;
 use crate::git::{Git, notes};
 use crate::lock::{Claim, FILE, Lock};
-use crate::plan::Index;
+use crate::plan::{Index, Label, at_revision};
 use crate::provenance::dsse::{Envelope, Refused};
 use crate::provenance::keys::{self, PublicKey};
 use crate::provenance::{Said, Statement};
-use crate::store::Purpose;
 use crate::ui::style;
 use crate::util::fs;
 use crate::util::text::{count, json_error, local_time};
@@ -21,7 +20,7 @@ use crate::util::text::{count, json_error, local_time};
 /// Verify who signed how targets were made, and that their bytes, and the lock, are as was signed
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Labels, globs over labels, or tag:WORD; without any, the project's `default` or all
+    /// Labels, globs over labels, tag:WORD or LABEL@REV; without any, the project's `default` or all
     targets: Vec<String>,
     /// A file of public keys to believe: PEM, id.pub or allowed_signers; by default those that git believes
     #[arg(long, value_name = "FILE")]
@@ -57,7 +56,8 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
         None => notes::signed(&git.map_err(Failure::from)?).map_err(Failure::from)?,
     };
     let words = if args.targets.is_empty() { engine.default_words().to_vec() } else { args.targets.clone() };
-    let chosen = engine.select(&words, &[])?;
+    let chosen = engine.select_at(&words, &[])?;
+    engine.look(&chosen)?;
     let lock = Lock::read(&engine.root)?.unwrap_or_default();
     let mut worst = 0;
     for index in chosen {
@@ -191,8 +191,15 @@ fn of_target<'a>(
     lines: &'a [Placed],
     believed: &'a [PublicKey],
 ) -> Verified<'a> {
-    let label = engine.label(index);
-    let claim: Option<Claim> = lock.claims.get(label.as_str()).cloned();
+    let name = engine.label(index);
+    let (label, of_rev) = match at_revision(name.as_str()) {
+        Some((label, rev)) => (Label::new(label), format!(" of {rev}")),
+        None => (name, String::new()),
+    };
+    let claim = match engine.at_revision(index) {
+        Some(claim) => Some(claim?),
+        None => lock.claims.get(label.as_str()).cloned(),
+    };
     let state = engine.record.target(&label).map_err(|e| e.failure())?;
     let Some(artifact) = claim.as_ref().map(|claim| claim.artifact).or(state.map(|state| state.artifact)) else {
         let failure = Failure::target(format!("{label} is neither in {FILE} nor built here"));
@@ -221,7 +228,7 @@ fn of_target<'a>(
     }
     let short = artifact.short();
     let whose = if claim.is_some() {
-        format!("the artifact that {FILE} names, {short},")
+        format!("the artifact that {FILE}{of_rev} names, {short},")
     } else {
         format!("its artifact, {short},")
     };
@@ -243,7 +250,8 @@ fn settle<'a>(
     claim: Option<&Claim>,
     artifact: &Digest,
 ) -> Verified<'a> {
-    let label = engine.label(index);
+    let name = engine.label(index);
+    let label = believed.said.label.as_str();
     if let Some(claim) = claim.filter(|claim| claim.key != believed.said.key) {
         let text = format!(
             "{label}: {FILE} has the key {}, and what was signed is of the key {} ({}): its line was changed",
@@ -253,15 +261,13 @@ fn settle<'a>(
         );
         return Err(Failure::target(text).help("take the file as it was committed: `git checkout HEAD -- effai.lock`"));
     }
-    let out = engine.output_dir(&label);
+    let out = engine.output_dir(&name);
     if out.is_dir() {
-        let again = format!("`rm -r out/{label}` and `effai restore --only {label}` put the artifact there again");
-        return as_signed(believed, &out, &Path::new("out").join(label.as_str()))
-            .map_err(|failure| failure.help(again));
+        let again = match at_revision(name.as_str()) {
+            Some(_) => format!("`rm -r out/{name}` and `effai build {name}` put the artifact there again"),
+            None => format!("`rm -r out/{name}` and `effai restore --only {name}` put the artifact there again"),
+        };
+        return as_signed(believed, &out, &Path::new("out").join(name.as_str())).map_err(|failure| failure.help(again));
     }
-    let scratch = fs::at("make a directory in", &std::env::temp_dir(), tempfile::tempdir())?;
-    let dir = scratch.path().join("artifact");
-    let store = &engine.store;
-    store.blobs.materialise(&store.index, artifact, &dir, Purpose::Input).map_err(Failure::from)?;
-    as_signed(believed, &dir, Path::new("in the store"))
+    as_signed(believed, engine.aside(artifact)?.path(), Path::new("in the store"))
 }

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use tempfile::TempDir;
+
 use super::{Engine, EngineError};
 use crate::failure::Failure;
+use crate::fingerprint::Digest;
 use crate::git::Git;
 use crate::plan::{Index, resolve, seen_from};
 use crate::provenance::{Commit, Made, Statement};
@@ -33,9 +36,7 @@ impl Engine {
             return Err(failure.help(help).into());
         };
         let labels = self.labels_of_facts(index)?;
-        let scratch = fs::at("make a directory in", &std::env::temp_dir(), tempfile::tempdir())?;
-        let dir = scratch.path().join("artifact");
-        self.store.blobs.materialise(&self.store.index, &artifact, &dir, Purpose::Input).map_err(Failure::from)?;
+        let files = self.aside(&artifact)?;
         let made = Made {
             label: label.as_str(),
             kind: &row.kind,
@@ -50,7 +51,14 @@ impl Engine {
             finished: after(&run.started_at, run.wall_ms),
             commit: self.commit()?,
         };
-        Ok(Statement::of(&made, &dir)?)
+        Ok(Statement::of(&made, files.path())?)
+    }
+
+    /// An artifact's files in a directory of their own, to be read.
+    pub fn aside(&self, artifact: &Digest) -> Result<TempDir, Failure> {
+        let dir = fs::at("make a directory in", &std::env::temp_dir(), tempfile::tempdir())?;
+        self.store.blobs.materialise(&self.store.index, artifact, dir.path(), Purpose::Input)?;
+        Ok(dir)
     }
 
     /// The commit whose files these are.

@@ -158,8 +158,8 @@ pub(super) fn refused(error: UnknownTarget) -> EngineError {
     let word = &error.found;
     Failure::user(format!("`{word}` cannot be named here: this is done with targets as they are now"))
         .help(format!(
-            "`effai build {word}` puts it into out/; explain, status, graph, log, blame, diff, push, pull and restore take \
-             LABEL@REV, too"
+            "`effai build {word}` puts it into out/; explain, status, graph, log, blame, diff, push, pull, restore and \
+             verify-provenance take LABEL@REV, too"
         ))
         .into()
 }

@@ -16,6 +16,7 @@ mod fetch;
 mod layout;
 mod place;
 mod send;
+mod upload;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -12,6 +12,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as ObjectPath;
 use object_store::{
     BackoffConfig, ClientOptions, Error, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
@@ -19,6 +20,7 @@ use object_store::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::upload::{Object, Upload};
 use super::{LeftOut, Trouble, Turns};
 use crate::recipe::remote::{Access, Remote};
 use crate::util::fs;
@@ -61,6 +63,8 @@ pub(super) struct Place {
 #[derive(Clone)]
 struct Client {
     store: Arc<dyn ObjectStore>,
+    /// The same, where uploads can be gone on with.
+    parts: Option<Arc<dyn MultipartStore>>,
     prefix: ObjectPath,
 }
 
@@ -161,6 +165,19 @@ impl Place {
         put.map(drop).map_err(|error| self.trouble_of_send(&error))
     }
 
+    /// Goes on with writing an object in parts, or begins it; none where that cannot be gone on with. `dir` holds what is
+    /// written down of it.
+    pub(super) async fn upload(&self, dir: &Path, object: &str, sizes: (u64, u64)) -> Result<Option<Upload>, Trouble> {
+        let client = self.sending()?;
+        let Some(store) = client.parts.clone() else { return Ok(None) };
+        let _permit = permit(&self.requests).await;
+        let remote = format!("{} {}", self.remote.url, self.remote.endpoint.as_deref().unwrap_or_default());
+        let (bytes, part_bytes) = sizes;
+        let what = Object { remote, name: object, bytes, part_bytes };
+        let opened = Upload::open(store, client.path(object), dir, what).await;
+        opened.map(Some).map_err(|error| self.trouble_of_send(&error))
+    }
+
     /// Begins to write an object in parts; none where the server takes none.
     pub(super) async fn put_in_parts(&self, object: &str) -> Result<Option<Box<dyn MultipartUpload>>, Trouble> {
         let client = self.sending()?;
@@ -230,7 +247,7 @@ impl Place {
             retry_timeout: timeout,
         };
         bring_tls();
-        let store: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
+        let store: object_store::Result<Stores> = match scheme {
             "s3" | "s3a" => {
                 let variables = crate::env::of_cloud("AWS_");
                 let mut builder = AmazonS3Builder::new().with_url(at).with_retry(retry).with_client_options(options);
@@ -249,7 +266,7 @@ impl Place {
                 if addresses.iter().any(|key| is_open(builder.get_config_value(key).as_deref())) {
                     builder = builder.with_allow_http(true);
                 }
-                builder.build().map(|store| Arc::new(store) as _)
+                builder.build().map(both)
             }
             "gs" => {
                 let mut builder =
@@ -262,11 +279,11 @@ impl Place {
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_config(GoogleConfigKey::BaseUrl, endpoint);
                 }
-                builder.build().map(|store| Arc::new(store) as _)
+                builder.build().map(both)
             }
             "http" | "https" => {
                 let builder = HttpBuilder::new().with_url(at).with_retry(retry).with_client_options(options);
-                builder.build().map(|store| Arc::new(store) as _)
+                builder.build().map(|store| (Arc::new(store) as _, None))
             }
             _ => {
                 let mut builder =
@@ -279,10 +296,11 @@ impl Place {
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_config(AzureConfigKey::Endpoint, endpoint);
                 }
-                builder.build().map(|store| Arc::new(store) as _)
+                builder.build().map(both)
             }
         };
-        Ok(Client { store: store.map_err(|error| deepest(&error))?, prefix })
+        let (store, parts) = store.map_err(|error| deepest(&error))?;
+        Ok(Client { store, parts, prefix })
     }
 
     /// A directory. One that is to be written to is made where what it lies in is there: a disk that is not mounted is not
@@ -298,8 +316,16 @@ impl Place {
         }
         // What has its name is whole, also after a power cut.
         let store = LocalFileSystem::new_with_prefix(&dir).map_err(|e| deepest(&e))?.with_fsync(true);
-        Ok(Client { store: Arc::new(store), prefix: ObjectPath::default() })
+        Ok(Client { store: Arc::new(store), parts: None, prefix: ObjectPath::default() })
     }
+}
+
+/// An object store, and the same by its uploads where it has any that can be gone on with.
+type Stores = (Arc<dyn ObjectStore>, Option<Arc<dyn MultipartStore>>);
+
+fn both<S: ObjectStore + MultipartStore>(store: S) -> Stores {
+    let store = Arc::new(store);
+    (store.clone(), Some(store))
 }
 
 async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {

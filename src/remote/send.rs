@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use object_store::multipart::PartId;
 use object_store::{MultipartUpload, PutPayload};
 use tokio::task::{JoinError, JoinSet};
 
 use super::place::Place;
+use super::upload::{Upload, is_unknown};
 use super::{Hear, Heard, Record, Sent, Shared, Trouble, fetch, layout, on_disk};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
@@ -24,6 +26,9 @@ const PART_BYTES: u64 = 8 << 20;
 
 /// No server takes more parts of one object.
 const PARTS_MAX: u64 = 10_000;
+
+/// Where it is written down what went of large objects, below the store's root.
+const UPLOADS: &str = "uploads";
 
 /// For so long it is tried to take back what went of an object.
 const ABORT_MAX: Duration = Duration::from_secs(2);
@@ -119,8 +124,7 @@ impl Artifact {
         let _turn = self.place.turns.of(&self.digest).await;
         let (object, size) = (layout::artifact(&self.digest), layout::object_bytes(&tree));
         if !self.is_there(&object, size).await? {
-            let source = on_disk(|| Source::of_artifact(self, &tree))?;
-            self.send(&object, source, size).await?;
+            self.send(&object, &|| Source::of_artifact(self, &tree), size).await?;
         }
         Ok(())
     }
@@ -133,8 +137,7 @@ impl Artifact {
             return Ok(());
         }
         let _permit = self.shared.blobs.acquire().await.expect("it is never closed");
-        let source = on_disk(|| Ok::<_, StoreError>(Source::of_file(self.sound(&digest)?)))?;
-        self.send(&object, source, size).await
+        self.send(&object, &|| Ok(Source::of_file(self.sound(&digest)?)), size).await
     }
 
     /// Whether an object is there and as long as it should be: one that was cut off is sent anew.
@@ -148,28 +151,110 @@ impl Artifact {
     }
 
     /// Sends an object, in parts where it is large and the server takes them. It has its name once all of it is there.
-    async fn send(&self, object: &str, mut source: Source, size: u64) -> Result<(), Trouble> {
-        let upload = if size > PART_BYTES { self.place.put_in_parts(object).await? } else { None };
-        match upload {
-            Some(mut upload) => {
-                if let Err(trouble) = self.parts(&mut *upload, &mut source, size).await {
-                    // What went is of no use to anybody; a server that is gone keeps it until it forgets it.
-                    let _ = tokio::time::timeout(ABORT_MAX, upload.abort()).await;
-                    return Err(trouble);
+    async fn send(&self, object: &str, open: &Open<'_>, size: u64) -> Result<(), Trouble> {
+        let part_bytes = PART_BYTES.max(size.div_ceil(PARTS_MAX).next_multiple_of(1 << 20));
+        if size <= PART_BYTES || !self.by_upload(object, open, size, part_bytes).await? {
+            let upload = if size > PART_BYTES { self.place.put_in_parts(object).await? } else { None };
+            let mut source = on_disk(open)?;
+            match upload {
+                Some(mut upload) => {
+                    if let Err(trouble) = self.parts(&mut *upload, &mut source, size, part_bytes).await {
+                        // What went is of no use to anybody.
+                        let _ = tokio::time::timeout(ABORT_MAX, upload.abort()).await;
+                        return Err(trouble);
+                    }
                 }
-            }
-            None => {
-                let bytes = on_disk(|| source.next(size))?;
-                self.place.put(object, bytes).await?;
-                self.went(size);
+                None => {
+                    let bytes = on_disk(|| source.next(size))?;
+                    self.place.put(object, bytes).await?;
+                    self.went(size);
+                }
             }
         }
         self.is_new.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn parts(&self, upload: &mut dyn MultipartUpload, source: &mut Source, size: u64) -> Result<(), Trouble> {
-        let part_bytes = PART_BYTES.max(size.div_ceil(PARTS_MAX).next_multiple_of(1 << 20));
+    /// Sends an object so that it can be gone on with. Says whether the server has such a way.
+    async fn by_upload(&self, object: &str, open: &Open<'_>, size: u64, part_bytes: u64) -> Result<bool, Trouble> {
+        let dir = self.shared.store.root().join(UPLOADS);
+        loop {
+            let Some(mut upload) = self.place.upload(&dir, object, (size, part_bytes)).await? else { return Ok(false) };
+            let source = on_disk(open)?;
+            let Err(error) = self.rest(&mut upload, source, size, part_bytes).await? else { return Ok(true) };
+            if !(upload.is_taken_up && is_unknown(&error)) {
+                return Err(self.place.trouble_of_send(&error));
+            }
+            // The server has forgotten it, or somebody else has ended it.
+            upload.forget();
+            if self.is_there(object, size).await? {
+                self.is_done(size);
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Sends the parts of an upload that are not there, and gives the object its name; or the server's first error.
+    async fn rest(
+        &self,
+        upload: &mut Upload,
+        mut source: Source,
+        size: u64,
+        part_bytes: u64,
+    ) -> Result<object_store::Result<()>, Trouble> {
+        let mut parts = JoinSet::new();
+        let (mut left, mut number, mut first) = (size, 0, Ok(()));
+        while left > 0 && first.is_ok() {
+            let length = part_bytes.min(left);
+            // Read when its turn has come, so that no more is held than goes.
+            let permit = self.place.load().await;
+            let bytes = on_disk(|| source.next(length))?;
+            if upload.has(number) {
+                self.is_done(length);
+            } else {
+                let part = upload.send(number, bytes);
+                parts.spawn(async move {
+                    let _permit = permit;
+                    (number, length, part.await)
+                });
+            }
+            (left, number) = (left - length, number + 1);
+            while let Some(ended) = parts.try_join_next() {
+                first = first.and(self.is_kept(upload, ended)?);
+            }
+        }
+        // Those that are on their way may still come there, whatever became of the others.
+        while let Some(ended) = parts.join_next().await {
+            first = first.and(self.is_kept(upload, ended)?);
+        }
+        match first {
+            Ok(()) => Ok(upload.complete().await),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Writes down that a part went, if it did.
+    fn is_kept(
+        &self,
+        upload: &mut Upload,
+        ended: Result<(usize, u64, object_store::Result<PartId>), JoinError>,
+    ) -> Result<object_store::Result<()>, Trouble> {
+        let (number, length, part) = ended.expect("sending does not panic");
+        match part {
+            Ok(part) => on_disk(|| upload.went(number, part))?,
+            Err(error) => return Ok(Err(error)),
+        }
+        self.went(length);
+        Ok(Ok(()))
+    }
+
+    async fn parts(
+        &self,
+        upload: &mut dyn MultipartUpload,
+        source: &mut Source,
+        size: u64,
+        part_bytes: u64,
+    ) -> Result<(), Trouble> {
         let mut parts = JoinSet::new();
         let mut left = size;
         while left > 0 {
@@ -209,6 +294,9 @@ impl Artifact {
         (self.hear)(Heard::Progress { done: done.min(self.total), total: self.total });
     }
 }
+
+/// How the bytes of an object that is to be sent are opened.
+type Open<'a> = dyn Fn() -> Result<Source, StoreError> + Sync + 'a;
 
 /// The bytes of an object that is sent: some of its own, then files.
 struct Source {

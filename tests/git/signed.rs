@@ -57,6 +57,17 @@ fn what_is_signed_here_is_verified_elsewhere() {
         claim.lines().find(|line| line.starts_with("models/counts ")).expect("a line").split(' ').collect();
     assert_eq!((&said["verified"]["key"], &said["verified"]["artifact"]), (&claim[1].into(), &claim[2].into()));
 
+    // What it is now is another, and unsigned; what it was then is still what was signed.
+    git(&root, &["tag", "v1"]);
+    project.write("words.txt", "one\ntwo\n");
+    built(&project, &root, &["--lock"]);
+    let now = project.effai(&["verify-provenance", "models/counts", "--key", &public]);
+    assert_eq!(now.code, 1);
+    contains(&now.stderr, "is not the one that was signed, ");
+    let then = project.effai(&["verify-provenance", "models/counts@v1", "--key", &public]);
+    assert_eq!(then.code, 0, "{}", then.stderr);
+    git(&root, &["checkout", "--quiet", "--", "."]);
+
     // Notes go with git, and git's own file of signers says who is believed.
     let there = clone(&project, "there", &[]);
     assert_eq!(built(&project, &there, &["--frozen"]), super::NONE);

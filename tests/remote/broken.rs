@@ -62,6 +62,9 @@ fn a_push_that_was_stopped_goes_on() {
     assert_eq!(run.code, 3, "{}", run.stderr);
     assert!(run.stderr.contains("error: the remote `s3`: "), "{}", run.stderr);
     assert_eq!(files(&server.objects("keys")).len(), 0, "no key before all of its bytes are there");
+    let asked = server.requests();
+    let went: Vec<&String> = asked.iter().filter(|line| line.starts_with("PUT ")).take(3).collect();
+    assert!(went.iter().any(|line| line.contains("partNumber=")), "{went:?}");
     let whole: Vec<_> = files(&server.objects("blobs"));
     let whole: Vec<&str> = whole.iter().map(|path| path.file_name().expect("a name").to_str().expect("text")).collect();
     set_timeout(&project, "0.3 s", "1 min");
@@ -69,9 +72,29 @@ fn a_push_that_was_stopped_goes_on() {
     good(&effai(&project, &["push"]));
     let sent: Vec<String> = server.requests().into_iter().filter(|line| !line.starts_with("HEAD")).collect();
     assert!(!sent.iter().any(|line| whole.iter().any(|name| line.contains(name))), "{whole:?} was there: {sent:?}");
+    assert!(!sent.iter().any(|line| went.contains(&line)), "{went:?} were there: {sent:?}");
+    assert!(!sent.iter().any(|line| line.contains("?uploads")), "it goes on with the upload that was begun: {sent:?}");
+    assert_eq!(files(&project.cache().join("v1/uploads")), Vec::<std::path::PathBuf>::new());
     forget_all(&project);
     let run = effai(&project, &["build"]);
     assert!(!runs(&run), "{}", run.stderr);
+}
+
+#[test]
+fn an_upload_that_the_server_has_ended_begins_anew() {
+    let server = Server::new();
+    let project = project(&server, "0.3 s", LARGE);
+    good(&effai(&project, &["build", "--cache", "local:rw"]));
+    server.set(Fault::DiesAfter(3, "PUT "));
+    assert_eq!(effai(&project, &["push"]).code, 3);
+    assert_eq!(files(&project.cache().join("v1/uploads")).len(), 1);
+    server.end_uploads();
+    set_timeout(&project, "0.3 s", "1 min");
+    server.set(Fault::None);
+    good(&effai(&project, &["push"]));
+    assert!(server.requests().iter().any(|line| line.contains("?uploads")));
+    forget_all(&project);
+    assert!(!runs(&effai(&project, &["build"])));
 }
 
 #[test]

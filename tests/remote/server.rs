@@ -76,6 +76,15 @@ impl Server {
         self.state.requests.lock().expect("no panic").clone()
     }
 
+    /// As if a rule of the bucket's had ended every upload that was not completed.
+    pub(crate) fn end_uploads(&self) {
+        for entry in std::fs::read_dir(self.dir.path()).expect("listed").map(|entry| entry.expect("an entry")) {
+            if entry.file_name().to_string_lossy().starts_with(".upload") {
+                std::fs::remove_file(entry.path()).expect("removed");
+            }
+        }
+    }
+
     /// Where the objects of a sort lie.
     pub(crate) fn objects(&self, sort: &str) -> PathBuf {
         self.dir.path().join("effai/p/v1").join(sort)
