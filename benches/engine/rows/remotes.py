@@ -50,7 +50,7 @@ class Server:
 
 
 def environment(server, root):
-    # What an hour's uses of one kernel's cache are is not the matter: the server is the same for both.
+    # Both clients read the server's address from variables, each from its own.
     return KEYS | {"AWS_ENDPOINT": server.address, "AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": server.address, "EFFAI_CACHE_DIR": root / ".cache"}
 
 
