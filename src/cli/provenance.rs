@@ -2,7 +2,6 @@
 
 use super::{Global, Output, open};
 use crate::engine::EngineError;
-use crate::failure::Failure;
 
 /// Print how targets were made, as in-toto statements with SLSA's provenance: unsigned, one JSON object a line
 #[derive(Debug, clap::Args)]
@@ -15,8 +14,7 @@ pub(super) struct Args {
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let mut engine = open(global)?;
     for index in engine.select(&args.targets, &[])? {
-        let statement = engine.statement(index)?;
-        output.line(&String::from_utf8(statement.to_bytes()).map_err(|e| Failure::target(e.to_string()))?);
+        output.object(&engine.statement(index)?);
     }
     Ok(0)
 }

@@ -101,11 +101,7 @@ fn model(
     output: &Output,
 ) -> Result<(), EngineError> {
     let label = engine.label(index);
-    let judged = engine.judge_all(&engine.plan().closure(&[index]))?.remove(&index);
-    let Some(artifact) = judged.and_then(|judged| judged.artifact) else {
-        let failure = Failure::user(format!("{label} is not built as it is declared now"));
-        return Err(failure.help(format!("`effai build {label}` builds it")).into());
-    };
+    let (_, artifact) = engine.built(index)?;
     let files = engine.aside(&artifact)?;
     let name = label.as_str().rsplit('/').next().unwrap_or(label.as_str());
     let bundle = bundle::sign(name, files.path(), key)?;

@@ -18,13 +18,8 @@ impl Engine {
     /// States how a target's artifact was made. Only of a run that was here, and while the target is as it was then: what
     /// a remote or another project says of a run is theirs to sign.
     pub fn statement(&mut self, index: Index) -> Result<Statement, EngineError> {
-        let closure = self.plan().closure(&[index]);
-        let judged = self.judge_all(&closure)?;
+        let (key, artifact) = self.built(index)?;
         let label = self.label(index);
-        let Some((key, artifact)) = judged[&index].key.zip(judged[&index].artifact) else {
-            let failure = Failure::user(format!("{label} is not built as it is declared now"));
-            return Err(failure.help(format!("`effai build {label}` builds it")).into());
-        };
         let run = self.record.maker(label.as_str(), &artifact)?.filter(|run| run.key == key);
         let row = self.store.index.get(&key)?;
         let Some((run, row)) = run.zip(row) else {
@@ -52,6 +47,17 @@ impl Engine {
             commit: self.commit()?,
         };
         Ok(Statement::of(&made, files.path())?)
+    }
+
+    /// The key and artifact of a target that is built as it is declared now.
+    pub fn built(&mut self, index: Index) -> Result<(Digest, Digest), Failure> {
+        let closure = self.plan().closure(&[index]);
+        let judged = self.judge_all(&closure)?.remove(&index);
+        judged.and_then(|judged| judged.key.zip(judged.artifact)).ok_or_else(|| {
+            let label = self.label(index);
+            Failure::user(format!("{label} is not built as it is declared now"))
+                .help(format!("`effai build {label}` builds it"))
+        })
     }
 
     /// An artifact's files in a directory of their own, to be read.
