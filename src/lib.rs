@@ -23,10 +23,12 @@ pub mod git;
 pub mod kind;
 pub mod lock;
 pub mod lsp;
+pub mod measure;
 pub mod model;
 pub mod provenance;
 pub mod quantize;
 pub mod report;
+pub mod score;
 pub mod train;
 pub mod ui;
 

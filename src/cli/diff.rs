@@ -61,14 +61,19 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     Ok(0)
 }
 
+/// The key that a word means, and whose it is.
+pub(super) fn key_of(engine: &Engine, word: &str) -> Result<(Digest, Option<String>), EngineError> {
+    if let Some(found) = of_revision(engine, word)? {
+        return Ok(found);
+    }
+    match of_label(engine, word)? {
+        Some(found) => Ok(found),
+        None => of_digits(engine, word),
+    }
+}
+
 fn resolve(engine: &Engine, word: &str) -> Result<Named, EngineError> {
-    let (key, label) = match of_revision(engine, word)? {
-        Some(found) => found,
-        None => match of_label(engine, word)? {
-            Some(found) => found,
-            None => of_digits(engine, word)?,
-        },
-    };
+    let (key, label) = key_of(engine, word)?;
     let unkept = || {
         Failure::user(format!("the facts of key {} are not kept", key.short()))
             .help("they are kept of runs that ended well, until the store is pruned")

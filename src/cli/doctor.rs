@@ -4,17 +4,24 @@ use serde_json::json;
 
 use super::{Global, Output, open};
 use crate::action::is_held;
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, on_backend};
 use crate::engine::EngineError;
+use crate::failure::Failure;
+use crate::measure::hardware::{Hardware, What, measure};
 use crate::recipe::remote::Remote;
 use crate::remote::Remotes;
 use crate::ui::style;
+use crate::util::fs;
 use crate::util::machine::{Machine, free_bytes};
 use crate::util::text::bytes;
 
 /// Say what this machine has, what would compute and why, and what to install for more
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Measure what this machine can do at most: memory, products of matrices, disk. Takes some ten seconds
+    #[arg(long)]
+    bench: bool,
+}
 
 /// A backend, tried.
 struct Found {
@@ -25,7 +32,7 @@ struct Found {
     works: bool,
 }
 
-pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, EngineError> {
+pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
     let machine = Machine::look();
     let found: Vec<Found> = backend::NAMES.iter().filter_map(|name| Backend::by_name(name)).map(look).collect();
     let chosen = global.backend.unwrap_or_else(Backend::best);
@@ -35,11 +42,15 @@ pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, 
     let remotes = remotes(global);
     let works = found.iter().any(|f| f.backend == chosen && f.works);
     let code = if works { 0 } else { 3 };
+    let hardware = match args.bench && works {
+        true => Some(bench(chosen, output)?),
+        false => None,
+    };
     if output.json {
         let backend = |f: &Found| json!({"name": f.backend, "works": f.works, "what": f.what, "next": f.next});
         output.object(&json!({
             "version": 1, "machine": machine, "backends": found.iter().map(backend).collect::<Vec<_>>(),
-            "chosen": chosen, "why": why, "store": store, "free_bytes": free, "held": is_held(),
+            "chosen": chosen, "why": why, "store": store, "free_bytes": free, "held": is_held(), "hardware": hardware,
             "remotes": remotes.iter().map(|(remote, why)| json!({
                 "name": remote.name, "url": remote.url, "access": remote.access, "answers": why.is_none(), "why": why,
             })).collect::<Vec<_>>(),
@@ -73,7 +84,21 @@ pub(super) fn run(global: &Global, _args: &Args, output: &Output) -> Result<u8, 
     let held = "are held to what they declare (Landlock)";
     let free = "are not held to what they declare: that needs Linux 5.13 with Landlock";
     line("commands", if is_held() { held } else { free });
+    for rate in hardware.iter().flat_map(|hardware| &hardware.rates) {
+        let (best, median) = (rate.best / 1e9, rate.median / 1e9);
+        output.line(&format!("{:<24} {best:>9.2}   median {median:.2} of {} rounds", rate.of.name(), rate.rounds));
+    }
     Ok(code)
+}
+
+/// Measures on the disk of the store. Each thing is said before it begins.
+fn bench(backend: Backend, output: &Output) -> Result<Hardware, EngineError> {
+    let store = crate::env::cache_dir().unwrap_or_else(std::env::temp_dir);
+    fs::create_dir_all(&store)?;
+    let dir = tempfile::tempdir_in(&store).map_err(|e| Failure::environment(format!("{}: {e}", store.display())))?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut told = |of: What| output.note(&format!("measuring: {}", of.name()));
+    Ok(on_backend!(backend, measure(backend, threads, dir.path(), &mut told))?)
 }
 
 /// The remotes of the project one stands in, if in any, each with why it cannot be used.

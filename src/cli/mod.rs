@@ -7,10 +7,12 @@ mod cache;
 mod changes;
 mod check;
 mod ci;
+mod compare;
 mod diff;
 mod doctor;
 mod env;
 mod explain;
+mod fit;
 mod fmt;
 mod graph;
 mod hook;
@@ -95,6 +97,7 @@ enum Command {
     Watch(watch::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Fit(fit::Args),
     Blame(blame::Args),
     Bisect(bisect::Args),
     Restore(restore::Args),
@@ -105,6 +108,7 @@ enum Command {
     Ci(ci::Args),
     Hooks(hooks::Args),
     Diff(diff::Args),
+    Compare(compare::Args),
     Graph(graph::Args),
     Log(log::Args),
     Trace(trace::Args),
@@ -162,6 +166,7 @@ pub fn run() -> u8 {
         Command::Watch(command) => watch::run(&args.global, &command, &output),
         Command::Status(command) => status::run(&args.global, &command, &output),
         Command::Explain(command) => explain::run(&args.global, &command, &output),
+        Command::Fit(command) => fit::run(&args.global, &command, &output),
         Command::Bisect(command) => bisect::run(&args.global, &command, &output),
         Command::Blame(command) => blame::run(&args.global, &command, &output),
         Command::Restore(command) => restore::run(&args.global, &command, &output),
@@ -174,6 +179,7 @@ pub fn run() -> u8 {
         Command::Hook(command) => hook::run(&args.global, &command, &output),
         Command::MergeLock(command) => merge_lock::run(&command, &output),
         Command::Diff(command) => diff::run(&args.global, &command, &output),
+        Command::Compare(command) => compare::run(&args.global, &command, &output),
         Command::Graph(command) => graph::run(&args.global, &command, &output),
         Command::Log(command) => log::run(&args.global, &command, &output),
         Command::Trace(command) => trace::run(&args.global, &command, &output),

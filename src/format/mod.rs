@@ -8,6 +8,7 @@ pub mod image;
 pub mod junit;
 pub mod metrics;
 pub mod pickle;
+pub mod table;
 pub mod template;
 pub mod tensors;
 pub mod uv_lock;

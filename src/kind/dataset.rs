@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::fingerprint::{Digest, Hasher};
 use crate::format::archive::read_members;
 use crate::format::dataset::{LEFT_OUT, Row, write_split};
+use crate::format::table::{self, Form};
 use crate::format::template::Template;
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::glob;
@@ -385,7 +386,7 @@ fn placeholders_as_stars(template: &str) -> String {
 }
 
 /// The records of a table, or one for each file a glob matches.
-fn table(files: &Files, from: &str, file: &str, form: Form<'_>) -> Result<Vec<Value>, Failure> {
+fn records_of(files: &Files, from: &str, file: &str, form: Form<'_>) -> Result<Vec<Value>, Failure> {
     let source = &files[from];
     if glob::is_glob(file) {
         let matcher = glob::compile(file).map_err(|e| Failure::user(e.to_string()))?;
@@ -405,17 +406,6 @@ fn table(files: &Files, from: &str, file: &str, form: Form<'_>) -> Result<Vec<Va
     one_table(bytes, from, file, form)
 }
 
-/// Where the records of a file are.
-#[derive(Clone, Copy)]
-enum Form<'a> {
-    /// As its ending says.
-    Whole,
-    /// In this field.
-    At(&'a str),
-    /// In the lines that match.
-    Lines(&'a str),
-}
-
 impl Records {
     fn form(&self) -> Form<'_> {
         match (&self.pattern, &self.at) {
@@ -427,60 +417,13 @@ impl Records {
 }
 
 fn one_table(bytes: &[u8], from: &str, file: &str, form: Form<'_>) -> Result<Vec<Value>, Failure> {
-    let place = |what: String| Failure::target(format!("`{file}` of the source `{from}`: {what}"));
-    let bad = |line: usize, e: &dyn std::fmt::Display| place(format!("record {line}: {e}"));
-    if let Form::Lines(pattern) = form {
-        return lines(&String::from_utf8_lossy(bytes), pattern);
-    }
-    match file.rsplit_once('.').map(|(_, ending)| ending) {
-        Some(ending @ ("json" | "yml" | "yaml")) => {
-            let root: Value = match ending {
-                "json" => serde_json::from_slice(bytes).map_err(|e| place(e.to_string()))?,
-                _ => serde_saphyr::from_slice(bytes).map_err(|e| place(e.to_string()))?,
-            };
-            let array = if let Form::At(at) = form { &root[at] } else { &root };
-            array.as_array().cloned().ok_or_else(|| {
-                place("is no array of records".into()).help("name the field that holds it with at=\"...\"")
-            })
+    table::records(bytes, file, form).map_err(|e| {
+        let failure = Failure::target(format!("`{file}` of the source `{from}`: {e}"));
+        match e.help() {
+            Some(help) => failure.help(help),
+            None => failure,
         }
-        Some("jsonl") => {
-            let text = String::from_utf8_lossy(bytes);
-            let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-            lines.map(|(i, line)| serde_json::from_str(line).map_err(|e| bad(i + 1, &e))).collect()
-        }
-        Some(ending @ ("csv" | "tsv")) => {
-            let delimiter = if ending == "csv" { b',' } else { b'\t' };
-            let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
-            let rows = reader.deserialize::<BTreeMap<String, String>>().enumerate();
-            rows.map(|(i, row)| row.map(|r| serde_json::json!(r)).map_err(|e| bad(i + 1, &e))).collect()
-        }
-        Some("parquet") => parquet_records(bytes).map_err(place),
-        _ => Err(place("effai does not know how to read this".into())
-            .help("it reads .json, .jsonl, .yml, .csv, .tsv, .parquet, and files by a glob")),
-    }
-}
-
-/// The lines that match, as records of the pattern's named groups.
-fn lines(text: &str, pattern: &str) -> Result<Vec<Value>, Failure> {
-    let regex = regex::Regex::new(pattern).map_err(|e| Failure::user(e.to_string()))?;
-    let names: Vec<&str> = regex.capture_names().flatten().collect();
-    let record = |found: regex::Captures<'_>| -> Value {
-        let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), found.name(name)?.as_str().into())));
-        Value::Object(fields.collect())
-    };
-    Ok(text.lines().filter_map(|line| regex.captures(line)).map(record).collect())
-}
-
-fn parquet_records(bytes: &[u8]) -> Result<Vec<Value>, String> {
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-    // The reader wants bytes it can share; a table's copy is cheap beside its decoding.
-    let reader = SerializedFileReader::new(parquet_bytes(bytes)).map_err(|e| e.to_string())?;
-    let rows = reader.get_row_iter(None).map_err(|e| e.to_string())?;
-    rows.map(|row| row.map(|r| r.to_json_value()).map_err(|e| e.to_string())).collect()
-}
-
-fn parquet_bytes(bytes: &[u8]) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(bytes)
+    })
 }
 
 /// `path`, `dir`, `stem` and, of a text file, `text`.
@@ -500,7 +443,7 @@ fn map_records(records: &Records, files: &Files, rows: &mut Vec<(String, Row)>) 
         .iter()
         .map(|join| {
             let key = read(&join.key)?;
-            let by_key: BTreeMap<String, Value> = table(files, &join.from, &join.file, Form::Whole)?
+            let by_key: BTreeMap<String, Value> = records_of(files, &join.from, &join.file, Form::Whole)?
                 .into_iter()
                 .filter_map(|record| Some((key.text(&record)?, record)))
                 .collect();
@@ -519,7 +462,7 @@ fn map_records(records: &Records, files: &Files, rows: &mut Vec<(String, Row)>) 
         None => None,
     };
     let mut without_picture = 0;
-    for (i, mut record) in table(files, &records.from, &records.file, records.form())?.into_iter().enumerate() {
+    for (i, mut record) in records_of(files, &records.from, &records.file, records.form())?.into_iter().enumerate() {
         let skipped = records.skip.iter().any(|skip| {
             let field = record.get(&skip[0]).and_then(Value::as_str);
             skip[1..].iter().any(|v| field == Some(v))

@@ -14,6 +14,7 @@ pub mod dataset;
 pub mod environment;
 pub mod features;
 pub mod fetch;
+pub mod hardware;
 pub mod merge;
 pub mod model;
 pub mod notebook;
@@ -60,6 +61,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &quantized::Quantized,
     &report::Report,
     &speed::Speed,
+    &hardware::Hardware,
     &perplexity::Perplexity,
     &python::Python,
     &notebook::Notebook,

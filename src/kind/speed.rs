@@ -66,9 +66,10 @@ impl Kind for Speed {
         &SCHEMA
     }
 
-    /// 1: first. 2: models that only read or only see, many texts at once, and the rounds of encoders.
+    /// 1: first. 2: models that only read or only see, many texts at once, and the rounds of encoders. 3: what a token of a
+    /// language model has to read and to compute.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn needs(&self, _decl: &Decl) -> Needs {
@@ -100,7 +101,7 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>, backend: Backend) -> Result<(), Fai
         _ => encoder::<T>(cx, &fields, &dir, base.as_deref())?,
     };
     let common = [
-        ("version", json!(1)),
+        ("version", json!(2)),
         ("machine", json!(machine::identity())),
         ("backend", json!(backend)),
         ("threads", json!(cx.threads)),
@@ -195,6 +196,10 @@ fn language<T: Tensor>(
             format!("the model reads {most} tokens at most: measured are {prompt} of a prompt and {generate} more");
         cx.warning(said, None);
     }
+    // Of a prompt the logits of its last token alone are computed, and of an embedding that does not give them a row is read.
+    let (weights, head) = (&model.model.weights, llama::head(&model.config));
+    let (of_token, read_bytes) = weights.size(|name| !name.starts_with(llama::EMBEDDING) || head == llama::EMBEDDING);
+    let (of_prompt, _) = weights.size(|name| !name.starts_with(llama::EMBEDDING) && !name.starts_with(head));
     let mut rng = Rng::new(1, "speed");
     let ids: Vec<u32> = (0..prompt).map(|_| rng.below(model.config.vocab_size) as u32).collect();
     let rounds = fields.rounds.unwrap_or(ROUNDS_OF_LANGUAGE);
@@ -218,6 +223,7 @@ fn language<T: Tensor>(
         "bytes": weight_bytes(dir)? + base.map_or(Ok(0), weight_bytes)?, "load_ms": load_ms, "rounds": rounds,
         "prompt": prompt, "prompt_tokens_per_s": prompt as f64 * 1e3 / at(&reading, 0.5),
         "generate": generate, "generation_tokens_per_s": generate as f64 * 1e3 / at(&writing, 0.5),
+        "read_bytes": read_bytes, "weights_a_token": of_token, "weights_a_prompt_token": of_prompt,
     }))
 }
 

@@ -8,6 +8,7 @@ pub mod chat;
 pub mod clip;
 pub mod efficientnet_lite;
 pub mod fit;
+pub mod footprint;
 pub mod generate;
 pub mod gguf;
 pub mod head;

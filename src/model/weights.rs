@@ -68,6 +68,21 @@ impl<T: Tensor> Weights<T> {
         Ok(all)
     }
 
+    /// How many weights are in the tensors of these names, and the bytes in which they lie in memory.
+    pub fn size(&self, of: impl Fn(&str) -> bool) -> (u64, u64) {
+        let float = size_of::<f32>() as u64;
+        let tensors = self.tensors.iter().map(|(name, tensor)| {
+            let count = tensor.shape().iter().product::<usize>() as u64;
+            (name, count, float * count)
+        });
+        let codes = self.codes.iter().map(|(name, matrix)| {
+            let count = (matrix.rows() * matrix.inner()) as u64;
+            (name, count, matrix.bytes() as u64)
+        });
+        let counted = tensors.chain(codes).filter(|(name, ..)| of(name));
+        counted.fold((0, 0), |(all, bytes), (_, count, size)| (all + count, bytes + size))
+    }
+
     /// The weights in floats whose names begin so.
     pub fn floats(&self, prefix: &str) -> Result<Arrays> {
         let own = self.tensors.range(prefix.to_owned()..).take_while(|(name, _)| name.starts_with(prefix));

@@ -30,6 +30,17 @@ pub struct Difference {
 }
 
 impl Estimate {
+    /// A number with the percentiles of its resamples. One that gives no number is left out: it may lack every item of some class.
+    pub fn of(value: f64, mut resamples: Vec<f64>) -> Self {
+        resamples.retain(|value| !value.is_nan());
+        if resamples.is_empty() {
+            return Self::alone(value);
+        }
+        resamples.sort_by(f64::total_cmp);
+        let at = |thousandths: usize| resamples.len() * thousandths / 1000;
+        Self { value, low: resamples[at(25)], high: resamples[at(975).max(1) - 1] }
+    }
+
     /// A number whose interval is not known.
     pub fn alone(value: f64) -> Self {
         Self { value, low: f64::NAN, high: f64::NAN }
@@ -74,13 +85,21 @@ pub fn mean(values: &[f64], seed: u64) -> Estimate {
 
 /// Percentile bootstrap over the queries or records. Efron, 1979.
 pub fn bootstrap<T: Copy>(values: &[T], seed: u64, statistic: &dyn Fn(&mut Vec<T>) -> f64) -> Estimate {
+    let all = |picks: &[usize]| statistic(&mut picks.iter().map(|at| values[*at]).collect());
     let value = statistic(&mut values.to_vec());
+    Estimate::of(value, resampled(values.len(), seed, &all))
+}
+
+/// A statistic of each resample of so many items, which are given by their places. The same seed draws the same ones, so what
+/// several models give for one resample is of the same items.
+pub fn resampled(items: usize, seed: u64, statistic: &dyn Fn(&[usize]) -> f64) -> Vec<f64> {
     let mut rng = Rng::new(seed, "bootstrap");
-    let mut found: Vec<f64> = (0..RESAMPLES)
-        .map(|_| statistic(&mut (0..values.len()).map(|_| values[rng.below(values.len())]).collect()))
-        .collect();
-    found.sort_by(f64::total_cmp);
-    Estimate { value, low: found[RESAMPLES * 25 / 1000], high: found[RESAMPLES * 975 / 1000 - 1] }
+    let mut picks = vec![0; items];
+    let mut one = || {
+        picks.iter_mut().for_each(|pick| *pick = rng.below(items));
+        statistic(&picks)
+    };
+    (0..RESAMPLES).map(|_| one()).collect()
 }
 
 #[cfg(test)]

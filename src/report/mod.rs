@@ -2,10 +2,12 @@
 //!
 //! [`numbers`] is what a report holds, with intervals by [`estimate`]; [`words`], [`tables`], [`figures`] and [`page`] are
 //! four readings of it. What is of picture-text models alone is in [`retrieval`], what is of language models in
-//! [`language`], of encoders in [`encoders`], of numbers that programs told in [`told`], each with its part of the four; what
+//! [`language`], of encoders in [`encoders`], of numbers that programs told in [`told`], of their
+//! predictions in [`predictions`], each with its part of the four; what
 //! is of roundings of a model, of either sort, in [`quantization`]. Of builds, [`graph`] draws what there is, [`trace`] what
 //! took the time, [`why`] says what changed, [`tested`] how tests ended, and [`guards`] what numbers crossed. [`mod@reference`] is what may stand in a recipe.
 
+pub mod beside;
 pub mod encoders;
 pub mod estimate;
 pub mod figures;
@@ -15,6 +17,7 @@ pub mod language;
 pub mod numbers;
 pub mod page;
 pub mod plot;
+pub mod predictions;
 pub mod quantization;
 pub mod reference;
 pub mod retrieval;

@@ -5,19 +5,24 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::measure::hardware::Hardware;
 use crate::report::encoders::Encoded;
 use crate::report::language::{Answers, Texts};
+use crate::report::predictions::Predicted;
 use crate::report::quantization::Quantization;
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
 use crate::report::told::Told;
 
 /// Of `report.json`. 1: first. 2: differences, the headline, what quantization costs, accuracy by class. 3: `of`, `texts`
 /// and `answers` of language models, an adapter's `base` and `own_bytes`. 4: of language models `metrics`, accuracy, divergence
-/// and `same_top`, `bits_per_weight`, speed and `quantization`. 5: `encoded`, of encoders.
-pub const VERSION: u32 = 5;
+/// and `same_top`, `bits_per_weight`, speed and `quantization`. 5: `encoded`, of encoders. 8, after those below: `hardware`.
+pub const VERSION: u32 = 8;
 
 /// Of `report.json` with told numbers: version 5 with `told`, and subjects without `bytes`. The others are as they were.
 pub const VERSION_OF_TOLD: u32 = 6;
+
+/// Of `report.json` with predictions: version 6 with `predicted` in place of `told`.
+pub const VERSION_OF_PREDICTIONS: u32 = 7;
 
 /// Among the metrics of language models: how well they foresee texts.
 pub const PERPLEXITY: &str = "perplexity";
@@ -33,7 +38,7 @@ pub const SPEED: &str = "speed";
 /// All of a report. What the one sort of models has none of is left out, or empty where version 2 had it.
 #[derive(Debug, Default, Serialize)]
 pub struct Numbers {
-    /// Of this format: [`VERSION`], or [`VERSION_OF_TOLD`].
+    /// Of this format: [`VERSION`], [`VERSION_OF_TOLD`] or [`VERSION_OF_PREDICTIONS`].
     pub version: u32,
     /// The target.
     pub label: String,
@@ -47,6 +52,9 @@ pub struct Numbers {
     /// Where speed was measured, if it was.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub machine: String,
+    /// What that machine can do, where speeds are held against it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
     /// Of samples and intervals.
     pub seed: u64,
     /// The models, the first of which is the reference.
@@ -66,6 +74,9 @@ pub struct Numbers {
     /// Numbers that programs told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Told>,
+    /// Predictions beside what was true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
     /// Models by their distance from the first, where that is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
@@ -79,7 +90,7 @@ pub struct Numbers {
 impl Numbers {
     /// What the things are called that are compared.
     pub fn noun(&self) -> &'static str {
-        if self.of == Of::Told { "target" } else { "model" }
+        if self.of.is_of_targets() { "target" } else { "model" }
     }
 
     /// Whether this metric of language models or encoders was asked for.
@@ -109,6 +120,15 @@ pub enum Of {
     Encoders,
     /// Any targets, by the numbers that their programs told.
     Told,
+    /// Any targets, by their predictions of the same items.
+    Predictions,
+}
+
+impl Of {
+    /// Whether the things compared are any targets, of whose size and speed nothing is known.
+    pub fn is_of_targets(self) -> bool {
+        matches!(self, Self::Told | Self::Predictions)
+    }
 }
 
 /// A model.

@@ -11,7 +11,7 @@ use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
 use crate::report::tables::best;
-use crate::report::{encoders, language, plot, retrieval, told, words};
+use crate::report::{encoders, language, plot, predictions, retrieval, told, words};
 
 /// A table of the page, a row a model.
 #[derive(Debug, Serialize)]
@@ -101,7 +101,7 @@ fn inline(svg: &str) -> String {
 }
 
 /// The page's frame, and what it has of each sort of models.
-const TEMPLATES: [(&str, &str); 7] = [
+const TEMPLATES: [(&str, &str); 8] = [
     ("report.html", include_str!("templates/report.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
@@ -109,6 +109,7 @@ const TEMPLATES: [(&str, &str); 7] = [
     ("encoders.html", include_str!("templates/encoders.html")),
     ("quantization.html", include_str!("templates/quantization.html")),
     ("told.html", include_str!("templates/told.html")),
+    ("predictions.html", include_str!("templates/predictions.html")),
 ];
 
 /// Fills the page's templates with the report's numbers, plots and examples.
@@ -127,6 +128,7 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
         Of::Language => (language::page::summary(numbers), language::page::sizes(numbers), "language.html", "record"),
         Of::Encoders => (encoders::page::summary(numbers), encoders::page::sizes(numbers), "encoders.html", "row"),
         Of::Told => (told::page::summary(numbers), Table::of(Vec::new(), 0), "told.html", "run"),
+        Of::Predictions => (predictions::page::summary(numbers), Table::of(Vec::new(), 0), "predictions.html", "item"),
     };
     let (many, has_speed) =
         (if each == "query" { "queries" } else { &format!("{each}s") }, !numbers.machine.is_empty());
@@ -145,6 +147,8 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             size,
             is_language,
             is_told => numbers.of == Of::Told,
+            is_of_targets => numbers.of.is_of_targets(),
+            by_class => numbers.predicted.as_ref().and_then(predictions::page::by_class),
             noun => numbers.noun(),
             section,
             each,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::report::estimate::{Difference, Estimate};
 use crate::report::numbers::{Numbers, Of, SPEED, Subject};
 use crate::report::page::{Cell, Table};
-use crate::report::{encoders, language, retrieval, told};
+use crate::report::{encoders, language, predictions, retrieval, told};
 
 /// A line of the CSV.
 pub struct Line<'a> {
@@ -35,6 +35,7 @@ pub fn csv(numbers: &Numbers) -> String {
         language::tables::lines(numbers),
         encoders::tables::lines(numbers),
         told::tables::lines(numbers),
+        predictions::tables::lines(numbers),
     ];
     for line in lines.into_iter().flatten() {
         let Line { direction, metric, estimate: e, n, .. } = line;
@@ -84,6 +85,7 @@ pub fn markdown(numbers: &Numbers) -> String {
         Of::Language => language::tables::markdown(numbers, &mut md),
         Of::Encoders => encoders::tables::markdown(numbers, &mut md),
         Of::Told => told::tables::markdown(numbers, &mut md),
+        Of::Predictions => predictions::tables::markdown(numbers, &mut md),
     }
     for reason in &numbers.left_out {
         let _ = writeln!(md, "\nLeft out: {reason}");

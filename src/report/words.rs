@@ -2,7 +2,7 @@
 
 use crate::report::estimate::Difference;
 use crate::report::numbers::{Numbers, Of};
-use crate::report::{encoders, language, retrieval, told};
+use crate::report::{encoders, language, predictions, retrieval, told};
 
 /// A sentence or two for each thing worth knowing first.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
@@ -11,6 +11,7 @@ pub fn headline(numbers: &Numbers) -> Vec<String> {
         language::words::headline(numbers),
         encoders::words::headline(numbers),
         told::words::headline(numbers),
+        predictions::words::headline(numbers),
     ]
     .concat()
 }
@@ -26,9 +27,16 @@ pub fn about(numbers: &Numbers) -> String {
         (numbers.encoded.len(), "dataset", "datasets"),
     ];
     let on: Vec<String> = on.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(n, one, many)).collect();
+    let targets = || count(numbers.subjects.len(), "target", "targets");
     if numbers.of == Of::Told {
-        let targets = count(numbers.subjects.len(), "target", "targets");
-        return format!("{targets}, {}.", count(numbers.told.len(), "number", "numbers"));
+        return format!("{}, {}.", targets(), count(numbers.told.len(), "number", "numbers"));
+    }
+    if let Some(predicted) = &numbers.predicted {
+        let of_what = match predicted.classes.len() {
+            0 => String::new(),
+            classes => format!(" of {}", count(classes, "class", "classes")),
+        };
+        return format!("{} on {}{of_what}.", targets(), count(predicted.items, "item", "items"));
     }
     let models = count(numbers.subjects.len(), "model", "models");
     if on.is_empty() { format!("{models}.") } else { format!("{models} on {}.", list(&on)) }

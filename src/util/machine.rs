@@ -74,8 +74,17 @@ fn processor() -> Option<String> {
 
 /// Memory of the machine in bytes.
 pub fn memory_bytes() -> Option<u64> {
+    meminfo("MemTotal:")
+}
+
+/// Memory that a new program may have without another one's being moved to the disk, in bytes.
+pub fn free_memory_bytes() -> Option<u64> {
+    meminfo("MemAvailable:")
+}
+
+fn meminfo(name: &str) -> Option<u64> {
     let text = fs::read_text("/proc/meminfo".as_ref()).ok()?;
-    let line = text.lines().find(|l| l.starts_with("MemTotal"))?;
+    let line = text.lines().find(|l| l.starts_with(name))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 

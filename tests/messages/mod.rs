@@ -214,6 +214,13 @@ fn tests(book: &mut Book) {
     let project = Project::new(numbers);
     project.effai(&["build", "m"]);
     book.say("a number that no target told", &project, &["build", "r"]);
+    let predictions = |metric: &str| {
+        let m = "command \"m\" { run \"cp\" \"y.csv\" \"p.csv\"; input \"y.csv\"; output \"p.csv\"; }";
+        let line = format!("predictions \"p.csv\" truth=\"y\" predicted=\"c\" {{ metrics \"{metric}\"; }}");
+        format!("{m}\nreport \"r\" {{ compare \"m\"; {line}; }}\n")
+    };
+    book.recipe("a metric that does not fit", &predictions("bleu"));
+    book.recipe("a metric that there is not", &predictions("auc"));
 }
 
 fn outputs(book: &mut Book) {

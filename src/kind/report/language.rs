@@ -10,6 +10,7 @@ use crate::format::dataset::{Dataset, Row};
 use crate::kind::features::base_of;
 use crate::kind::perplexity::LOSSES;
 use crate::kind::{ActionCx, Part, speed};
+use crate::measure::hardware;
 use crate::model::{Config, llama, weight_bytes};
 use crate::recipe::decl::Problems;
 use crate::report::estimate::Estimate;
@@ -77,8 +78,11 @@ fn speed_name(model: usize) -> String {
     format!("speed-{model}")
 }
 
+/// The part, and its kind, of what the machine can do.
+const HARDWARE: &str = "hardware";
+
 /// Each model's losses on each dataset, against the first model where that is asked; questions go with the first dataset. And
-/// each one's speed.
+/// each one's speed, with what the machine can do.
 pub(super) fn parts(fields: &Fields) -> Vec<Part> {
     let mut parts = Vec::new();
     for (i, model) in fields.compare.iter().enumerate() {
@@ -101,6 +105,9 @@ pub(super) fn parts(fields: &Fields) -> Vec<Part> {
         if fields.has(SPEED) {
             parts.push(Part { name: speed_name(i), kind: "speed", fields: json!({ "of": model }) });
         }
+    }
+    if fields.has(SPEED) {
+        parts.push(Part { name: HARDWARE.into(), kind: HARDWARE, fields: json!({}) });
     }
     parts
 }
@@ -164,6 +171,10 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Numbers,
         label: cx.decl.label.to_string(),
         metrics: fields.metrics.clone().unwrap_or_default(),
         machine: subjects[0].speed["machine"].as_str().unwrap_or("").to_owned(),
+        hardware: match fields.has(SPEED) {
+            true => Some(read_json(&cx.part(HARDWARE).join(hardware::FILE))?),
+            false => None,
+        },
         seed: fields.seed,
         quantization: all.first().and_then(|texts| {
             Quantization::of(&subjects, texts.rows.iter().map(|row| row.divergence), &fields.limits())

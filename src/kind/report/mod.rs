@@ -1,9 +1,10 @@
 //! `report`: models side by side on what they did not see, picture-text models by retrieval and language models by
 //! perplexity, or by their divergence from the one they were made of; encoders by how near their vectors stay to it; and any
-//! targets by the numbers that their programs told.
+//! targets by the numbers that their programs told, or by their predictions of the same items.
 
 mod encoders;
 mod language;
+mod predictions;
 mod retrieval;
 mod told;
 
@@ -34,10 +35,10 @@ static SCHEMA: Schema = Schema::new(
     "report",
     "Models side by side: picture-text models by retrieval, zero-shot, size and speed; language models by perplexity, \
      divergence, accuracy, answers, size and speed; encoders by their vectors, size and speed; any targets by the numbers \
-     that their programs told.",
+     that their programs told, or by their predictions beside what was true.",
 )
 .children(&[
-    Schema::new("compare", "The models; with `number`, any targets.").many_args("models", Type::NamedLabel).required(),
+    Schema::new("compare", "The models; with `number` or `predictions`, any targets.").many_args("models", Type::NamedLabel).required(),
     Schema::new("test", "Picture-text models: a gallery, one picture for each caption.")
         .arg("name", Type::Text)
         .props(&[
@@ -105,6 +106,37 @@ static SCHEMA: Schema = Schema::new(
                 .default(Default::Text("metrics.json")),
         ])
         .many(),
+    Schema::new(
+        "predictions",
+        "Any targets: the table in which each one keeps what it predicted of the same items; .json, .jsonl, .yml, .csv, .tsv or \
+         .parquet.",
+    )
+    .arg("file", Type::Text)
+    .props(&[
+        Prop::new(
+            "truth",
+            Type::Text,
+            "the column of what was true: the class, the text wanted, or what is relevant (an array of names, or an object of \
+             names and gains)",
+        )
+        .required(),
+        Prop::new("id", Type::Text, "the column of the item's name; where it is not said, rows are the same items in order"),
+        Prop::new("predicted", Type::Text, "the column of the predicted class"),
+        Prop::new("probability", Type::Text, "the columns of each class's probability, such as \"p_{class}\""),
+        Prop::new("score", Type::Text, "with two classes, the column of the score of the one that is `positive`"),
+        Prop::new("positive", Type::Text, "the class that a high `score` speaks for"),
+        Prop::new(
+            "ranked",
+            Type::Text,
+            "the column of the answers: an array of names, the best first, or an object of names and scores",
+        ),
+        Prop::new("text", Type::Text, "the column of the text that was written"),
+    ])
+    .children(&[Schema::new(
+        "metrics",
+        "Which numbers, as docs/metrics.md has them; where it is not said, the usual ones of such predictions.",
+    )
+    .many_args("names", Type::Text)]),
     Schema::new("seed", "Of samples and intervals.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
     BACKEND,
 ]);
@@ -121,6 +153,7 @@ struct Fields {
     ask: Vec<String>,
     max_tokens: Option<u64>,
     number: Vec<Number>,
+    predictions: Option<predictions::Given>,
     seed: u64,
 }
 
@@ -169,6 +202,7 @@ impl Fields {
     /// Which sort of models it compares.
     fn of(&self) -> Of {
         match () {
+            () if self.predictions.is_some() => Of::Predictions,
             () if !self.number.is_empty() => Of::Told,
             () if self.has(COSINE) => Of::Encoders,
             () if !self.on.is_empty() || self.metrics.is_some() => Of::Language,
@@ -224,8 +258,9 @@ impl Kind for Report {
 
     /// 1: first. 2: paired differences, accuracy by class, what quantization costs, and another page. 3: language models,
     /// and learning rates among the curves. 4: divergence, accuracy and speed of language models, and limits. 5: encoders.
+    /// 6: speeds of language models beside what the machine can do.
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -240,6 +275,15 @@ impl Kind for Report {
         let given: Vec<_> = language.into_iter().filter(|(.., given)| *given).collect();
         let pictures =
             [("test", "test.0", !fields.test.is_empty()), ("zero-shot", "zero-shot.0", !fields.zero_shot.is_empty())];
+        if let Some(predictions) = &fields.predictions {
+            let number = ("number", "number.0", !fields.number.is_empty());
+            for (field, path, _) in given.iter().chain(pictures.iter().chain([&number]).filter(|(.., given)| *given)) {
+                let message = format!("`{field}` and `predictions` are of different sorts of reports");
+                problems.at(path, message, "given here", "make two reports of it");
+            }
+            predictions::check(predictions, problems);
+            return;
+        }
         if !fields.number.is_empty() {
             for (field, path, _) in given.iter().chain(pictures.iter().filter(|(.., given)| *given)) {
                 let message = format!("`{field}` is of models that are measured, and `number` of what programs told");
@@ -261,8 +305,13 @@ impl Kind for Report {
         }
         if given.is_empty() {
             let help = "`test` is for picture-text models; `on` with `metrics \"perplexity\"` for language models, with \
-                        `metrics \"cosine\"` for encoders; `number` for what programs told";
-            problems.at("", "nothing is measured: `test`, `on` or `number` is missing", "this report", help);
+                        `metrics \"cosine\"` for encoders; `number` for what programs told; `predictions` for what they predicted";
+            problems.at(
+                "",
+                "nothing is measured: `test`, `on`, `number` or `predictions` is missing",
+                "this report",
+                help,
+            );
             return;
         }
         match fields.of() {
@@ -277,7 +326,7 @@ impl Kind for Report {
             Of::Pictures => retrieval::parts(&fields),
             Of::Language => language::parts(&fields),
             Of::Encoders => encoders::parts(&fields),
-            Of::Told => Vec::new(),
+            Of::Told | Of::Predictions => Vec::new(),
         }
     }
 
@@ -290,6 +339,7 @@ impl Run for Report {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let (mut numbers, more, examples) = match fields.of() {
+            Of::Predictions => (predictions::gather(cx, &fields)?, None, Examples::default()),
             Of::Pictures => retrieval::measure(cx, &fields)?,
             Of::Language => (language::measure(cx, &fields)?, None, Examples::default()),
             Of::Encoders => (encoders::measure(cx, &fields)?, None, Examples::default()),

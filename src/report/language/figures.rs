@@ -1,15 +1,59 @@
 //! The plots of language models.
 
+use crate::measure::hardware::{Hardware, What};
 use crate::report::figures::Figure;
 use crate::report::language::Texts;
 use crate::report::language::words::{perplexity_text, texts_name};
 use crate::report::numbers::{Numbers, PERPLEXITY};
+use crate::report::plot::roofline::{self, Point, Roofline};
 use crate::report::plot::{self, Dots, Group, Histogram, Mark};
 use crate::report::quantization::figures::{Axes, fronts};
 
 /// Perplexities with their intervals, and how the losses of the first texts' records are spread; where models stand by
 /// their divergence, size and speed against it instead.
 pub fn all(numbers: &Numbers) -> Vec<Figure> {
+    let mut figures = of_texts(numbers);
+    figures.extend(numbers.hardware.as_ref().map(|hardware| ("roofline".to_owned(), roofline(numbers, hardware))));
+    figures
+}
+
+/// Models up to which both of a model's points have its name.
+const NAMED_TWICE_MAX: usize = 6;
+
+/// What each model reaches of what the machine can do: reading a prompt, and generating.
+fn roofline(numbers: &Numbers, hardware: &Hardware) -> String {
+    let level = |(of, name): (What, &str)| Some((format!("{name} GFLOP/s"), hardware.best(of)?));
+    let mut levels: Vec<(String, f64)> =
+        [(What::F32, "f32"), (What::Bf16, "bf16"), (What::Int8, "int8")].into_iter().filter_map(level).collect();
+    levels.sort_by(|a, b| a.1.total_cmp(&b.1));
+    // Of many models a name each is what there is room for.
+    let has_room = numbers.subjects.len() <= NAMED_TWICE_MAX;
+    let points = numbers.subjects.iter().enumerate().flat_map(|(colour, subject)| {
+        let point = |rate: &str, weights: &str, tokens: f64, hollow| {
+            let operations = 2.0 * subject.speed(weights);
+            Point {
+                label: if hollow && !has_room { String::new() } else { subject.name.clone() },
+                colour,
+                intensity: tokens * operations / subject.speed("read_bytes"),
+                rate: subject.speed(rate) * operations,
+                hollow,
+            }
+        };
+        [
+            point("prompt_tokens_per_s", "weights_a_prompt_token", subject.speed("prompt"), true),
+            point("generation_tokens_per_s", "weights_a_token", 1.0, false),
+        ]
+    });
+    let points: Vec<Point> = points.filter(|p| p.intensity > 0.0 && p.intensity.is_finite() && p.rate > 0.0).collect();
+    roofline::draw(&Roofline {
+        title: "What is reached of what this machine can do (filled: generating, hollow: reading a prompt)",
+        bandwidth: hardware.best(What::MemoryRead).unwrap_or(f64::NAN),
+        levels: &levels,
+        points: &points,
+    })
+}
+
+fn of_texts(numbers: &Numbers) -> Vec<Figure> {
     let Some(texts) = numbers.texts.first() else { return Vec::new() };
     match &numbers.quantization {
         Some(found) => {

@@ -7,7 +7,9 @@ pub mod words;
 
 use serde::Serialize;
 
+use crate::measure::hardware::{Hardware, What};
 use crate::report::estimate::{Difference, Estimate, bootstrap};
+use crate::report::numbers::Subject;
 
 /// A record's mean loss in nats a token, and how many tokens that is of. Likewise its divergence, or the share of its tokens
 /// that were foreseen.
@@ -136,6 +138,20 @@ pub fn changed_most(losses: &[f64], reference: &[f64], each: usize) -> Vec<usize
         order.drain(each..order.len() - each);
     }
     order
+}
+
+/// What a speed is held against, and what share of it is reached; none where it was not measured.
+///
+/// Reading a prompt is products of matrices: of the rate of those in 32-bit floats. Models in codes may be above it.
+pub(super) fn prompt_share(hardware: &Hardware, subject: &Subject) -> Option<(&'static str, f64)> {
+    let operations = 2.0 * subject.speed["weights_a_prompt_token"].as_f64()?;
+    Some(("f32 rate", subject.speed("prompt_tokens_per_s") * operations / hardware.best(What::F32)?))
+}
+
+/// Each generated token reads all weights once: of the memory's bandwidth.
+pub(super) fn generation_share(hardware: &Hardware, subject: &Subject) -> Option<(&'static str, f64)> {
+    let bytes = subject.speed["read_bytes"].as_f64()?;
+    Some(("bandwidth", subject.speed("generation_tokens_per_s") * bytes / hardware.best(What::MemoryRead)?))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Of the page: the tables of language models.
 
+use crate::measure::hardware::Hardware;
 use crate::report::language::words::{perplexity_text, texts_name};
-use crate::report::language::{Row, Texts};
-use crate::report::numbers::{ACCURACY, Numbers, PERPLEXITY, SPEED};
+use crate::report::language::{Row, Texts, generation_share, prompt_share};
+use crate::report::numbers::{ACCURACY, Numbers, PERPLEXITY, SPEED, Subject};
 use crate::report::page::{Cell, Table, plain, share};
 use crate::report::quantization::{self, Quantization, distance_text, interval_text};
 use crate::report::tables::{best, mark};
@@ -100,6 +101,8 @@ pub fn speed(numbers: &Numbers) -> Table {
     Table::of(speeds(numbers), numbers.subjects.len()).in_order(&numbers.order())
 }
 
+type Share = fn(&Hardware, &Subject) -> Option<(&'static str, f64)>;
+
 /// How quick each model is, where that was measured.
 fn speeds(numbers: &Numbers) -> Vec<(String, Vec<Cell>)> {
     if !numbers.has(SPEED) {
@@ -109,10 +112,19 @@ fn speeds(numbers: &Numbers) -> Vec<(String, Vec<Cell>)> {
         let values: Vec<f64> = numbers.subjects.iter().map(|s| s.speed(key) * scale).collect();
         (name.to_owned(), plain(&values, decimals, larger))
     };
+    let mut prompt = column("prompt, tokens/s", "prompt_tokens_per_s", 1.0, 1, true);
+    let mut generation = column("generation, tokens/s", "generation_tokens_per_s", 1.0, 1, true);
+    // Under each what it is of what the machine can do.
+    for (cells, share) in [(&mut prompt.1, prompt_share as Share), (&mut generation.1, generation_share)] {
+        for (cell, subject) in cells.iter_mut().zip(&numbers.subjects) {
+            let share = numbers.hardware.as_ref().and_then(|hardware| share(hardware, subject));
+            cell.note = share.map(|(of, share)| format!("{:.0} % of {of}", 100.0 * share)).unwrap_or_default();
+        }
+    }
     vec![
         column("load, ms", "load_ms", 1.0, 0, false),
-        column("prompt, tokens/s", "prompt_tokens_per_s", 1.0, 1, true),
-        column("generation, tokens/s", "generation_tokens_per_s", 1.0, 1, true),
+        prompt,
+        generation,
         column("peak, MB", "peak_bytes", 1e-6, 0, false),
     ]
 }

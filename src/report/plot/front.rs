@@ -112,15 +112,15 @@ fn reach_of(point: &Point) -> f64 {
 
 /// What names must not cover.
 #[derive(Default)]
-struct Labels {
+pub(super) struct Labels {
     /// Where points are.
-    marks: Vec<(f64, f64)>,
+    pub(super) marks: Vec<(f64, f64)>,
     /// What they and their intervals cover.
-    points: Vec<Rect>,
+    pub(super) points: Vec<Rect>,
     /// Names placed before.
-    names: Vec<Rect>,
+    pub(super) names: Vec<Rect>,
     /// Lines: to be avoided where there is room.
-    lines: Vec<Rect>,
+    pub(super) lines: Vec<Rect>,
 }
 
 /// Whether nothing that is taken is there.
@@ -161,12 +161,12 @@ impl Labels {
         }
     }
 
-    fn avoid_line(&mut self, line: &[(f64, f64)]) {
+    pub(super) fn avoid_line(&mut self, line: &[(f64, f64)]) {
         self.lines.extend(line.windows(2).flat_map(|pair| along(pair[0], pair[1])));
     }
 
     /// Writes a name as near to its point as there is room, but not nearer than `least`; further off, with a line to it.
-    fn name(&mut self, c: &mut Canvas, (x, y): (f64, f64), least: f64, text: &str) {
+    pub(super) fn name(&mut self, c: &mut Canvas, (x, y): (f64, f64), least: f64, text: &str) {
         let w = text_width(text);
         let mut places = Vec::new();
         for reach in [least, 22.0, 36.0, 52.0, 70.0, 92.0, 118.0] {

@@ -7,6 +7,7 @@
 
 pub mod bars;
 pub mod front;
+pub mod roofline;
 
 use std::fmt::Write;
 
@@ -549,11 +550,16 @@ pub fn heat(plot: &Heat<'_>) -> String {
     let k = format!("k{} z", plot.colour % COLOURS.len());
     let mut c = Canvas::new(plot.title, width.max(480.0), top + side + 16.0);
     c.text(8.0, 38.0, "start", "s", plot.note);
+    // Names that fit above a column need no numbers to stand for them.
+    let are_short = plot.names.iter().all(|name| name.chars().count() <= 2);
     for (i, name) in plot.names.iter().enumerate() {
         let (y, row) = (top + cell * i as f64, &plot.values[i * n..(i + 1) * n]);
-        c.text(left - 30.0, y + 14.0, "end", "s", name);
-        c.text(left - 8.0, y + 14.0, "end", "s", &(i + 1).to_string());
-        c.text(left + cell * (i as f64 + 0.5), top - 6.0, "middle", "s", &(i + 1).to_string());
+        let column = if are_short { name.clone() } else { (i + 1).to_string() };
+        if !are_short {
+            c.text(left - 30.0, y + 14.0, "end", "s", name);
+        }
+        c.text(left - 8.0, y + 14.0, "end", "s", &column);
+        c.text(left + cell * (i as f64 + 0.5), top - 6.0, "middle", "s", &column);
         let nearest = (0..n).fold(0, |best, j| if row[j] > row[best] { j } else { best });
         for (j, value) in row.iter().enumerate() {
             let share = f64::from((value - low) / (high - low).max(1e-9));
