@@ -2,6 +2,7 @@
 
 use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Curve, Panel, Style};
+use crate::report::shown::{PANELS, among, out_of};
 use crate::report::{encoders, language, retrieval, told};
 
 /// A plot: the name of its files and its SVG.
@@ -33,7 +34,8 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
 
 fn losses(numbers: &Numbers, training: &[Training]) -> String {
     let mut panels = Vec::new();
-    for t in training {
+    let shown = among(numbers, PANELS, &|i| training.iter().any(|t| t.subject == i));
+    for t in training.iter().filter(|t| shown.contains(&t.subject)) {
         let (name, colour) = (numbers.subjects[t.subject].name.as_str(), t.subject);
         let mut curves = Vec::new();
         if !t.train.is_empty() {
@@ -47,14 +49,18 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
                 style: Style::Dashed,
             });
         }
-        panels.push(Panel { name: name.to_owned(), colour: Some(colour), from_zero: false, curves });
+        let name = name.to_owned();
+        panels.push(Panel { name: name.clone(), colour: Some(colour), y_name: "loss, nats", from_zero: false, curves });
         if !t.rate.is_empty() {
             let curves = vec![Curve { name: "rate".into(), colour, points: t.rate.clone(), style: Style::Plain }];
             let name = format!("{name}, learning rate");
-            panels.push(Panel { name, colour: Some(colour), from_zero: true, curves });
+            panels.push(Panel { name, colour: Some(colour), y_name: "learning rate", from_zero: true, curves });
         }
     }
-    plot::panels("Training loss (thin: each batch, thick: moving mean, dashed: validation)", "step", &panels)
+    let most = if training.len() > shown.len() { PANELS } else { usize::MAX };
+    let title =
+        format!("Training loss (thin: each batch, thick: moving mean, dashed: validation){}", out_of(numbers, most));
+    plot::panels(&title, "step", &panels)
 }
 
 #[cfg(test)]
@@ -76,7 +82,7 @@ mod tests {
 
     #[test]
     fn every_plot_is_drawn_and_becomes_a_png() {
-        check(&retrieval::tests::sample(), vec![], &["recall", "difference", "size", "training"]);
+        check(&retrieval::tests::sample(), vec![], &["recall", "difference", "size", "confusion", "training"]);
         let quantization = quantization::tests::sample();
         check(&quantization, vec![], &["front", "speed", "training"]);
         check(&encoders::tests::sample(), vec![], &["front", "speed", "training"]);

@@ -141,7 +141,7 @@ pub fn changed_most(losses: &[f64], reference: &[f64], each: usize) -> Vec<usize
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::report::numbers::{Numbers, Of, PERPLEXITY, Subject, short_names};
+    use crate::report::numbers::{Numbers, Of, PERPLEXITY, Subject, VERSION, short_names};
 
     /// A base and an adapter that learnt: every record a nat lower but for each tenth, a little higher.
     pub(crate) fn sample() -> Numbers {
@@ -159,6 +159,7 @@ pub(crate) mod tests {
         });
         let answer = |text: &str, cut| Answer { text: text.to_owned(), cut };
         Numbers {
+            version: VERSION,
             of: Of::Language,
             label: "reports/sample".into(),
             metrics: vec![PERPLEXITY.into()],

@@ -88,6 +88,9 @@ pub struct ZeroShotRow {
     pub classes: BTreeMap<String, f64>,
     /// From the first model.
     pub difference: Option<Difference>,
+    /// Of each class how many pictures were given each class, row by row, for the plot; of the first model, where they are few.
+    #[serde(skip)]
+    pub named: Vec<u32>,
 }
 
 /// What a quantized model costs and saves.
@@ -239,6 +242,7 @@ pub(crate) mod tests {
                     accuracy,
                     classes: by_class([("<animals>", 1.0), ("<animals>", 0.0)].into_iter()),
                     difference: (i > 0).then_some(Difference { value: 0.0, low: 0.0, high: 0.0, stands_out: false }),
+                    named: vec![2, 1, 0, 1],
                 })
                 .collect(),
         };
