@@ -1,8 +1,11 @@
 //! Which plots a report has, and from which of its numbers.
 
-use crate::report::numbers::Numbers;
+use crate::report::estimate::Estimate;
+use crate::report::numbers::{Numbers, Of};
+use crate::report::plot::ranked::{self, Ranked};
 use crate::report::plot::{self, Curve, Panel, Style};
-use crate::report::shown::{PANELS, among, out_of};
+use crate::report::shown::{self, PANELS, ROWS, among, out_of};
+use crate::report::told::Better;
 use crate::report::{encoders, language, retrieval, told};
 
 /// A plot: the name of its files and its SVG.
@@ -26,10 +29,43 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
     figures.extend(language::figures::all(numbers));
     figures.extend(encoders::figures::all(numbers));
     figures.extend(told::figures::all(numbers));
+    figures.extend(ranking(numbers).map(|svg| ("ranking".to_owned(), svg)));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
     }
     figures
+}
+
+/// All subjects by their main number, where there are more than plots have rows for. Those that stand by a distance are all
+/// in its own plot.
+fn ranking(numbers: &Numbers) -> Option<String> {
+    let by = shown::by(numbers).filter(|_| numbers.subjects.len() > ROWS && numbers.quantization.is_none())?;
+    let (estimates, larger): (Vec<Option<Estimate>>, bool) = match (numbers.tests.first(), numbers.texts.first()) {
+        (Some(test), _) => (test.rows.iter().map(|row| Some(row.t2i["recall@10"])).collect(), true),
+        (_, Some(texts)) => (texts.rows.iter().map(|row| Some(row.perplexity)).collect(), false),
+        _ => {
+            let told = numbers.told.iter().find(|told| told.better.is_some())?;
+            let values = told.rows.iter().map(|row| row.value.map(Estimate::alone));
+            (values.collect(), told.better == Some(Better::Higher))
+        }
+    };
+    let mut order: Vec<(usize, Estimate)> =
+        estimates.into_iter().enumerate().filter_map(|(i, e)| Some((i, e?))).collect();
+    order.sort_by(|(_, a), (_, b)| if larger { b.value.total_cmp(&a.value) } else { a.value.total_cmp(&b.value) });
+    let values: Vec<(String, Estimate)> = order.iter().map(|(i, e)| (numbers.subjects[*i].name.clone(), *e)).collect();
+    let interval = if numbers.of == Of::Told { "" } else { ", with 95 % intervals" };
+    Some(ranked::draw(&Ranked {
+        title: &format!("All {} {}s", values.len(), numbers.noun()),
+        x_name: &format!(
+            "rank, 1 is the best; with its name: {}, the first {}",
+            numbers.subjects[0].name,
+            numbers.noun()
+        ),
+        y_name: &format!("{by}{interval}"),
+        values: &values,
+        // None where the first has no value.
+        named: order.iter().position(|(i, _)| *i == 0).unwrap_or(values.len()),
+    }))
 }
 
 fn losses(numbers: &Numbers, training: &[Training]) -> String {
@@ -82,7 +118,11 @@ mod tests {
 
     #[test]
     fn every_plot_is_drawn_and_becomes_a_png() {
-        check(&retrieval::tests::sample(), vec![], &["recall", "difference", "size", "confusion", "training"]);
+        check(
+            &retrieval::tests::sample(),
+            vec![],
+            &["recall", "difference", "size", "agreement", "confusion", "training"],
+        );
         let quantization = quantization::tests::sample();
         check(&quantization, vec![], &["front", "speed", "training"]);
         check(&encoders::tests::sample(), vec![], &["front", "speed", "training"]);

@@ -259,6 +259,7 @@ mod tests {
             n: RECORDS,
             chance: 0.01,
             rows: labels().into_iter().enumerate().map(row).collect(),
+            ranks: (0..MANY).map(|model| (0..RECORDS).map(|q| 1 + (q * 31 + model * q % 7) % 23).collect()).collect(),
         };
         let classes: Vec<Class> = (0..40).map(|i| Class { name: format!("class {i}"), n: 25 }).collect();
         let zero = |(i, subject): (usize, String)| ZeroShotRow {
@@ -397,6 +398,8 @@ mod tests {
             assert!(page.contains("best of 200") || name == "many-encoders", "{name}");
             // Each is in a table, whatever the plots have room for.
             assert!((0..MANY).all(|i| page.contains(&format!("</svg>sweep-{i:03}-rank"))), "{name}");
+            let has_ranking = files.iter().any(|(file, _)| file == "plots/ranking.svg");
+            assert_eq!(has_ranking, name != "many-encoders", "{name}");
             for (file, bytes) in files.iter().filter(|(file, _)| file.ends_with(".svg")) {
                 assert!(bytes.len() < 700_000, "{name} {file}: {} bytes", bytes.len());
             }

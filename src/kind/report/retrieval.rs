@@ -116,7 +116,13 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(Numbers
         if let Some(shown) = shown {
             examples = shown.examples;
         }
-        tests.push(retrieval::Test { name: test.name.clone(), n, chance: 10f64.min(n as f64) / n as f64, rows: lines });
+        tests.push(retrieval::Test {
+            name: test.name.clone(),
+            n,
+            chance: 10f64.min(n as f64) / n as f64,
+            rows: lines,
+            ranks: ranked.clone(),
+        });
         all_ranks.push(ranked);
     }
     let zero_shot = zero_shots(cx, fields, &mut left_out)?;

@@ -201,6 +201,8 @@ impl Labels {
             along((x, y), end(r))
                 .all(|part| is_free(&self.names, &part) && far().all(|m| !part.meets(&Rect::around(m.0, m.1, 6.0))))
         };
+        // In a crowd long lines would be all that is seen.
+        places.retain(|(reach, _)| !is_crowd || *reach <= 40.0);
         let has_room = |r: &Rect| within(r) && is_free(&self.points, r) && is_free(&self.names, r);
         let fits = |reach: f64, r: &Rect| has_room(r) && is_clear(reach, r);
         let place = places

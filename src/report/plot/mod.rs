@@ -8,6 +8,7 @@
 
 pub mod bars;
 pub mod front;
+pub mod ranked;
 
 use std::fmt::Write;
 
@@ -605,11 +606,13 @@ pub struct Heat<'a> {
     pub values: &'a [f32],
     /// What the shades are of, above their scale.
     pub scale: &'a str,
+    /// The diagonal is what is right, and framed; else it is of each with itself, and says nothing.
+    pub has_diagonal: bool,
     /// The model's place among the models.
     pub colour: usize,
 }
 
-/// Draws a square of similarities or shares as shades, with its scale; the diagonal is framed.
+/// Draws a square of similarities or shares as shades, with their scale.
 pub fn heat(plot: &Heat<'_>) -> String {
     let n = plot.names.len();
     let (cell, left, top) = (20.0, 232.0, 72.0);
@@ -625,7 +628,8 @@ pub fn heat(plot: &Heat<'_>) -> String {
         c.text(left - 30.0, y + 14.0, "end", "s", name);
         c.text(left - 8.0, y + 14.0, "end", "s", &(i + 1).to_string());
         c.text(left + cell * (i as f64 + 0.5), top - 6.0, "middle", "s", &(i + 1).to_string());
-        let nearest = (0..n).fold(0, |best, j| if row[j] > row[best] { j } else { best });
+        let counts = |j: usize| plot.has_diagonal || j != i;
+        let nearest = (0..n).filter(|j| counts(*j)).reduce(|best, j| if row[j] > row[best] { j } else { best });
         for (j, value) in row.iter().enumerate() {
             let share = f64::from((value - low) / (high - low).max(1e-9));
             let x = left + cell * j as f64;
@@ -634,13 +638,13 @@ pub fn heat(plot: &Heat<'_>) -> String {
             c.mark(&says, |c| {
                 c.rect(x, y, (cell, cell), &k, share.min(0.999));
                 // Of a row of equals none is the nearest.
-                if j == nearest && row.iter().any(|other| other < value) {
+                if Some(j) == nearest && (0..n).any(|other| counts(other) && row[other] < *value) {
                     c.circle(x + cell / 2.0, y + cell / 2.0, 3.0, "p");
                 }
             });
         }
     }
-    for i in 0..n {
+    for i in (0..n).filter(|_| plot.has_diagonal) {
         let at = cell * i as f64;
         c.rect(left + at + 0.75, top + at + 0.75, (cell - 1.5, cell - 1.5), "d u", 1.0);
     }
@@ -777,8 +781,15 @@ mod tests {
     #[test]
     fn names_are_escaped() {
         let names = ["<b>".to_owned(), "\"c\" & d".to_owned()];
-        let heat =
-            Heat { title: "a < b", note: "n", names: &names, values: &[0.0, 1.0, 1.0, 0.0], scale: "s", colour: 9 };
+        let heat = Heat {
+            title: "a < b",
+            note: "n",
+            names: &names,
+            values: &[0.0, 1.0, 1.0, 0.0],
+            scale: "s",
+            has_diagonal: true,
+            colour: 9,
+        };
         let svg = super::heat(&heat);
         assert!(svg.contains("&lt;b&gt;") && svg.contains("&quot;c&quot; &amp; d") && !svg.contains("<b>"));
         assert!(png(&svg).is_ok());

@@ -5,7 +5,7 @@ use crate::report::numbers::{Numbers, SPEED, Subject};
 use crate::report::plot::front::{self, Front, Point};
 use crate::report::quantization::words::megabytes;
 use crate::report::quantization::{Quantization, nearer_and_nearer};
-use crate::report::shown::{ROWS, shown};
+use crate::report::shown::{PANELS, ROWS, shown};
 
 /// How the plots call what they show.
 #[derive(Debug)]
@@ -22,7 +22,8 @@ pub struct Axes<'a> {
 
 /// The fronts.
 pub fn fronts(numbers: &Numbers, found: &Quantization, axes: &Axes<'_>) -> Vec<Figure> {
-    let named = shown(numbers, ROWS);
+    // Of very many, the first and the nearest, what is recommended, and a front that is short.
+    let named = shown(numbers, if numbers.subjects.len() > ROWS { PANELS } else { ROWS });
     let points = |x: &dyn Fn(&Subject) -> f64, on_front: &[usize]| -> Vec<Point> {
         let point = |(i, (subject, distance)): (usize, (&Subject, &_))| Point {
             label: subject.name.clone(),
@@ -31,7 +32,9 @@ pub fn fronts(numbers: &Numbers, found: &Quantization, axes: &Axes<'_>) -> Vec<F
             y: *distance,
             on_front: on_front.contains(&i),
             is_ringed: found.takes(&subject.label),
-            is_named: named.contains(&i) || on_front.contains(&i) || found.takes(&subject.label),
+            is_named: named.contains(&i)
+                || found.takes(&subject.label)
+                || (on_front.len() <= PANELS && on_front.contains(&i)),
         };
         numbers.subjects.iter().zip(&found.distances).enumerate().map(point).collect()
     };

@@ -4,7 +4,7 @@ use crate::report::estimate::{Difference, Estimate};
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Dots, Group, Heat, Mark, Spot};
-use crate::report::retrieval::Test;
+use crate::report::retrieval::{self, Test};
 use crate::report::shown::{ROWS, out_of, shown};
 use crate::report::words::cut;
 
@@ -18,8 +18,28 @@ pub fn all(numbers: &Numbers) -> Vec<Figure> {
         }
         figures.push(("size".to_owned(), size(numbers, &numbers.tests[0])));
     }
+    figures.extend(agreement(numbers).map(|svg| ("agreement".to_owned(), svg)));
     figures.extend(confusion(numbers).map(|svg| ("confusion".to_owned(), svg)));
     figures
+}
+
+/// Which models find the same pictures, of the first test: of two there is nothing to compare that with.
+fn agreement(numbers: &Numbers) -> Option<String> {
+    let test = numbers.tests.first().filter(|test| test.ranks.len() > 2)?;
+    let shown = shown(numbers, ROWS);
+    let of = |i: &usize| {
+        shown.iter().map(|j| retrieval::agreement(&test.ranks[*i], &test.ranks[*j], 10) as f32).collect::<Vec<_>>()
+    };
+    let heat = Heat {
+        title: &format!("Which models find the same: {}{}", test.name, out_of(numbers, ROWS)),
+        note: "share of captions whose picture both have among the first ten, or neither has; dot: the most alike of the row",
+        names: &shown.iter().map(|i| cut(&numbers.subjects[*i].name, NAME_LENGTH)).collect::<Vec<_>>(),
+        values: &shown.iter().flat_map(of).collect::<Vec<_>>(),
+        scale: "share",
+        has_diagonal: false,
+        colour: 0,
+    };
+    Some(plot::heat(&heat))
 }
 
 /// Classes that a square of them has room for.
@@ -39,12 +59,13 @@ fn confusion(numbers: &Numbers) -> Option<String> {
         names: &zero.classes.iter().map(|class| cut(&class.name, NAME_LENGTH)).collect::<Vec<_>>(),
         values: &row.named.chunks(zero.classes.len()).flat_map(share).collect::<Vec<_>>(),
         scale: "share",
+        has_diagonal: true,
         colour: 0,
     };
     Some(plot::heat(&heat))
 }
 
-/// Names of classes are cut to so many characters.
+/// Names beside a square are cut to so many characters.
 const NAME_LENGTH: usize = 26;
 
 fn recall(numbers: &Numbers) -> String {
@@ -141,6 +162,7 @@ pub fn similarity(name: &str, colour: usize, test: &str, captions: &[String], va
         names: captions,
         values,
         scale: "cosine",
+        has_diagonal: true,
         colour,
     };
     ("similarity".into(), plot::heat(&heat))
