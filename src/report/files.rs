@@ -1,5 +1,7 @@
 //! The files of a report, by name.
 
+use rayon::prelude::*;
+
 use crate::failure::Failure;
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
@@ -19,10 +21,10 @@ pub fn all(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<V
         ("report.html".into(), page::html(numbers, plots, examples)?.into_bytes()),
         ("card.md".into(), card::markdown(numbers).into_bytes()),
     ];
-    for (name, svg) in plots {
-        files.push((format!("plots/{name}.png"), plot::png(svg)?));
-        files.push((format!("plots/{name}.svg"), svg.clone().into_bytes()));
-    }
+    // To draw takes longer than all else.
+    let drawn = plots.par_iter().map(|(name, svg)| Ok((format!("plots/{name}.png"), plot::png(svg)?)));
+    files.extend(drawn.collect::<Result<Vec<File>, Failure>>()?);
+    files.extend(plots.iter().map(|(name, svg)| (format!("plots/{name}.svg"), svg.clone().into_bytes())));
     Ok(files)
 }
 

@@ -106,9 +106,12 @@ pub fn draw(plot: &Front<'_>) -> String {
         plot.points.iter().filter(|q| (at(q).0 - x).abs() < 110.0 && (at(q).1 - y).abs() < 40.0).count()
     };
     let mut order: Vec<&Point> = plot.points.iter().filter(|p| p.is_named).collect();
-    order.sort_by_key(|p| std::cmp::Reverse(near(p)));
+    // In a crowd some get none: not the original, nor what is recommended.
+    let is_crowd = plot.points.len() > CROWD;
+    let may_lack = |p: &Point| is_crowd && !p.is_ringed && p.y.value > 0.0;
+    order.sort_by_key(|p| (may_lack(p), std::cmp::Reverse(near(p))));
     for point in order {
-        labels.name(&mut c, at(point), reach_of(point) + 4.0, &point.label, plot.points.len() > CROWD);
+        labels.name(&mut c, at(point), reach_of(point) + 4.0, &point.label, is_crowd);
     }
     c.end()
 }
