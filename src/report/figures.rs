@@ -1,7 +1,11 @@
 //! Which plots a report has, and from which of its numbers.
 
-use crate::report::numbers::Numbers;
+use crate::report::estimate::Estimate;
+use crate::report::numbers::{Numbers, Of};
+use crate::report::plot::ranked::{self, Ranked};
 use crate::report::plot::{self, Curve, Panel, Style};
+use crate::report::shown::{self, PANELS, ROWS, among, out_of};
+use crate::report::told::Better;
 use crate::report::{encoders, language, predictions, retrieval, told};
 
 /// A plot: the name of its files and its SVG.
@@ -26,15 +30,53 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
     figures.extend(encoders::figures::all(numbers));
     figures.extend(told::figures::all(numbers));
     figures.extend(predictions::figures::all(numbers));
+    figures.extend(ranking(numbers).map(|svg| ("ranking".to_owned(), svg)));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
     }
     figures
 }
 
+/// All subjects by their main number, where there are more than plots have rows for. Those that stand by a distance are all
+/// in its own plot.
+fn ranking(numbers: &Numbers) -> Option<String> {
+    let by = shown::by(numbers).filter(|_| numbers.subjects.len() > ROWS && numbers.quantization.is_none())?;
+    let (estimates, larger): (Vec<Option<Estimate>>, bool) = match (numbers.tests.first(), numbers.texts.first()) {
+        (Some(test), _) => (test.rows.iter().map(|row| Some(row.t2i["recall@10"])).collect(), true),
+        (_, Some(texts)) => (texts.rows.iter().map(|row| Some(row.perplexity)).collect(), false),
+        _ if numbers.of == Of::Predictions => {
+            let scored = shown::main(numbers)?;
+            (scored.rows.iter().map(|row| row.estimate).collect(), !scored.is_error)
+        }
+        _ => {
+            let told = numbers.told.iter().find(|told| told.better.is_some())?;
+            let values = told.rows.iter().map(|row| row.value.map(Estimate::alone));
+            (values.collect(), told.better == Some(Better::Higher))
+        }
+    };
+    let mut order: Vec<(usize, Estimate)> =
+        estimates.into_iter().enumerate().filter_map(|(i, e)| Some((i, e?))).collect();
+    order.sort_by(|(_, a), (_, b)| if larger { b.value.total_cmp(&a.value) } else { a.value.total_cmp(&b.value) });
+    let values: Vec<(String, Estimate)> = order.iter().map(|(i, e)| (numbers.subjects[*i].name.clone(), *e)).collect();
+    let interval = if numbers.of == Of::Told { "" } else { ", with 95 % intervals" };
+    Some(ranked::draw(&Ranked {
+        title: &format!("All {} {}s", values.len(), numbers.noun()),
+        x_name: &format!(
+            "rank, 1 is the best; with its name: {}, the first {}",
+            numbers.subjects[0].name,
+            numbers.noun()
+        ),
+        y_name: &format!("{by}{interval}"),
+        values: &values,
+        // None where the first has no value.
+        named: order.iter().position(|(i, _)| *i == 0).unwrap_or(values.len()),
+    }))
+}
+
 fn losses(numbers: &Numbers, training: &[Training]) -> String {
     let mut panels = Vec::new();
-    for t in training {
+    let shown = among(numbers, PANELS, &|i| training.iter().any(|t| t.subject == i));
+    for t in training.iter().filter(|t| shown.contains(&t.subject)) {
         let (name, colour) = (numbers.subjects[t.subject].name.as_str(), t.subject);
         let mut curves = Vec::new();
         if !t.train.is_empty() {
@@ -48,14 +90,18 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
                 style: Style::Dashed,
             });
         }
-        panels.push(Panel { name: name.to_owned(), colour: Some(colour), from_zero: false, curves });
+        let name = name.to_owned();
+        panels.push(Panel { name: name.clone(), colour: Some(colour), y_name: "loss, nats", from_zero: false, curves });
         if !t.rate.is_empty() {
             let curves = vec![Curve { name: "rate".into(), colour, points: t.rate.clone(), style: Style::Plain }];
             let name = format!("{name}, learning rate");
-            panels.push(Panel { name, colour: Some(colour), from_zero: true, curves });
+            panels.push(Panel { name, colour: Some(colour), y_name: "learning rate", from_zero: true, curves });
         }
     }
-    plot::panels("Training loss (thin: each batch, thick: moving mean, dashed: validation)", "step", &panels)
+    let most = if training.len() > shown.len() { PANELS } else { usize::MAX };
+    let title =
+        format!("Training loss (thin: each batch, thick: moving mean, dashed: validation){}", out_of(numbers, most));
+    plot::panels(&title, "step", &panels)
 }
 
 #[cfg(test)]
@@ -77,7 +123,11 @@ mod tests {
 
     #[test]
     fn every_plot_is_drawn_and_becomes_a_png() {
-        check(&retrieval::tests::sample(), vec![], &["recall", "difference", "size", "training"]);
+        check(
+            &retrieval::tests::sample(),
+            vec![],
+            &["recall", "difference", "size", "agreement", "confusion", "training"],
+        );
         let quantization = quantization::tests::sample();
         check(&quantization, vec![], &["front", "speed", "training"]);
         check(&encoders::tests::sample(), vec![], &["front", "speed", "training"]);

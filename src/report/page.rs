@@ -1,6 +1,7 @@
-//! The report's page: one HTML file that needs no network, and that is the same for the same numbers.
+//! The report's page: one HTML file that needs no network, and that is the same for the same numbers. Its script only arranges
+//! what is there: without it the page is whole. It may ask nothing of anybody, which the page's own policy forbids besides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::{Environment, context};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use crate::report::estimate::{Estimate, RESAMPLES};
 use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
+use crate::report::shown::{self, PANELS, ROWS};
 use crate::report::tables::best;
 use crate::report::{encoders, language, plot, predictions, retrieval, told, words};
 
@@ -112,6 +114,9 @@ const TEMPLATES: [(&str, &str); 8] = [
     ("predictions.html", include_str!("templates/predictions.html")),
 ];
 
+/// What the page does besides standing there.
+const SCRIPT: &str = include_str!("templates/report.js");
+
 /// Fills the page's templates with the report's numbers, plots and examples.
 pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<String, Failure> {
     let mut environment = Environment::new();
@@ -132,6 +137,14 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
     };
     let (many, has_speed) =
         (if each == "query" { "queries" } else { &format!("{each}s") }, !numbers.machine.is_empty());
+    let panels = shown::shown(numbers, PANELS);
+    // Of those that are shown: the others' pictures would only lie there.
+    let models = panels.iter().filter_map(|at| examples.models.get(*at)).flatten();
+    let pictures: BTreeSet<usize> = models.flat_map(|query| query.found.iter().map(|(picture, _)| *picture)).collect();
+    let has_panels = ["training", "records", "curves"].iter().any(|name| plots.contains_key(name))
+        || !examples.models.is_empty()
+        || !(numbers.zero_shot.is_empty() && numbers.answers.is_empty());
+    let is_cut = numbers.subjects.len() > if has_panels { PANELS } else { ROWS };
     let template = environment.get_template("report.html").map_err(bad)?;
     template
         .render(context! {
@@ -139,6 +152,12 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             about => words::about(numbers),
             first,
             style => plot::style(),
+            script => SCRIPT,
+            is_many => numbers.subjects.len() > ROWS,
+            is_cut,
+            by => shown::by(numbers),
+            panels,
+            pictures,
             plots,
             swatches,
             examples,
@@ -210,8 +229,23 @@ mod tests {
     fn the_page_names_no_network_address() {
         for page in [pictures(), language(), quantization(), encoders(), told()] {
             assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
-            assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("<script"));
+            assert!(!page.contains("url(") && !page.contains("@import"));
         }
+    }
+
+    #[test]
+    fn the_only_script_is_the_pages_own_and_asks_nobody() {
+        for page in [pictures(), language(), quantization(), encoders(), told()] {
+            assert_eq!(page.matches("<script").count(), 1);
+            assert!(page.contains(&format!("<script>\n{SCRIPT}</script>")), "inline, and word for word");
+            assert!(page.contains(
+                "content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\""
+            ));
+            assert!(!page.contains(" onload=") && !page.contains(" onclick=") && !page.contains("javascript:"));
+        }
+        let reaches_out =
+            ["fetch", "XMLHttp", "WebSocket", "import", "eval", "Worker", "Storage", "cookie", "innerHTML", "location"];
+        assert_eq!(reaches_out.iter().find(|word| SCRIPT.contains(**word)), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::report::estimate::{Difference, Estimate};
 use crate::report::numbers::{Numbers, Of, SPEED, Subject};
 use crate::report::page::{Cell, Table};
+use crate::report::shown::{self, ROWS, shown};
 use crate::report::{encoders, language, predictions, retrieval, told};
 
 /// A line of the CSV.
@@ -80,6 +81,11 @@ pub fn markdown(numbers: &Numbers) -> String {
             first.name
         );
     }
+    if numbers.subjects.len() > ROWS {
+        let others = shown::by(numbers).map_or_else(|| "the next".into(), |by| format!("the best by {by}"));
+        let (all, noun, most) = (numbers.subjects.len(), numbers.noun(), ROWS - 1);
+        let _ = writeln!(md, "\nOf {all} {noun}s the first and {most} more are here, {others}; `report.csv` has all.");
+    }
     match numbers.of {
         Of::Pictures => retrieval::tables::markdown(numbers, &mut md),
         Of::Language => language::tables::markdown(numbers, &mut md),
@@ -125,11 +131,14 @@ pub fn bold(text: &str, best: bool) -> String {
     if best { format!("**{text}**") } else { text.to_owned() }
 }
 
-/// A table of the page.
+/// A table of the page, of as many as are shown.
 pub fn table(numbers: &Numbers, table: &Table, md: &mut String) {
+    let shown = shown(numbers, ROWS);
     let (noun, columns) = (numbers.noun(), table.columns.join(" | "));
     let _ = writeln!(md, "| {noun} | {columns} |\n|---|{}", "--:|".repeat(table.columns.len()));
-    for (at, (model, row)) in table.order.iter().zip(&table.rows).enumerate() {
+    for (at, (model, row)) in
+        table.order.iter().zip(&table.rows).enumerate().filter(|(_, (model, _))| shown.contains(model))
+    {
         let note =
             table.notes.get(at).filter(|note| !note.is_empty()).map_or(String::new(), |note| format!(", {note}"));
         let cell = |c: &Cell| {

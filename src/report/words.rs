@@ -74,9 +74,16 @@ pub fn name<'a>(numbers: &'a Numbers, label: &'a str) -> &'a str {
     numbers.subjects.iter().find(|s| s.label == label).map_or(label, |s| s.name.as_str())
 }
 
-/// "a", "a and b", "a, b and c".
+/// Words of a list, at most: more are not read.
+const LIST: usize = 16;
+
+/// "a", "a and b", "a, b and c"; of very many the first ones, "and 90 more".
 pub fn list(words: &[String]) -> String {
     match words {
+        [..] if words.len() > LIST => {
+            let rest = words.len() - (LIST - 4);
+            format!("{} and {rest} more", words[..LIST - 4].join(", "))
+        }
         [] => String::new(),
         [one] => one.clone(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
@@ -96,6 +103,14 @@ mod tests {
     fn what_a_report_is_of_is_said() {
         assert_eq!(about(&retrieval::tests::sample()), "3 models on 1 test set and 1 zero-shot classification.");
         assert_eq!(about(&language::tests::sample()), "2 models on 1 set of texts and 1 question.");
+    }
+
+    #[test]
+    fn a_list_of_very_many_is_cut() {
+        let words: Vec<String> = (0..17).map(|i| i.to_string()).collect();
+        assert_eq!(list(&words[..3]), "0, 1 and 2");
+        assert!(list(&words[..16]).ends_with(", 14 and 15"));
+        assert_eq!(list(&words), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 5 more");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::report::numbers::{ACCURACY, COSINE, KL, Numbers, Of, PERPLEXITY, SPEE
 use crate::report::quantization;
 use crate::report::retrieval::page::Examples;
 use crate::report::told::Better;
-use crate::report::{page, plot, tables, words};
+use crate::report::{files, words};
 use crate::util::fs;
 use crate::util::text::parse_bytes;
 
@@ -259,8 +259,9 @@ impl Kind for Report {
     /// 1: first. 2: paired differences, accuracy by class, what quantization costs, and another page. 3: language models,
     /// and learning rates among the curves. 4: divergence, accuracy and speed of language models, and limits. 5: encoders.
     /// 6: speeds of language models beside what the machine can do.
+    /// 7: `card.md`, a page that sorts and finds, plots of very many models and of what is taken for what.
     fn version(&self) -> u32 {
-        6
+        7
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -376,14 +377,8 @@ fn training(cx: &ActionCx<'_>, fields: &Fields) -> Vec<Training> {
 }
 
 fn write(cx: &ActionCx<'_>, numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<(), Failure> {
-    let out = cx.out();
-    fs::write(&out.join("report.json"), serde_json::to_string_pretty(numbers).expect("plain data").as_bytes())?;
-    fs::write(&out.join("report.csv"), tables::csv(numbers).as_bytes())?;
-    fs::write(&out.join("report.md"), tables::markdown(numbers).as_bytes())?;
-    fs::write(&out.join("report.html"), page::html(numbers, plots, examples)?.as_bytes())?;
-    for (name, svg) in plots {
-        fs::write(&out.join(format!("plots/{name}.svg")), svg.as_bytes())?;
-        fs::write(&out.join(format!("plots/{name}.png")), &plot::png(svg)?)?;
+    for (name, bytes) in files::all(numbers, plots, examples)? {
+        fs::write(&cx.out().join(name), &bytes)?;
     }
     Ok(())
 }

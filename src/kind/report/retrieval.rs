@@ -15,6 +15,7 @@ use crate::kind::{ActionCx, Part};
 use crate::report::estimate::{mean, paired};
 use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Subject, VERSION, short_names};
+use crate::report::retrieval::figures::CLASSES;
 use crate::report::retrieval::page::{Examples, Picture, Query};
 use crate::report::retrieval::{self, Class, ZeroShot, ZeroShotRow, by_class, differences, metrics, products, ranks};
 use crate::report::words::cut;
@@ -115,7 +116,13 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(Numbers
         if let Some(shown) = shown {
             examples = shown.examples;
         }
-        tests.push(retrieval::Test { name: test.name.clone(), n, chance: 10f64.min(n as f64) / n as f64, rows: lines });
+        tests.push(retrieval::Test {
+            name: test.name.clone(),
+            n,
+            chance: 10f64.min(n as f64) / n as f64,
+            rows: lines,
+            ranks: ranked.clone(),
+        });
         all_ranks.push(ranked);
     }
     let zero_shot = zero_shots(cx, fields, &mut left_out)?;
@@ -247,12 +254,19 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
             let (images, views) = read_images(&dir, &zero.split)?;
             let (texts, index) = read_texts(&dir)?;
             let means: Vec<Vec<f32>> = classes.iter().map(|c| class_vector(c, &zero.prompt, &texts, &index)).collect();
+            // A square of very many classes would neither fit nor be read.
+            let is_square = i == 0 && classes.len() <= CLASSES;
+            let mut named = vec![0u32; if is_square { classes.len().pow(2) } else { 0 }];
             let hits: Vec<f64> = chosen
                 .iter()
                 .map(|r| {
                     let scores =
                         products(&[images.row(r * views)], &means.iter().map(Vec::as_slice).collect::<Vec<_>>());
                     let best = (0..classes.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b])).unwrap_or(0);
+                    // A picture may have no class: then none is right.
+                    if let (true, Ok(own)) = (is_square, classes.binary_search(&class(*r))) {
+                        named[own * classes.len() + best] += 1;
+                    }
                     f64::from(u8::from(classes[best] == class(*r)))
                 })
                 .collect();
@@ -261,6 +275,7 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
                 accuracy: mean(&hits, fields.seed),
                 classes: by_class(chosen.iter().map(|r| class(*r)).zip(hits.iter().copied())),
                 difference: reference.as_ref().map(|first| paired(&hits, first, fields.seed)),
+                named,
             });
             reference.get_or_insert(hits);
         }

@@ -8,6 +8,7 @@ use crate::report::numbers::{Numbers, PERPLEXITY};
 use crate::report::plot::roofline::{self, Point, Roofline};
 use crate::report::plot::{self, Dots, Group, Histogram, Mark};
 use crate::report::quantization::figures::{Axes, fronts};
+use crate::report::shown::{PANELS, ROWS, out_of, shown};
 
 /// Perplexities with their intervals, and how the losses of the first texts' records are spread; where models stand by
 /// their divergence, size and speed against it instead.
@@ -75,13 +76,11 @@ fn of_texts(numbers: &Numbers) -> Vec<Figure> {
 
 /// How the losses of a text's records are spread.
 fn records(numbers: &Numbers, texts: &Texts) -> String {
-    let histograms: Vec<Histogram> = texts
-        .losses
-        .iter()
-        .enumerate()
-        .map(|(i, losses)| Histogram { label: numbers.subjects[i].name.clone(), colour: i, values: losses.clone() })
+    let histograms: Vec<Histogram> = shown(numbers, PANELS)
+        .into_iter()
+        .map(|i| Histogram { label: numbers.subjects[i].name.clone(), colour: i, values: texts.losses[i].clone() })
         .collect();
-    let title = format!("Loss of each record: {}", texts_name(texts));
+    let title = format!("Loss of each record, {}{}", texts_name(texts), out_of(numbers, PANELS));
     plot::histograms(
         &title,
         "nats a token; upright line: the median; number at the left: records in the tallest bar",
@@ -90,16 +89,16 @@ fn records(numbers: &Numbers, texts: &Texts) -> String {
 }
 
 fn perplexity(numbers: &Numbers) -> String {
+    let shown = shown(numbers, ROWS);
     let groups: Vec<Group> = numbers
         .texts
         .iter()
         .map(|texts| Group {
             name: texts_name(texts),
             line: texts.rows.first().map_or(0.0, |row| row.perplexity.value),
-            marks: texts
-                .rows
+            marks: shown
                 .iter()
-                .enumerate()
+                .map(|i| (*i, &texts.rows[*i]))
                 .map(|(i, row)| Mark {
                     label: numbers.subjects[i].name.clone(),
                     colour: i,
@@ -116,5 +115,6 @@ fn perplexity(numbers: &Numbers) -> String {
         1 => "perplexity; lower is better".to_owned(),
         _ => format!("perplexity, lower is better; a triangle at the right: differs from {first} beyond noise"),
     };
-    plot::dots(&Dots { title: "Perplexity, with 95 % intervals", x_name: &x_name, line_name: first, groups: &groups })
+    let title = format!("Perplexity, with 95 % intervals{}", out_of(numbers, ROWS));
+    plot::dots(&Dots { title: &title, x_name: &x_name, line_name: first, groups: &groups })
 }

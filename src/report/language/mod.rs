@@ -157,7 +157,9 @@ pub(super) fn generation_share(hardware: &Hardware, subject: &Subject) -> Option
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::report::numbers::{Numbers, Of, PERPLEXITY, Subject, short_names};
+    use crate::backend::Backend;
+    use crate::measure::hardware::Rate;
+    use crate::report::numbers::{Numbers, Of, PERPLEXITY, SPEED, Subject, VERSION, short_names};
 
     /// A base and an adapter that learnt: every record a nat lower but for each tenth, a little higher.
     pub(crate) fn sample() -> Numbers {
@@ -175,6 +177,7 @@ pub(crate) mod tests {
         });
         let answer = |text: &str, cut| Answer { text: text.to_owned(), cut };
         Numbers {
+            version: VERSION,
             of: Of::Language,
             label: "reports/sample".into(),
             metrics: vec![PERPLEXITY.into()],
@@ -201,6 +204,41 @@ pub(crate) mod tests {
             }],
             ..Numbers::default()
         }
+    }
+
+    /// The same with their speeds, and what the machine can do.
+    pub(crate) fn with_hardware() -> Numbers {
+        let mut numbers = sample();
+        numbers.metrics.push(SPEED.into());
+        numbers.machine = "a processor, 8 cores".into();
+        let rate = |of, best: f64| Rate { of, best, median: 0.9 * best, rounds: 9 };
+        numbers.hardware = Some(Hardware {
+            version: 1,
+            machine: numbers.machine.clone(),
+            backend: Backend::Candle,
+            threads: 8,
+            rates: vec![rate(What::MemoryRead, 40e9), rate(What::F32, 300e9), rate(What::Int8, 700e9)],
+        });
+        for (i, subject) in numbers.subjects.iter_mut().enumerate() {
+            subject.speed = serde_json::json!({
+                "rounds": 5, "prompt": 256, "generate": 64, "load_ms": 210.0, "peak_bytes": 400_000_000,
+                "prompt_tokens_per_s": 600.0 + 300.0 * i as f64, "generation_tokens_per_s": 40.0 + 25.0 * i as f64,
+                "read_bytes": 538_000_000 >> i, "weights_a_token": 134_515_008, "weights_a_prompt_token": 106_203_456,
+            });
+        }
+        numbers
+    }
+
+    #[test]
+    fn speeds_are_told_as_shares_of_what_the_machine_can_do() {
+        let numbers = with_hardware();
+        let (hardware, subject) = (numbers.hardware.as_ref().expect("measured"), &numbers.subjects[0]);
+        let (of, share) = prompt_share(hardware, subject).expect("a share");
+        assert!(of == "f32 rate" && (share - 600.0 * 2.0 * 106_203_456.0 / 300e9).abs() < 1e-9, "{share}");
+        let (of, share) = generation_share(hardware, subject).expect("a share");
+        assert!(of == "bandwidth" && (share - 40.0 * 538e6 / 40e9).abs() < 1e-9, "{share}");
+        // What an older part did not tell is of no share.
+        assert_eq!(generation_share(hardware, &sample().subjects[0]), None);
     }
 
     #[test]

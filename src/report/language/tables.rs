@@ -6,6 +6,7 @@ use crate::report::language::words::{perplexity_text, texts_name};
 use crate::report::language::{Row, Texts, page};
 use crate::report::numbers::{ACCURACY, KL, Numbers, Of, PERPLEXITY, SPEED};
 use crate::report::quantization::{distance_text, interval_text};
+use crate::report::shown::{PANELS, ROWS, shown};
 use crate::report::tables::{Line, best, bold, mark, sizes_and_speeds, table};
 use crate::report::words;
 
@@ -57,7 +58,7 @@ pub fn markdown(numbers: &Numbers, md: &mut String) {
         text(numbers, texts, md);
     }
     let _ = writeln!(md, "\n## Size\n\n| model | MB | of its own |\n|---|--:|--:|");
-    for s in &numbers.subjects {
+    for s in shown(numbers, ROWS).into_iter().map(|i| &numbers.subjects[i]) {
         let _ = writeln!(md, "| {} | {:.1} | {:.1} |", s.label, s.megabytes(), s.own_megabytes());
     }
     if numbers.has(SPEED) && numbers.quantization.is_none() {
@@ -68,10 +69,11 @@ pub fn markdown(numbers: &Numbers, md: &mut String) {
         let _ = writeln!(md, "\n## Answers");
     }
     for asked in &numbers.answers {
-        let _ = writeln!(md, "\n{}\n\n| model | answer |\n|---|---|", words::one_line(&asked.prompt));
-        for (subject, answer) in numbers.subjects.iter().zip(&asked.answers) {
+        let _ = writeln!(md, "\n{}\n\n| model | answer |\n|---|---|", cell(&words::one_line(&asked.prompt)));
+        for (subject, answer) in shown(numbers, PANELS).into_iter().map(|i| (&numbers.subjects[i], &asked.answers[i])) {
+            let text = if answer.text.trim().is_empty() { "*an empty answer*".into() } else { cell(&answer.text) };
             let end = if answer.cut { "\u{2026}" } else { "" };
-            let _ = writeln!(md, "| {} | {}{end} |", subject.label, cell(&answer.text));
+            let _ = writeln!(md, "| {} | {text}{end} |", subject.label);
         }
     }
 }
@@ -88,7 +90,8 @@ fn text(numbers: &Numbers, texts: &Texts, md: &mut String) {
     heads.extend(measured.map(|(name, _)| name));
     let _ = writeln!(md, "| model | {} |\n|---|{}", heads.join(" | "), "--:|".repeat(heads.len()));
     let bests = best(&texts.rows.iter().map(|row| row.perplexity.value).collect::<Vec<_>>(), false);
-    for model in numbers.order() {
+    let shown = shown(numbers, ROWS);
+    for model in numbers.order().into_iter().filter(|model| shown.contains(model)) {
         let row = &texts.rows[model];
         let mut cells = Vec::new();
         if numbers.has(PERPLEXITY) {
@@ -154,6 +157,7 @@ mod tests {
         let md = markdown(&sample());
         assert!(md.contains("| models/base | a tag<br>of HTML \\| and\u{2026} |"), "{md}");
         assert!(md.contains("| adapters/taught | 102.0 | 2.0 |") && md.contains("| 90 of 100 |"), "{md}");
+        assert!(md.contains("| adapters/taught | *an empty answer* |") && md.contains("\nWhat is &lt;b>?\n"), "{md}");
         assert!(md.contains("\u{25bc} |") && !md.contains("R@10"), "{md}");
     }
 }

@@ -3,6 +3,7 @@
 use crate::report::language::{Row, Texts};
 use crate::report::numbers::{Numbers, PERPLEXITY, SPEED};
 use crate::report::quantization::{self, Quantization, distance_text, interval_text};
+use crate::report::shown::{PANELS, shown};
 use crate::report::words::{list, name};
 
 /// A sentence or two for each text and model.
@@ -65,7 +66,10 @@ fn perplexity(numbers: &Numbers, texts: &Texts) -> Vec<String> {
     let [first, others @ ..] = &texts.rows[..] else { return Vec::new() };
     let before = perplexity_text(first.perplexity.value);
     let mut said = Vec::new();
-    for row in others {
+    // Of very many, the best one; the others are counted.
+    let is_many = others.len() >= PANELS;
+    let best = shown(numbers, 2);
+    for (_, row) in others.iter().enumerate().filter(|(i, _)| !is_many || best.contains(&(i + 1))) {
         let after = perplexity_text(row.perplexity.value);
         let Some(((ratio, d), better)) = row.ratio.zip(row.difference).zip(row.better) else { continue };
         let percent = |share: f64| format!("{:.1}\u{a0}%", 100.0 * share);
@@ -93,6 +97,17 @@ fn perplexity(numbers: &Numbers, texts: &Texts) -> Vec<String> {
             ),
         });
     }
+    if is_many {
+        let signs = |sign: i8| others.iter().filter(|row| row.difference.is_some_and(|d| d.sign() == sign)).count();
+        said.push(format!(
+            "Of {} models beside {}, {} foresee \u{201c}{}\u{201d} better beyond noise, and {} worse; one in twenty would by luck.",
+            others.len(),
+            name(numbers, &first.subject),
+            signs(-1),
+            texts_name(texts),
+            signs(1)
+        ));
+    }
     if others.is_empty() {
         said.push(alone(numbers, texts, first));
     }
@@ -118,7 +133,9 @@ fn sizes(numbers: &Numbers) -> Vec<String> {
         let (own, whole) = (own as f64 / 1e6, s.bytes.saturating_sub(own) as f64 / 1e6);
         Some(format!("{} adds {own:.1} MB to the {whole:.1} MB of {}.", s.name, name(numbers, base)))
     };
-    numbers.subjects.iter().filter_map(adds).collect()
+    // Of very many, the best one.
+    let told = shown(numbers, if numbers.subjects.len() > PANELS { 2 } else { PANELS });
+    told.into_iter().filter_map(|i| adds(&numbers.subjects[i])).collect()
 }
 
 #[cfg(test)]

@@ -51,7 +51,9 @@ pub fn draw(title: &str, groups: &[Bars]) -> String {
             c.text(left - 26.0, middle + 4.0, "end", "", &bar.label);
             c.marker(left - 14.0, middle, bar.colour, "");
             let (from, to) = (x(value.min(0.0)), x(value.max(0.0)));
-            c.rect(from, middle - 7.0, (to - from, 14.0), &format!("k{} z", bar.colour % COLOURS.len()), 0.75);
+            c.mark(&format!("{}, {}: {}", bar.label, group.name, bar.text), |c| {
+                c.rect(from, middle - 7.0, (to - from, 14.0), &format!("k{} z", bar.colour % COLOURS.len()), 0.75);
+            });
             let class = if bar.value.is_some() { "" } else { "s" };
             c.text(to + 6.0, middle + 4.0, "start", class, &bar.text);
             y += ROW;

@@ -2,8 +2,9 @@
 //!
 //! Distances span many powers of ten, so they stand on a logarithmic scale, with a place of its own for 0 below it.
 
-use super::{Axis, COLOURS, Canvas, Rect, text_width};
+use super::{Axis, COLOURS, CROWD, Canvas, Rect, text_width, told};
 use crate::report::estimate::Estimate;
+use crate::report::told::words::value_text;
 
 /// Points by a cost and a distance.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub struct Front<'a> {
     pub title: &'a str,
     /// Below the scale.
     pub x_name: &'a str,
+    /// What costs are counted in: "MB".
+    pub x_unit: &'a str,
     /// Above the other scale.
     pub y_name: &'a str,
     /// Costs may differ by so much that their scale is logarithmic where they do.
@@ -39,6 +42,8 @@ pub struct Point {
     pub on_front: bool,
     /// With a ring around it.
     pub is_ringed: bool,
+    /// Its name stands beside it, and not only in its mark.
+    pub is_named: bool,
 }
 
 const WIDTH: f64 = 960.0;
@@ -80,15 +85,18 @@ pub fn draw(plot: &Front<'_>) -> String {
     labels.avoid_line(&front);
     for point in &plot.points {
         let ((x, y), k) = (at(point), point.colour % COLOURS.len());
-        if point.y.value > 0.0 {
-            let [high, low] = [point.y.high, point.y.low].map(|v| scale_y.place(v.max(scale_y.lowest())));
-            c.line((x, high), (x, low), &format!("k{k} w"));
-            labels.points.push(Rect { x: x - 2.0, y: high, w: 4.0, h: low - high });
-        }
-        c.marker(x, y, point.colour, if point.on_front || point.y.value <= 0.0 { "" } else { "o w" });
-        if point.is_ringed {
-            c.circle(x, y, 10.0, "d");
-        }
+        let says = format!("{}; {} {}", told(&point.label, point.y), value_text(point.x), plot.x_unit);
+        c.mark(&says, |c| {
+            if point.y.value > 0.0 {
+                let [high, low] = [point.y.high, point.y.low].map(|v| scale_y.place(v.max(scale_y.lowest())));
+                c.line((x, high), (x, low), &format!("k{k} w"));
+                labels.points.push(Rect { x: x - 2.0, y: high, w: 4.0, h: low - high });
+            }
+            c.marker(x, y, point.colour, if point.on_front || point.y.value <= 0.0 { "" } else { "o w" });
+            if point.is_ringed {
+                c.circle(x, y, 10.0, "d u");
+            }
+        });
         labels.points.push(Rect::around(x, y, reach_of(point)));
         labels.marks.push((x, y));
     }
@@ -97,10 +105,13 @@ pub fn draw(plot: &Front<'_>) -> String {
         let (x, y) = at(p);
         plot.points.iter().filter(|q| (at(q).0 - x).abs() < 110.0 && (at(q).1 - y).abs() < 40.0).count()
     };
-    let mut order: Vec<&Point> = plot.points.iter().collect();
-    order.sort_by_key(|p| std::cmp::Reverse(near(p)));
+    let mut order: Vec<&Point> = plot.points.iter().filter(|p| p.is_named).collect();
+    // In a crowd some get none: not the original, nor what is recommended.
+    let is_crowd = plot.points.len() > CROWD;
+    let may_lack = |p: &Point| is_crowd && !p.is_ringed && p.y.value > 0.0;
+    order.sort_by_key(|p| (may_lack(p), std::cmp::Reverse(near(p))));
     for point in order {
-        labels.name(&mut c, at(point), reach_of(point) + 4.0, &point.label);
+        labels.name(&mut c, at(point), reach_of(point) + 4.0, &point.label, is_crowd);
     }
     c.end()
 }
@@ -166,7 +177,8 @@ impl Labels {
     }
 
     /// Writes a name as near to its point as there is room, but not nearer than `least`; further off, with a line to it.
-    pub(super) fn name(&mut self, c: &mut Canvas, (x, y): (f64, f64), least: f64, text: &str) {
+    /// In a crowd one that finds no room is left to its mark.
+    pub(super) fn name(&mut self, c: &mut Canvas, (x, y): (f64, f64), least: f64, text: &str, is_crowd: bool) {
         let w = text_width(text);
         let mut places = Vec::new();
         for reach in [least, 22.0, 36.0, 52.0, 70.0, 92.0, 118.0] {
@@ -192,15 +204,16 @@ impl Labels {
             along((x, y), end(r))
                 .all(|part| is_free(&self.names, &part) && far().all(|m| !part.meets(&Rect::around(m.0, m.1, 6.0))))
         };
+        // In a crowd long lines would be all that is seen.
+        places.retain(|(reach, _)| !is_crowd || *reach <= 40.0);
         let has_room = |r: &Rect| within(r) && is_free(&self.points, r) && is_free(&self.names, r);
         let fits = |reach: f64, r: &Rect| has_room(r) && is_clear(reach, r);
-        let (reach, place) = places
+        let place = places
             .iter()
             .find(|(reach, r)| fits(*reach, r) && is_free(&self.lines, r))
             .or_else(|| places.iter().find(|(reach, r)| fits(*reach, r)))
-            .or_else(|| places.iter().find(|(_, r)| has_room(r)))
-            .unwrap_or(&places[0])
-            .clone();
+            .or_else(|| places.iter().find(|(_, r)| has_room(r)));
+        let Some((reach, place)) = place.or(Some(&places[0]).filter(|_| !is_crowd)).cloned() else { return };
         if reach > least {
             c.line((x, y), end(&place), "a");
             self.lines.extend(along((x, y), end(&place)));
@@ -289,13 +302,14 @@ mod tests {
 
     fn point(label: &str, colour: usize, x: f64, y: f64) -> Point {
         let y = Estimate { value: y, low: 0.9 * y, high: 1.1 * y };
-        Point { label: label.into(), colour, x, y, on_front: colour == 2, is_ringed: colour == 2 }
+        Point { label: label.into(), colour, x, y, on_front: colour == 2, is_ringed: colour == 2, is_named: true }
     }
 
     fn plot(points: Vec<Point>) -> String {
         draw(&Front {
             title: "t",
             x_name: "x",
+            x_unit: "MB",
             y_name: "y",
             is_log: true,
             columns: vec![(70.0, "70 MB".into())],
@@ -344,7 +358,7 @@ mod tests {
     fn limits_are_dashed_and_what_is_recommended_is_ringed() {
         let svg = plot(vec![point("a", 0, 500.0, 0.0), point("b", 1, 90.0, 0.02), point("c", 2, 60.0, 0.005)]);
         assert_eq!(svg.matches(r#"class="c""#).count(), 2, "{svg}");
-        assert_eq!(svg.matches(r#"r="10.0" class="d""#).count(), 1, "{svg}");
+        assert_eq!(svg.matches(r#"r="10.0" class="d u""#).count(), 1, "{svg}");
         for name in ["\u{2212}3", "\u{2212}1", "70 MB", "KL 0.01", "100", "500"] {
             assert!(svg.contains(&format!(">{name}</text>")), "no {name}: {svg}");
         }
@@ -355,6 +369,7 @@ mod tests {
         let one = draw(&Front {
             title: "t",
             x_name: "x",
+            x_unit: "MB",
             y_name: "y",
             is_log: true,
             columns: vec![],

@@ -93,7 +93,7 @@ pub fn draw(plot: &Roofline<'_>) -> String {
     c.path(&[roof(start), roof(ridge)], "n a w");
     labels.avoid_line(&[roof(start), roof(ridge)]);
     let (from, name) = (roof(start), format!("memory, {:.1} GB/s", plot.bandwidth / 1e9));
-    labels.name(&mut c, (from.0 + 6.0, from.1 - 8.0), 4.0, &name);
+    labels.name(&mut c, (from.0 + 6.0, from.1 - 8.0), 4.0, &name, false);
     for (name, level) in plot.levels {
         let (from, at) = (roof(level / plot.bandwidth), y.place(level / 1e9));
         c.line(from, (RIGHT, at), "a w");
@@ -110,7 +110,13 @@ pub fn draw(plot: &Roofline<'_>) -> String {
         labels.marks.push((px, py));
     }
     for point in plot.points.iter().filter(|point| !point.label.is_empty()) {
-        labels.name(&mut c, (x.place(point.intensity), y.place(point.rate / 1e9)), 10.0, &point.label);
+        labels.name(
+            &mut c,
+            (x.place(point.intensity), y.place(point.rate / 1e9)),
+            10.0,
+            &point.label,
+            plot.points.len() > 24,
+        );
     }
     c.end()
 }

@@ -5,6 +5,7 @@ use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Curve, Dots, Group, Heat, Mark, Panel, Style};
 use crate::report::predictions::words::text;
 use crate::report::predictions::{ByClass, Calibration, Predicted, Scored};
+use crate::report::shown::{PANELS, ROWS, out_of, shown};
 
 /// Classes up to which a matrix is drawn: more have no place for their names.
 const CLASSES_MAX: usize = 30;
@@ -28,14 +29,14 @@ pub fn all(numbers: &Numbers) -> Vec<Figure> {
         figures.push(("calibration".to_owned(), calibration(numbers, &predicted.calibration)));
     }
     if (2..=CLASSES_MAX).contains(&predicted.classes.len()) {
-        for (i, of) in predicted.by_class.iter().enumerate().take(MATRICES_MAX) {
-            figures.push((format!("confusion-{}", i + 1), confusion(numbers, predicted, i, of)));
-        }
+        let shown = shown(numbers, MATRICES_MAX).into_iter().filter_map(|i| Some((i, predicted.by_class.get(i)?)));
+        figures.extend(shown.map(|(i, of)| (format!("confusion-{}", i + 1), confusion(numbers, predicted, i, of))));
     }
     figures
 }
 
 fn scores(numbers: &Numbers, predicted: &Predicted, metrics: &[&Scored]) -> String {
+    let shown = shown(numbers, ROWS);
     let group = |scored: &&Scored| {
         let mark = |(i, row): (usize, &super::Row)| {
             let estimate = row.estimate?;
@@ -53,7 +54,7 @@ fn scores(numbers: &Numbers, predicted: &Predicted, metrics: &[&Scored]) -> Stri
         Group {
             name: format!("{}, {better}", scored.metric),
             line: first,
-            marks: scored.rows.iter().enumerate().filter_map(mark).collect(),
+            marks: shown.iter().map(|i| (*i, &scored.rows[*i])).filter_map(mark).collect(),
         }
     };
     let groups: Vec<Group> = metrics.iter().map(group).collect();
@@ -63,7 +64,7 @@ fn scores(numbers: &Numbers, predicted: &Predicted, metrics: &[&Scored]) -> Stri
         _ => "share".to_owned(),
     };
     plot::dots(&Dots {
-        title: &format!("Scores of {} items, with 95 % intervals", predicted.items),
+        title: &format!("Scores of {} items, with 95 % intervals{}", predicted.items, out_of(numbers, ROWS)),
         x_name: &format!("{unit}; a triangle at the right: differs from {first} beyond noise"),
         line_name: &format!("as {first}"),
         groups: &groups,
@@ -76,6 +77,7 @@ fn calibration(numbers: &Numbers, all: &[Calibration]) -> String {
         Panel {
             name: numbers.subjects[colour].name.clone(),
             colour: Some(colour),
+            y_name: "share that is right",
             from_zero: true,
             curves: vec![
                 Curve { name: "measured".into(), colour, points, style: Style::Plain },
@@ -83,12 +85,9 @@ fn calibration(numbers: &Numbers, all: &[Calibration]) -> String {
             ],
         }
     };
-    let panels: Vec<Panel> = all.iter().enumerate().map(panel).collect();
-    plot::panels(
-        "Calibration: the share that is right, by how sure the target was",
-        "mean highest probability",
-        &panels,
-    )
+    let panels: Vec<Panel> = shown(numbers, PANELS).into_iter().map(|i| panel((i, &all[i]))).collect();
+    let title = format!("Calibration: the share that is right, by how sure the target was{}", out_of(numbers, PANELS));
+    plot::panels(&title, "mean highest probability", &panels)
 }
 
 fn confusion(numbers: &Numbers, predicted: &Predicted, subject: usize, of: &ByClass) -> String {
@@ -99,6 +98,8 @@ fn confusion(numbers: &Numbers, predicted: &Predicted, subject: usize, of: &ByCl
     plot::heat(&Heat {
         title: &format!("{}: what each class was taken for", numbers.subjects[subject].name),
         note: "a row: a true class; a column: what it was taken for; shade: share of the row; dot: most often; framed: right",
+        scale: "share",
+        has_diagonal: true,
         names: &predicted.classes,
         values: &of.confusion.iter().flat_map(share).collect::<Vec<_>>(),
         colour: subject,

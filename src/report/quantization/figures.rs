@@ -5,6 +5,7 @@ use crate::report::numbers::{Numbers, SPEED, Subject};
 use crate::report::plot::front::{self, Front, Point};
 use crate::report::quantization::words::megabytes;
 use crate::report::quantization::{Quantization, nearer_and_nearer};
+use crate::report::shown::{PANELS, ROWS, shown};
 
 /// How the plots call what they show.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Axes<'a> {
 
 /// The fronts.
 pub fn fronts(numbers: &Numbers, found: &Quantization, axes: &Axes<'_>) -> Vec<Figure> {
+    // Of very many, the first and the nearest, what is recommended, and a front that is short.
+    let named = shown(numbers, if numbers.subjects.len() > ROWS { PANELS } else { ROWS });
     let points = |x: &dyn Fn(&Subject) -> f64, on_front: &[usize]| -> Vec<Point> {
         let point = |(i, (subject, distance)): (usize, (&Subject, &_))| Point {
             label: subject.name.clone(),
@@ -29,6 +32,9 @@ pub fn fronts(numbers: &Numbers, found: &Quantization, axes: &Axes<'_>) -> Vec<F
             y: *distance,
             on_front: on_front.contains(&i),
             is_ringed: found.takes(&subject.label),
+            is_named: named.contains(&i)
+                || found.takes(&subject.label)
+                || (on_front.len() <= PANELS && on_front.contains(&i)),
         };
         numbers.subjects.iter().zip(&found.distances).enumerate().map(point).collect()
     };
@@ -40,6 +46,7 @@ pub fn fronts(numbers: &Numbers, found: &Quantization, axes: &Axes<'_>) -> Vec<F
     let mut plot = Front {
         title: &title,
         x_name: "MB on disk; filled and joined: nearer than every smaller model; ringed: recommended; dashed: limits",
+        x_unit: "MB",
         y_name: axes.y_name,
         is_log: true,
         columns: columns.map(|bytes| (bytes as f64 / 1e6, format!("{} MB", megabytes(bytes)))).collect(),
@@ -54,6 +61,7 @@ pub fn fronts(numbers: &Numbers, found: &Quantization, axes: &Axes<'_>) -> Vec<F
         plot = Front {
             title: &title,
             x_name: &x_name,
+            x_unit: name,
             is_log: false,
             columns: Vec::new(),
             points: points(&speed, &fastest(numbers, found, &speed)),

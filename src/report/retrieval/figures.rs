@@ -4,7 +4,9 @@ use crate::report::estimate::{Difference, Estimate};
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Dots, Group, Heat, Mark, Spot};
-use crate::report::retrieval::Test;
+use crate::report::retrieval::{self, Test};
+use crate::report::shown::{ROWS, out_of, shown};
+use crate::report::words::cut;
 
 /// All but the similarities, which are not among the numbers.
 pub fn all(numbers: &Numbers) -> Vec<Figure> {
@@ -16,8 +18,55 @@ pub fn all(numbers: &Numbers) -> Vec<Figure> {
         }
         figures.push(("size".to_owned(), size(numbers, &numbers.tests[0])));
     }
+    figures.extend(agreement(numbers).map(|svg| ("agreement".to_owned(), svg)));
+    figures.extend(confusion(numbers).map(|svg| ("confusion".to_owned(), svg)));
     figures
 }
+
+/// Which models find the same pictures, of the first test: of two there is nothing to compare that with.
+fn agreement(numbers: &Numbers) -> Option<String> {
+    let test = numbers.tests.first().filter(|test| test.ranks.len() > 2)?;
+    let shown = shown(numbers, ROWS);
+    let of = |i: &usize| {
+        shown.iter().map(|j| retrieval::agreement(&test.ranks[*i], &test.ranks[*j], 10) as f32).collect::<Vec<_>>()
+    };
+    let heat = Heat {
+        title: &format!("Which models find the same: {}{}", test.name, out_of(numbers, ROWS)),
+        note: "share of captions whose picture both have among the first ten, or neither has; dot: the most alike of the row",
+        names: &shown.iter().map(|i| cut(&numbers.subjects[*i].name, NAME_LENGTH)).collect::<Vec<_>>(),
+        values: &shown.iter().flat_map(of).collect::<Vec<_>>(),
+        scale: "share",
+        has_diagonal: false,
+        colour: 0,
+    };
+    Some(plot::heat(&heat))
+}
+
+/// Classes that a square of them has room for.
+pub const CLASSES: usize = 40;
+
+/// Which classes the first model takes for which, of the first classification.
+fn confusion(numbers: &Numbers) -> Option<String> {
+    let zero = numbers.zero_shot.first().filter(|zero| (2..=CLASSES).contains(&zero.classes.len()))?;
+    let row = zero.rows.first().filter(|row| row.named.len() == zero.classes.len().pow(2))?;
+    let share = |given: &[u32]| -> Vec<f32> {
+        let n = given.iter().sum::<u32>().max(1) as f32;
+        given.iter().map(|count| *count as f32 / n).collect()
+    };
+    let heat = Heat {
+        title: &format!("What {} takes for what: by {}", numbers.subjects[0].name, zero.column),
+        note: "share of the pictures of a row\u{2019}s class that were given a column\u{2019}s; framed: right; dot: given most often",
+        names: &zero.classes.iter().map(|class| cut(&class.name, NAME_LENGTH)).collect::<Vec<_>>(),
+        values: &row.named.chunks(zero.classes.len()).flat_map(share).collect::<Vec<_>>(),
+        scale: "share",
+        has_diagonal: true,
+        colour: 0,
+    };
+    Some(plot::heat(&heat))
+}
+
+/// Names beside a square are cut to so many characters.
+const NAME_LENGTH: usize = 26;
 
 fn recall(numbers: &Numbers) -> String {
     let mark = |i: usize, estimate: Estimate, d: Option<Difference>| Mark {
@@ -28,17 +77,16 @@ fn recall(numbers: &Numbers) -> String {
         sign: d.map_or(0, |d| d.sign()),
         hollow: false,
     };
+    let shown = shown(numbers, ROWS);
     let groups: Vec<Group> = numbers
         .tests
         .iter()
         .map(|test| Group {
             name: test.name.clone(),
             line: test.chance,
-            marks: test
-                .rows
+            marks: shown
                 .iter()
-                .enumerate()
-                .map(|(i, row)| mark(i, row.t2i["recall@10"], row.difference("recall@10")))
+                .map(|i| mark(*i, test.rows[*i].t2i["recall@10"], test.rows[*i].difference("recall@10")))
                 .collect(),
         })
         .collect();
@@ -48,7 +96,7 @@ fn recall(numbers: &Numbers) -> String {
         _ => share.to_owned(),
     };
     plot::dots(&Dots {
-        title: "R@10, text to picture, with 95 % intervals",
+        title: &format!("R@10, text to picture, with 95 % intervals{}", out_of(numbers, ROWS)),
         x_name: &x_name,
         line_name: "chance",
         groups: &groups,
@@ -56,17 +104,16 @@ fn recall(numbers: &Numbers) -> String {
 }
 
 fn difference(numbers: &Numbers) -> String {
+    let shown = shown(numbers, ROWS);
     let groups: Vec<Group> = numbers
         .tests
         .iter()
         .map(|test| Group {
             name: test.name.clone(),
             line: 0.0,
-            marks: test
-                .rows
+            marks: shown
                 .iter()
-                .enumerate()
-                .filter_map(|(i, row)| Some((i, row.difference("recall@10")?)))
+                .filter_map(|i| Some((*i, test.rows[*i].difference("recall@10")?)))
                 .map(|(i, d)| Mark {
                     label: numbers.subjects[i].name.clone(),
                     colour: i,
@@ -80,7 +127,7 @@ fn difference(numbers: &Numbers) -> String {
         .collect();
     let first = &numbers.subjects[0].name;
     plot::dots(&Dots {
-        title: &format!("R@10 minus that of {first}, query by query"),
+        title: &format!("R@10 minus that of {first}, query by query{}", out_of(numbers, ROWS)),
         x_name: "paired difference with 95 % interval; hollow: within noise",
         line_name: first,
         groups: &groups,
@@ -88,6 +135,7 @@ fn difference(numbers: &Numbers) -> String {
 }
 
 fn size(numbers: &Numbers, test: &Test) -> String {
+    let named = shown(numbers, ROWS);
     let spots: Vec<Spot> = test
         .rows
         .iter()
@@ -97,6 +145,7 @@ fn size(numbers: &Numbers, test: &Test) -> String {
             colour: i,
             x: numbers.subjects[i].megabytes(),
             y: row.t2i["recall@10"],
+            is_named: named.contains(&i),
         })
         .collect();
     plot::scatter(&format!("Size against R@10: {}", test.name), "MB on disk", "R@10", &spots)
@@ -112,6 +161,8 @@ pub fn similarity(name: &str, colour: usize, test: &str, captions: &[String], va
         ),
         names: captions,
         values,
+        scale: "cosine",
+        has_diagonal: true,
         colour,
     };
     ("similarity".into(), plot::heat(&heat))

@@ -24,6 +24,9 @@ pub struct Test {
     pub chance: f64,
     /// One a model.
     pub rows: Vec<Row>,
+    /// By model, each caption's rank of its picture, for the plot.
+    #[serde(skip)]
+    pub ranks: Vec<Vec<usize>>,
 }
 
 /// One direction of retrieval: `recall@1`, `recall@5`, `recall@10` and `median-rank`.
@@ -88,6 +91,9 @@ pub struct ZeroShotRow {
     pub classes: BTreeMap<String, f64>,
     /// From the first model.
     pub difference: Option<Difference>,
+    /// Of each class how many pictures were given each class, row by row, for the plot; of the first model, where they are few.
+    #[serde(skip)]
+    pub named: Vec<u32>,
 }
 
 /// What a quantized model costs and saves.
@@ -176,6 +182,12 @@ pub fn hits(ranks: &[usize], k: usize) -> Vec<f64> {
     ranks.iter().map(|r| f64::from(u8::from(*r <= k))).collect()
 }
 
+/// The share of queries on which two models both have the right answer among the first k, or both have not.
+pub fn agreement(ranks: &[usize], other: &[usize], k: usize) -> f64 {
+    let same = ranks.iter().zip(other).filter(|(a, b)| (**a <= k) == (**b <= k)).count();
+    same as f64 / ranks.len().max(1) as f64
+}
+
 /// The median rank.
 pub fn median_rank(ranks: &[usize], seed: u64) -> Estimate {
     let values: Vec<f64> = ranks.iter().map(|r| *r as f64).collect();
@@ -239,6 +251,7 @@ pub(crate) mod tests {
                     accuracy,
                     classes: by_class([("<animals>", 1.0), ("<animals>", 0.0)].into_iter()),
                     difference: (i > 0).then_some(Difference { value: 0.0, low: 0.0, high: 0.0, stands_out: false }),
+                    named: vec![2, 1, 0, 1],
                 })
                 .collect(),
         };
@@ -249,7 +262,7 @@ pub(crate) mod tests {
             headline: vec![],
             machine: "a machine".into(),
             seed: 7,
-            tests: vec![Test { name: "unseen".into(), n: 100, chance: 0.1, rows: (0..3).map(rows).collect() }],
+            tests: vec![Test { name: "unseen".into(), n: 100, chance: 0.1, rows: (0..3).map(rows).collect(), ranks }],
             zero_shot: vec![zero],
             quantized,
             subjects,
@@ -269,6 +282,12 @@ pub(crate) mod tests {
         let [cost] = &numbers.quantized[..] else { panic!("one is quantized") };
         assert_eq!((cost.against.as_str(), cost.bits, cost.saved_bytes), ("adapters/b", 4, 110_000_000));
         assert!((cost.differences[0].value + 0.48).abs() < 1e-9 && cost.differences[0].sign() == -1);
+    }
+
+    #[test]
+    fn models_agree_where_both_find_it_or_neither() {
+        assert_eq!(agreement(&[1, 10, 11, 40], &[3, 11, 90, 1], 10), 0.5);
+        assert_eq!(agreement(&[1, 50], &[1, 50], 10), 1.0);
     }
 
     #[test]

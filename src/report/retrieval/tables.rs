@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::report::numbers::Numbers;
 use crate::report::retrieval::Metrics;
+use crate::report::shown::{ROWS, shown};
 use crate::report::tables::{Line, best, bold, mark};
 use crate::report::words;
 
@@ -36,6 +37,7 @@ pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
 
 /// The sections of the Markdown page.
 pub fn markdown(numbers: &Numbers, md: &mut String) {
+    let shown = shown(numbers, ROWS);
     for test in &numbers.tests {
         let _ = writeln!(
             md,
@@ -49,7 +51,7 @@ pub fn markdown(numbers: &Numbers, md: &mut String) {
         let recalls = ["recall@1", "recall@5", "recall@10"];
         let bests = recalls.map(|m| column(&|t| t[m].value, true));
         let ranks = column(&|t| t["median-rank"].value, false);
-        for (i, row) in test.rows.iter().enumerate() {
+        for (i, row) in shown.iter().map(|i| (*i, &test.rows[*i])) {
             let _ = write!(md, "| {} |", row.subject);
             for (metric, best) in recalls.iter().zip(&bests) {
                 let sign = mark(row.difference(metric));
@@ -75,14 +77,14 @@ pub fn markdown(numbers: &Numbers, md: &mut String) {
             zero.majority
         );
         let bests = best(&zero.rows.iter().map(|row| row.accuracy.value).collect::<Vec<_>>(), true);
-        for (row, best) in zero.rows.iter().zip(bests) {
+        for (row, best) in shown.iter().map(|i| (&zero.rows[*i], bests[*i])) {
             let apart = row.difference.map_or(String::new(), |d| words::difference(&d));
             let accuracy = bold(&format!("{:.3}", row.accuracy.value), best);
             let _ = writeln!(md, "| {} | {accuracy}{} | {apart} |", row.subject, mark(row.difference));
         }
     }
     let _ = writeln!(md, "\n## Size and speed\n\n| model | MB | pictures/s | one text, p50 ms |\n|---|--:|--:|--:|");
-    for s in &numbers.subjects {
+    for s in shown.iter().map(|i| &numbers.subjects[*i]) {
         let (pictures, text) = (s.speed("pictures_per_s"), s.speed("text_p50_ms"));
         let _ = writeln!(md, "| {} | {:.1} | {pictures:.0} | {text:.1} |", s.label, s.megabytes());
     }

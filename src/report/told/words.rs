@@ -7,7 +7,7 @@ use crate::report::words::{list, name};
 /// Of each number that has a better end, whose is the best; then who did not tell which.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
     let best = numbers.told.iter().filter_map(|told| best(numbers, told));
-    best.chain((0..numbers.subjects.len()).filter_map(|subject| missing(numbers, subject))).collect()
+    best.chain(missing(numbers)).collect()
 }
 
 fn best(numbers: &Numbers, told: &Told) -> Option<String> {
@@ -34,10 +34,19 @@ fn best(numbers: &Numbers, told: &Told) -> Option<String> {
     Some(format!("{what}: {top} {are} best with {text}{}.", against.unwrap_or_default()))
 }
 
-fn missing(numbers: &Numbers, subject: usize) -> Option<String> {
-    let missing = numbers.told.iter().filter(|told| told.rows[subject].value.is_none());
-    let missing: Vec<String> = missing.map(|told| format!("no {}", told.name)).collect();
-    (!missing.is_empty()).then(|| format!("{} told {}.", numbers.subjects[subject].name, list(&missing)))
+/// Who told which not, in one sentence for those that lack the same.
+fn missing(numbers: &Numbers) -> Vec<String> {
+    let mut all: Vec<(Vec<String>, Vec<String>)> = Vec::new();
+    for (at, subject) in numbers.subjects.iter().enumerate() {
+        let lacks = numbers.told.iter().filter(|told| told.rows[at].value.is_none());
+        let lacks: Vec<String> = lacks.map(|told| format!("no {}", told.name)).collect();
+        match all.iter_mut().find(|(known, _)| *known == lacks) {
+            _ if lacks.is_empty() => {}
+            Some((_, names)) => names.push(subject.name.clone()),
+            None => all.push((lacks, vec![subject.name.clone()])),
+        }
+    }
+    all.iter().map(|(lacks, names)| format!("{} told {}.", list(names), list(lacks))).collect()
 }
 
 /// A number of any size, by four digits that say something: "0.9722", "1235", "1.234e\u{2212}5".
@@ -80,6 +89,9 @@ mod tests {
         assert_eq!(about(&numbers), "3 targets, 3 numbers.");
         numbers.told[2].rows[1].value = None;
         assert_eq!(headline(&numbers)[2], "forest told no train.loss and no log-likelihood.");
+        numbers.told[2].rows[0].value = None;
+        numbers.told[1].rows[0].value = None;
+        assert_eq!(headline(&numbers).last().expect("one"), "mlp and forest told no train.loss and no log-likelihood.");
         numbers.told[0].rows[0].value = Some(0.98);
         assert_eq!(headline(&numbers)[0], "accuracy: mlp is best with 0.9800; forest has 0.9722.");
         numbers.told[0].rows.iter_mut().for_each(|row| row.value = Some(0.5));
