@@ -23,6 +23,7 @@ pub mod git;
 pub mod kind;
 pub mod lock;
 pub mod lsp;
+pub mod measure;
 pub mod model;
 pub mod provenance;
 pub mod quantize;

@@ -2,7 +2,7 @@
 
 use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Curve, Panel, Style};
-use crate::report::{encoders, language, retrieval, told};
+use crate::report::{encoders, language, retrieval, timing, told};
 
 /// A plot: the name of its files and its SVG.
 pub type Figure = (String, String);
@@ -25,6 +25,7 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
     figures.extend(language::figures::all(numbers));
     figures.extend(encoders::figures::all(numbers));
     figures.extend(told::figures::all(numbers));
+    figures.extend(timing::figures::all(numbers));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
     }
@@ -60,7 +61,7 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{encoders, language, quantization, retrieval, told};
+    use crate::report::{encoders, language, quantization, retrieval, timing, told};
 
     fn check(numbers: &Numbers, rate: Vec<(f64, f64)>, expected: &[&str]) {
         let train = (0..100).map(|i| (f64::from(i), 5.0 / f64::from(i + 1))).collect();
@@ -81,6 +82,7 @@ mod tests {
         check(&quantization, vec![], &["front", "speed", "training"]);
         check(&encoders::tests::sample(), vec![], &["front", "speed", "training"]);
         check(&told::tests::sample(), vec![], &["values", "curves", "training"]);
+        check(&timing::tests::sample(1.5, &[]), vec![], &["times", "rounds", "course", "training"]);
         check(&language::tests::sample(), vec![(1.0, 1e-4), (2.0, 1e-4)], &["perplexity", "records", "training"]);
     }
 }

@@ -20,6 +20,7 @@ pub mod reference;
 pub mod retrieval;
 pub mod tables;
 pub mod tested;
+pub mod timing;
 pub mod told;
 pub mod trace;
 pub mod why;

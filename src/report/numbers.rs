@@ -9,6 +9,7 @@ use crate::report::encoders::Encoded;
 use crate::report::language::{Answers, Texts};
 use crate::report::quantization::Quantization;
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
+use crate::report::timing::Timing;
 use crate::report::told::Told;
 
 /// Of `report.json`. 1: first. 2: differences, the headline, what quantization costs, accuracy by class. 3: `of`, `texts`
@@ -18,6 +19,9 @@ pub const VERSION: u32 = 5;
 
 /// Of `report.json` with told numbers: version 5 with `told`, and subjects without `bytes`. The others are as they were.
 pub const VERSION_OF_TOLD: u32 = 6;
+
+/// Of `report.json` with times: version 6 with `timing`. The others are as they were.
+pub const VERSION_OF_TIMING: u32 = 7;
 
 /// Among the metrics of language models: how well they foresee texts.
 pub const PERPLEXITY: &str = "perplexity";
@@ -33,7 +37,7 @@ pub const SPEED: &str = "speed";
 /// All of a report. What the one sort of models has none of is left out, or empty where version 2 had it.
 #[derive(Debug, Default, Serialize)]
 pub struct Numbers {
-    /// Of this format: [`VERSION`], or [`VERSION_OF_TOLD`].
+    /// Of this format: [`VERSION`], [`VERSION_OF_TOLD`] or [`VERSION_OF_TIMING`].
     pub version: u32,
     /// The target.
     pub label: String,
@@ -66,6 +70,9 @@ pub struct Numbers {
     /// Numbers that programs told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Told>,
+    /// Times, of programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
     /// Models by their distance from the first, where that is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
@@ -79,7 +86,11 @@ pub struct Numbers {
 impl Numbers {
     /// What the things are called that are compared.
     pub fn noun(&self) -> &'static str {
-        if self.of == Of::Told { "target" } else { "model" }
+        match self.of {
+            Of::Told => "target",
+            Of::Timing => "subject",
+            _ => "model",
+        }
     }
 
     /// Whether this metric of language models or encoders was asked for.
@@ -109,6 +120,8 @@ pub enum Of {
     Encoders,
     /// Any targets, by the numbers that their programs told.
     Told,
+    /// Programs, by how long they take.
+    Timing,
 }
 
 /// A model.

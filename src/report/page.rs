@@ -11,7 +11,7 @@ use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
 use crate::report::tables::best;
-use crate::report::{encoders, language, plot, retrieval, told, words};
+use crate::report::{encoders, language, plot, retrieval, timing, told, words};
 
 /// A table of the page, a row a model.
 #[derive(Debug, Serialize)]
@@ -101,13 +101,14 @@ fn inline(svg: &str) -> String {
 }
 
 /// The page's frame, and what it has of each sort of models.
-const TEMPLATES: [(&str, &str); 7] = [
+const TEMPLATES: [(&str, &str); 8] = [
     ("report.html", include_str!("templates/report.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
     ("language.html", include_str!("templates/language.html")),
     ("encoders.html", include_str!("templates/encoders.html")),
     ("quantization.html", include_str!("templates/quantization.html")),
+    ("timing.html", include_str!("templates/timing.html")),
     ("told.html", include_str!("templates/told.html")),
 ];
 
@@ -127,6 +128,7 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
         Of::Language => (language::page::summary(numbers), language::page::sizes(numbers), "language.html", "record"),
         Of::Encoders => (encoders::page::summary(numbers), encoders::page::sizes(numbers), "encoders.html", "row"),
         Of::Told => (told::page::summary(numbers), Table::of(Vec::new(), 0), "told.html", "run"),
+        Of::Timing => (timing::page::summary(numbers), Table::of(Vec::new(), 0), "timing.html", "round"),
     };
     let (many, has_speed) =
         (if each == "query" { "queries" } else { &format!("{each}s") }, !numbers.machine.is_empty());
@@ -145,6 +147,9 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             size,
             is_language,
             is_told => numbers.of == Of::Told,
+            timing => numbers.timing,
+            held => numbers.timing.as_ref().and_then(|t| Some(timing::page::against(t, t.against.as_ref()?))),
+            meanwhile => numbers.timing.as_ref().map(timing::words::machine),
             noun => numbers.noun(),
             section,
             each,
@@ -202,9 +207,13 @@ mod tests {
         page_of(crate::report::told::tests::sample())
     }
 
+    fn timing() -> String {
+        page_of(crate::report::timing::tests::sample(1.5, &["other programs kept 1.4 cores busy"]))
+    }
+
     #[test]
     fn the_page_names_no_network_address() {
-        for page in [pictures(), language(), quantization(), encoders(), told()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
             assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
             assert!(!page.contains("url(") && !page.contains("@import") && !page.contains("<script"));
         }
@@ -212,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_anchor_leads_somewhere() {
-        for page in [pictures(), language(), quantization(), encoders(), told()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
             assert!(page.matches("href=\"#").count() > 3);
             for part in page.split("href=\"#").skip(1) {
                 let id = part.split('"').next().unwrap();
@@ -239,6 +248,20 @@ mod tests {
         let page = told();
         assert!(!page.contains("id=\"size\"") && !page.contains("#size") && !page.contains("bootstrap"), "{page}");
         assert!(page.contains("<small>not told</small>") && page.contains("&lt;wide&gt;") && page.contains("<rect "));
+    }
+
+    #[test]
+    fn times_have_their_own_sections_and_say_that_the_machine_was_busy() {
+        let page = timing();
+        assert!(!page.contains("id=\"size\"") && !page.contains("#size") && page.contains("resamples of the rounds"));
+        assert!(
+            page.contains("median, ms")
+                && page.contains("kept 1.4 cores busy. No difference")
+                && page.contains("&lt;awk&gt;")
+        );
+        assert!(
+            page.contains("<strong>Nothing can be said:</strong> the machine was busy.") && page.contains("not known")
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::report::estimate::{Difference, Estimate};
 use crate::report::numbers::{Numbers, Of, SPEED, Subject};
 use crate::report::page::{Cell, Table};
-use crate::report::{encoders, language, retrieval, told};
+use crate::report::{encoders, language, retrieval, timing, told};
 
 /// A line of the CSV.
 pub struct Line<'a> {
@@ -35,6 +35,7 @@ pub fn csv(numbers: &Numbers) -> String {
         language::tables::lines(numbers),
         encoders::tables::lines(numbers),
         told::tables::lines(numbers),
+        timing::tables::lines(numbers),
     ];
     for line in lines.into_iter().flatten() {
         let Line { direction, metric, estimate: e, n, .. } = line;
@@ -71,7 +72,7 @@ pub fn markdown(numbers: &Numbers) -> String {
     for sentence in &numbers.headline {
         let _ = writeln!(md, "- {sentence}");
     }
-    if let ([first, _, ..], false) = (&numbers.subjects[..], numbers.of == Of::Told) {
+    if let ([first, _, ..], false) = (&numbers.subjects[..], matches!(numbers.of, Of::Told | Of::Timing)) {
         let _ = writeln!(
             md,
             "\nBold is the best of a column; \u{25b2} and \u{25bc} are above and below {} beyond noise \
@@ -84,6 +85,7 @@ pub fn markdown(numbers: &Numbers) -> String {
         Of::Language => language::tables::markdown(numbers, &mut md),
         Of::Encoders => encoders::tables::markdown(numbers, &mut md),
         Of::Told => told::tables::markdown(numbers, &mut md),
+        Of::Timing => timing::tables::markdown(numbers, &mut md),
     }
     for reason in &numbers.left_out {
         let _ = writeln!(md, "\nLeft out: {reason}");

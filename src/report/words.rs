@@ -2,7 +2,7 @@
 
 use crate::report::estimate::Difference;
 use crate::report::numbers::{Numbers, Of};
-use crate::report::{encoders, language, retrieval, told};
+use crate::report::{encoders, language, retrieval, timing, told};
 
 /// A sentence or two for each thing worth knowing first.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
@@ -11,6 +11,7 @@ pub fn headline(numbers: &Numbers) -> Vec<String> {
         language::words::headline(numbers),
         encoders::words::headline(numbers),
         told::words::headline(numbers),
+        timing::words::headline(numbers),
     ]
     .concat()
 }
@@ -26,6 +27,10 @@ pub fn about(numbers: &Numbers) -> String {
         (numbers.encoded.len(), "dataset", "datasets"),
     ];
     let on: Vec<String> = on.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(n, one, many)).collect();
+    if let Some(timing) = &numbers.timing {
+        let programs = count(numbers.subjects.len(), "program", "programs");
+        return format!("{programs}, {}.", count(timing.rounds(), "round", "rounds"));
+    }
     if numbers.of == Of::Told {
         let targets = count(numbers.subjects.len(), "target", "targets");
         return format!("{targets}, {}.", count(numbers.told.len(), "number", "numbers"));

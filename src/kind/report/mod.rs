@@ -277,7 +277,7 @@ impl Kind for Report {
             Of::Pictures => retrieval::parts(&fields),
             Of::Language => language::parts(&fields),
             Of::Encoders => encoders::parts(&fields),
-            Of::Told => Vec::new(),
+            Of::Told | Of::Timing => Vec::new(),
         }
     }
 
@@ -294,6 +294,7 @@ impl Run for Report {
             Of::Language => (language::measure(cx, &fields)?, None, Examples::default()),
             Of::Encoders => (encoders::measure(cx, &fields)?, None, Examples::default()),
             Of::Told => (told::gather(cx, &fields)?, None, Examples::default()),
+            Of::Timing => unreachable!("of programs, which `benchmark` runs"),
         };
         numbers.headline = words::headline(&numbers);
         let mut plots = figures::all(&numbers, &training(cx, &fields));
@@ -325,7 +326,13 @@ fn training(cx: &ActionCx<'_>, fields: &Fields) -> Vec<Training> {
     all
 }
 
-fn write(cx: &ActionCx<'_>, numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<(), Failure> {
+/// Writes a report of these numbers in every form it has.
+pub(super) fn write(
+    cx: &ActionCx<'_>,
+    numbers: &Numbers,
+    plots: &[Figure],
+    examples: &Examples,
+) -> Result<(), Failure> {
     let out = cx.out();
     fs::write(&out.join("report.json"), serde_json::to_string_pretty(numbers).expect("plain data").as_bytes())?;
     fs::write(&out.join("report.csv"), tables::csv(numbers).as_bytes())?;

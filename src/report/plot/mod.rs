@@ -7,6 +7,7 @@
 
 pub mod bars;
 pub mod front;
+pub mod strips;
 
 use std::fmt::Write;
 
