@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests set up files in the plainest way")]
 
 mod actions;
+mod benchmark;
 mod checks;
 mod cli;
 mod clip;

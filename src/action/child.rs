@@ -46,7 +46,8 @@ pub(super) fn run() -> u8 {
         inputs: job.inputs.clone(),
         out: job.out.clone(),
         scratch: job.scratch.clone(),
-        is_held: false,
+        // For what it runs and holds to that itself: `timed`.
+        is_held: cfg!(target_os = "linux") && super::is_held() && job.is_sandboxed,
         backend: job.backend,
         events: &mut say,
     };

@@ -15,6 +15,7 @@ mod opened;
 pub mod program;
 mod sandbox;
 mod spawner;
+pub mod timed;
 mod undeclared;
 
 use std::collections::BTreeMap;

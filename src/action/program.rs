@@ -92,6 +92,15 @@ impl Program {
         }
     }
 
+    /// With the variables and the rights of another one.
+    #[must_use]
+    pub fn given(mut self, other: &Self) -> Self {
+        self.vars.extend(other.vars.iter().cloned());
+        self.reads.extend(other.reads.iter().cloned());
+        self.uses.extend(other.uses.iter().cloned());
+        self
+    }
+
     /// The same program in the same surroundings, run by another: `name ARGS PROGRAM ITS-ARGS`.
     #[must_use]
     pub(super) fn run_by(&self, name: &str, args: impl IntoIterator<Item = OsString>) -> Self {

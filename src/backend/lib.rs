@@ -29,6 +29,7 @@ pub mod qmatrix;
 pub mod rng;
 pub mod simd;
 pub mod smooth;
+pub mod spin;
 pub mod stream;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@
 //! in `tests/kinds/`.
 
 pub mod adapter;
+pub mod benchmark;
 pub mod command;
 pub mod dataset;
 pub mod environment;
@@ -67,6 +68,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &notebook::Notebook,
     &test::Test,
     &training::Training,
+    &benchmark::Benchmark,
 ];
 
 /// The kind of this name.

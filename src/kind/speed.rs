@@ -105,7 +105,7 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>, backend: Backend) -> Result<(), Fai
         ("machine", json!(machine::identity())),
         ("backend", json!(backend)),
         ("threads", json!(cx.threads)),
-        ("peak_bytes", json!(peak_bytes())),
+        ("peak_bytes", json!(machine::peak_bytes())),
     ];
     common.into_iter().for_each(|(name, value)| found[name] = value);
     let text = serde_json::to_string_pretty(&found).expect("plain data");
@@ -251,11 +251,4 @@ fn at(times: &[f64], share: f64) -> f64 {
 fn force(tensor: &impl Tensor) -> Result<(), Failure> {
     tensor.to_f32()?;
     Ok(())
-}
-
-/// The most memory this process ever held. 0 where the system does not say.
-fn peak_bytes() -> u64 {
-    let status = fs::read_text("/proc/self/status".as_ref()).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -93,6 +93,8 @@ const LINKED_BYTES_MIN: u64 = 1 << 20;
 pub(super) struct Given {
     input: Vec<String>,
     needs: Vec<String>,
+    /// None of a kind that keeps nothing of what its programs make.
+    #[serde(default)]
     output: Vec<String>,
     metrics: Option<String>,
     env: Option<Env>,

@@ -1,12 +1,12 @@
 //! Which plots a report has, and from which of its numbers.
 
-use crate::report::estimate::Estimate;
+use crate::measure::estimate::Estimate;
 use crate::report::numbers::{Numbers, Of};
 use crate::report::plot::ranked::{self, Ranked};
 use crate::report::plot::{self, Curve, Panel, Style};
 use crate::report::shown::{self, PANELS, ROWS, among, out_of};
 use crate::report::told::Better;
-use crate::report::{encoders, language, predictions, retrieval, told};
+use crate::report::{encoders, language, predictions, retrieval, timing, told};
 
 /// A plot: the name of its files and its SVG.
 pub type Figure = (String, String);
@@ -30,6 +30,7 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
     figures.extend(encoders::figures::all(numbers));
     figures.extend(told::figures::all(numbers));
     figures.extend(predictions::figures::all(numbers));
+    figures.extend(timing::figures::all(numbers));
     figures.extend(ranking(numbers).map(|svg| ("ranking".to_owned(), svg)));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
@@ -107,7 +108,7 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{encoders, language, predictions, quantization, retrieval, told};
+    use crate::report::{encoders, language, predictions, quantization, retrieval, timing, told};
 
     fn check(numbers: &Numbers, rate: Vec<(f64, f64)>, expected: &[&str]) {
         let train = (0..100).map(|i| (f64::from(i), 5.0 / f64::from(i + 1))).collect();
@@ -134,6 +135,7 @@ mod tests {
         check(&told::tests::sample(), vec![], &["values", "curves", "training"]);
         let predictions = ["scores", "score-log-loss", "calibration", "confusion-1", "confusion-2", "training"];
         check(&predictions::tests::sample(), vec![], &predictions);
+        check(&timing::tests::sample(1.5, &[]), vec![], &["times", "rounds", "course", "training"]);
         check(&language::tests::sample(), vec![(1.0, 1e-4), (2.0, 1e-4)], &["perplexity", "records", "training"]);
     }
 }

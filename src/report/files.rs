@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::failure::Failure;
 use crate::report::figures::Figure;
-use crate::report::numbers::Numbers;
+use crate::report::numbers::{Numbers, Of};
 use crate::report::retrieval::page::Examples;
 use crate::report::{card, page, plot, tables};
 
@@ -19,8 +19,11 @@ pub fn all(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<V
         ("report.csv".into(), tables::csv(numbers).into_bytes()),
         ("report.md".into(), tables::markdown(numbers).into_bytes()),
         ("report.html".into(), page::html(numbers, plots, examples)?.into_bytes()),
-        ("card.md".into(), card::markdown(numbers).into_bytes()),
     ];
+    // Of programs there is no model whose card it could be.
+    if numbers.of != Of::Timing {
+        files.push(("card.md".into(), card::markdown(numbers).into_bytes()));
+    }
     // To draw takes longer than all else.
     let drawn = plots.par_iter().map(|(name, svg)| Ok((format!("plots/{name}.png"), plot::png(svg)?)));
     files.extend(drawn.collect::<Result<Vec<File>, Failure>>()?);
@@ -36,17 +39,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::measure::estimate::{Difference, Estimate};
     use crate::report::encoders::{self, Encoded};
-    use crate::report::estimate::{Difference, Estimate};
     use crate::report::figures::{self, Training};
     use crate::report::language::{self, Answer, Answers, Example, Texts};
-    use crate::report::numbers::{COSINE, Of, PERPLEXITY, SPEED, Subject, VERSION, VERSION_OF_TOLD};
-    use crate::report::predictions;
+    use crate::report::numbers::{COSINE, PERPLEXITY, SPEED, Subject, VERSION, VERSION_OF_TOLD};
     use crate::report::quantization::{self, Limit, Quantization};
     use crate::report::retrieval::page::{Picture, Query};
     use crate::report::retrieval::{self, Class, Metrics, Test, ZeroShot, ZeroShotRow};
     use crate::report::told::{self, Better, Told};
     use crate::report::words::headline;
+    use crate::report::{predictions, timing};
 
     /// Where the samples' files are left for tests/reference/pages, which looks at them.
     fn pages() -> PathBuf {
@@ -186,6 +189,9 @@ mod tests {
         write("quantization", quantization::tests::sample(), &[], &Examples::default());
         write("encoders", encoders::tests::sample(), &[], &Examples::default());
         write("told", told::tests::sample(), &[], &Examples::default());
+        write("timing", timing::tests::sample(1.5, &[]), &[], &Examples::default());
+        let busy = ["other programs kept 1.4 cores busy"];
+        write("timing-busy", timing::tests::sample(1.5, &busy), &[], &Examples::default());
         write("predictions", predictions::tests::sample(), &[], &Examples::default());
         write("speed", language::tests::with_hardware(), &[], &Examples::default());
     }

@@ -11,6 +11,7 @@ use crate::report::language::{Answers, Texts};
 use crate::report::predictions::Predicted;
 use crate::report::quantization::Quantization;
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
+use crate::report::timing::Timing;
 use crate::report::told::Told;
 
 /// Of `report.json`. 1: first. 2: differences, the headline, what quantization costs, accuracy by class. 3: `of`, `texts`
@@ -23,6 +24,9 @@ pub const VERSION_OF_TOLD: u32 = 6;
 
 /// Of `report.json` with predictions: version 6 with `predicted` in place of `told`.
 pub const VERSION_OF_PREDICTIONS: u32 = 7;
+
+/// Of `report.json` with times: version 6 with `timing`. The others are as they were.
+pub const VERSION_OF_TIMING: u32 = 9;
 
 /// Among the metrics of language models: how well they foresee texts.
 pub const PERPLEXITY: &str = "perplexity";
@@ -38,7 +42,7 @@ pub const SPEED: &str = "speed";
 /// All of a report. What the one sort of models has none of is left out, or empty where version 2 had it.
 #[derive(Debug, Default, Serialize)]
 pub struct Numbers {
-    /// Of this format: [`VERSION`], [`VERSION_OF_TOLD`] or [`VERSION_OF_PREDICTIONS`].
+    /// Of this format: [`VERSION`], [`VERSION_OF_TOLD`], [`VERSION_OF_PREDICTIONS`] or [`VERSION_OF_TIMING`].
     pub version: u32,
     /// The target.
     pub label: String,
@@ -77,6 +81,9 @@ pub struct Numbers {
     /// Predictions beside what was true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Predicted>,
+    /// Times, of programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
     /// Models by their distance from the first, where that is asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
@@ -90,7 +97,11 @@ pub struct Numbers {
 impl Numbers {
     /// What the things are called that are compared.
     pub fn noun(&self) -> &'static str {
-        if self.of.is_of_targets() { "target" } else { "model" }
+        match self.of {
+            Of::Told | Of::Predictions => "target",
+            Of::Timing => "subject",
+            _ => "model",
+        }
     }
 
     /// Whether this metric of language models or encoders was asked for.
@@ -122,12 +133,14 @@ pub enum Of {
     Told,
     /// Any targets, by their predictions of the same items.
     Predictions,
+    /// Programs, by how long they take.
+    Timing,
 }
 
 impl Of {
-    /// Whether the things compared are any targets, of whose size and speed nothing is known.
+    /// Whether the things compared are no models, of whose size and speed nothing is known.
     pub fn is_of_targets(self) -> bool {
-        matches!(self, Self::Told | Self::Predictions)
+        matches!(self, Self::Told | Self::Predictions | Self::Timing)
     }
 }
 

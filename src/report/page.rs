@@ -7,13 +7,13 @@ use minijinja::{Environment, context};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::report::estimate::{Estimate, RESAMPLES};
+use crate::measure::estimate::{Estimate, RESAMPLES};
 use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
 use crate::report::shown::{self, PANELS, ROWS};
 use crate::report::tables::best;
-use crate::report::{encoders, language, plot, predictions, retrieval, told, words};
+use crate::report::{encoders, language, plot, predictions, retrieval, timing, told, words};
 
 /// A table of the page, a row a model.
 #[derive(Debug, Serialize)]
@@ -103,13 +103,14 @@ fn inline(svg: &str) -> String {
 }
 
 /// The page's frame, and what it has of each sort of models.
-const TEMPLATES: [(&str, &str); 8] = [
+const TEMPLATES: [(&str, &str); 9] = [
     ("report.html", include_str!("templates/report.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
     ("language.html", include_str!("templates/language.html")),
     ("encoders.html", include_str!("templates/encoders.html")),
     ("quantization.html", include_str!("templates/quantization.html")),
+    ("timing.html", include_str!("templates/timing.html")),
     ("told.html", include_str!("templates/told.html")),
     ("predictions.html", include_str!("templates/predictions.html")),
 ];
@@ -134,6 +135,7 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
         Of::Encoders => (encoders::page::summary(numbers), encoders::page::sizes(numbers), "encoders.html", "row"),
         Of::Told => (told::page::summary(numbers), Table::of(Vec::new(), 0), "told.html", "run"),
         Of::Predictions => (predictions::page::summary(numbers), Table::of(Vec::new(), 0), "predictions.html", "item"),
+        Of::Timing => (timing::page::summary(numbers), Table::of(Vec::new(), 0), "timing.html", "round"),
     };
     let (many, has_speed) =
         (if each == "query" { "queries" } else { &format!("{each}s") }, !numbers.machine.is_empty());
@@ -168,6 +170,9 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             is_told => numbers.of == Of::Told,
             is_of_targets => numbers.of.is_of_targets(),
             by_class => numbers.predicted.as_ref().and_then(predictions::page::by_class),
+            timing => numbers.timing,
+            held => numbers.timing.as_ref().and_then(|t| Some(timing::page::against(t, t.against.as_ref()?))),
+            meanwhile => numbers.timing.as_ref().map(timing::words::machine),
             noun => numbers.noun(),
             section,
             each,
@@ -225,9 +230,13 @@ mod tests {
         page_of(crate::report::told::tests::sample())
     }
 
+    fn timing() -> String {
+        page_of(crate::report::timing::tests::sample(1.5, &["other programs kept 1.4 cores busy"]))
+    }
+
     #[test]
     fn the_page_names_no_network_address() {
-        for page in [pictures(), language(), quantization(), encoders(), told()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
             assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
             assert!(!page.contains("url(") && !page.contains("@import"));
         }
@@ -235,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_only_script_is_the_pages_own_and_asks_nobody() {
-        for page in [pictures(), language(), quantization(), encoders(), told()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
             assert_eq!(page.matches("<script").count(), 1);
             assert!(page.contains(&format!("<script>\n{SCRIPT}</script>")), "inline, and word for word");
             assert!(page.contains(
@@ -250,7 +259,7 @@ mod tests {
 
     #[test]
     fn every_anchor_leads_somewhere() {
-        for page in [pictures(), language(), quantization(), encoders(), told()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
             assert!(page.matches("href=\"#").count() > 3);
             for part in page.split("href=\"#").skip(1) {
                 let id = part.split('"').next().unwrap();
@@ -277,6 +286,20 @@ mod tests {
         let page = told();
         assert!(!page.contains("id=\"size\"") && !page.contains("#size") && !page.contains("bootstrap"), "{page}");
         assert!(page.contains("<small>not told</small>") && page.contains("&lt;wide&gt;") && page.contains("<rect "));
+    }
+
+    #[test]
+    fn times_have_their_own_sections_and_say_that_the_machine_was_busy() {
+        let page = timing();
+        assert!(!page.contains("id=\"size\"") && !page.contains("#size") && page.contains("resamples of the rounds"));
+        assert!(
+            page.contains("median, ms")
+                && page.contains("kept 1.4 cores busy. No difference")
+                && page.contains("&lt;awk&gt;")
+        );
+        assert!(
+            page.contains("<strong>Nothing can be said:</strong> the machine was busy.") && page.contains("not known")
+        );
     }
 
     #[test]

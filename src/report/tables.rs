@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use crate::report::estimate::{Difference, Estimate};
+use crate::measure::estimate::{Difference, Estimate};
 use crate::report::numbers::{Numbers, Of, SPEED, Subject};
 use crate::report::page::{Cell, Table};
 use crate::report::shown::{self, ROWS, shown};
-use crate::report::{encoders, language, predictions, retrieval, told};
+use crate::report::{encoders, language, predictions, retrieval, timing, told};
 
 /// A line of the CSV.
 pub struct Line<'a> {
@@ -37,6 +37,7 @@ pub fn csv(numbers: &Numbers) -> String {
         encoders::tables::lines(numbers),
         told::tables::lines(numbers),
         predictions::tables::lines(numbers),
+        timing::tables::lines(numbers),
     ];
     for line in lines.into_iter().flatten() {
         let Line { direction, metric, estimate: e, n, .. } = line;
@@ -73,7 +74,7 @@ pub fn markdown(numbers: &Numbers) -> String {
     for sentence in &numbers.headline {
         let _ = writeln!(md, "- {sentence}");
     }
-    if let ([first, _, ..], false) = (&numbers.subjects[..], numbers.of == Of::Told) {
+    if let ([first, _, ..], false) = (&numbers.subjects[..], matches!(numbers.of, Of::Told | Of::Timing)) {
         let _ = writeln!(
             md,
             "\nBold is the best of a column; \u{25b2} and \u{25bc} are above and below {} beyond noise \
@@ -92,6 +93,7 @@ pub fn markdown(numbers: &Numbers) -> String {
         Of::Encoders => encoders::tables::markdown(numbers, &mut md),
         Of::Told => told::tables::markdown(numbers, &mut md),
         Of::Predictions => predictions::tables::markdown(numbers, &mut md),
+        Of::Timing => timing::tables::markdown(numbers, &mut md),
     }
     for reason in &numbers.left_out {
         let _ = writeln!(md, "\nLeft out: {reason}");

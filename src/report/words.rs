@@ -1,8 +1,8 @@
 //! What a report found, in words made from its numbers. Says plainly when nothing stands out.
 
-use crate::report::estimate::Difference;
+use crate::measure::estimate::Difference;
 use crate::report::numbers::{Numbers, Of};
-use crate::report::{encoders, language, predictions, retrieval, told};
+use crate::report::{encoders, language, predictions, retrieval, timing, told};
 
 /// A sentence or two for each thing worth knowing first.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
@@ -12,6 +12,7 @@ pub fn headline(numbers: &Numbers) -> Vec<String> {
         encoders::words::headline(numbers),
         told::words::headline(numbers),
         predictions::words::headline(numbers),
+        timing::words::headline(numbers),
     ]
     .concat()
 }
@@ -27,6 +28,10 @@ pub fn about(numbers: &Numbers) -> String {
         (numbers.encoded.len(), "dataset", "datasets"),
     ];
     let on: Vec<String> = on.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(n, one, many)).collect();
+    if let Some(timing) = &numbers.timing {
+        let programs = count(numbers.subjects.len(), "program", "programs");
+        return format!("{programs}, {}.", count(timing.rounds(), "round", "rounds"));
+    }
     let targets = || count(numbers.subjects.len(), "target", "targets");
     if numbers.of == Of::Told {
         return format!("{}, {}.", targets(), count(numbers.told.len(), "number", "numbers"));

@@ -88,6 +88,13 @@ fn meminfo(name: &str) -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
+/// The most memory this process ever held. 0 where the system does not say.
+pub fn peak_bytes() -> u64 {
+    let status = fs::read_text("/proc/self/status".as_ref()).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
 /// Bytes that may still be written to the disk of a path, or of the nearest directory above it that is there.
 pub fn free_bytes(path: &std::path::Path) -> Option<u64> {
     let stat = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok())?;

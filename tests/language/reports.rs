@@ -26,7 +26,7 @@ fn a_report_says_what_was_learnt() {
     project.builds(&["r", "a"]);
     let json = |path: &str| -> Value { serde_json::from_str(&project.read(path)).expect("JSON") };
     let report = json("out/r/report.json");
-    assert_eq!((&report["version"], &report["of"]), (&5.into(), &"language".into()));
+    assert_eq!((&report["version"], &report["of"]), (&8.into(), &"language".into()));
     let rows = &report["texts"][0]["rows"];
     let (before, after) = (&rows[0], &rows[1]);
     assert!(before["ratio"].is_null() && before["difference"].is_null());
@@ -135,7 +135,7 @@ fn what_a_report_cannot_be_asked_is_shown_in_the_recipe() {
     check("ask \"what?\"", &["`ask` needs `on`"]);
     check(&format!("{on}; metrics \"perplexity\"; max-tokens 5"), &["`max-tokens` needs `ask`"]);
     check(&format!("{on}; {on} max-length=9; metrics \"perplexity\""), &["the split `test` of `d` is there twice"]);
-    check("", &["nothing is measured: `test`, `on` or `number` is missing"]);
+    check("", &["nothing is measured: `test`, `on`, `number` or `predictions` is missing"]);
     let test = "test \"t\" on=\"d\" split=\"test\"";
     check(
         &format!("{test}; ask \"what?\""),

@@ -5,6 +5,7 @@
 mod models;
 mod served;
 mod signed;
+mod timed;
 
 use std::fmt::Write;
 
@@ -38,6 +39,7 @@ impl Book {
         let root = project.path("").display().to_string();
         let said = said.replace(&root, "PROJECT/").replace(root.trim_end_matches('/'), "PROJECT");
         let said = said.replace(&project.cache().display().to_string(), "CACHE");
+        let said = said.replace(&effai::util::machine::identity(), "MACHINE");
         for line in said.lines() {
             // The lines of a recipe, and what points into them, stay in line.
             let is_shown = line.contains(['│', '·', '╭', '╰']);
@@ -292,6 +294,7 @@ fn every_message_reads_as_it_did() {
     words(&mut book);
     actions(&mut book);
     tests(&mut book);
+    timed::benchmarks(&mut book);
     outputs(&mut book);
     remotes(&mut book);
     signed::signatures(&mut book);

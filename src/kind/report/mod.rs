@@ -327,7 +327,7 @@ impl Kind for Report {
             Of::Pictures => retrieval::parts(&fields),
             Of::Language => language::parts(&fields),
             Of::Encoders => encoders::parts(&fields),
-            Of::Told | Of::Predictions => Vec::new(),
+            Of::Told | Of::Predictions | Of::Timing => Vec::new(),
         }
     }
 
@@ -345,6 +345,7 @@ impl Run for Report {
             Of::Language => (language::measure(cx, &fields)?, None, Examples::default()),
             Of::Encoders => (encoders::measure(cx, &fields)?, None, Examples::default()),
             Of::Told => (told::gather(cx, &fields)?, None, Examples::default()),
+            Of::Timing => unreachable!("of programs, which `benchmark` runs"),
         };
         numbers.headline = words::headline(&numbers);
         let mut plots = figures::all(&numbers, &training(cx, &fields));
@@ -376,7 +377,13 @@ fn training(cx: &ActionCx<'_>, fields: &Fields) -> Vec<Training> {
     all
 }
 
-fn write(cx: &ActionCx<'_>, numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<(), Failure> {
+/// Writes a report of these numbers in every form it has.
+pub(super) fn write(
+    cx: &ActionCx<'_>,
+    numbers: &Numbers,
+    plots: &[Figure],
+    examples: &Examples,
+) -> Result<(), Failure> {
     for (name, bytes) in files::all(numbers, plots, examples)? {
         fs::write(&cx.out().join(name), &bytes)?;
     }

@@ -12,7 +12,7 @@ use crate::format::dataset::{Dataset, Row};
 use crate::kind::features::{Vectors, read_images, read_texts};
 use crate::kind::speed::SPEED;
 use crate::kind::{ActionCx, Part};
-use crate::report::estimate::{mean, paired};
+use crate::measure::estimate::{mean, paired};
 use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Subject, VERSION, short_names};
 use crate::report::retrieval::figures::CLASSES;

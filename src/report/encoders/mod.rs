@@ -7,7 +7,7 @@ pub mod words;
 
 use serde::Serialize;
 
-use crate::report::estimate::{Estimate, mean};
+use crate::measure::estimate::{Estimate, mean};
 use crate::report::retrieval::products;
 
 /// What is encoded, and how near each model's vectors are to the first one's.

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::measure::estimate::Estimate;
 use crate::report::encoders::page;
 use crate::report::encoders::words::{count, encoded_name};
-use crate::report::estimate::Estimate;
 use crate::report::numbers::Numbers;
 use crate::report::tables::{Line, sizes_and_speeds, table};
 

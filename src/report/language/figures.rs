@@ -32,7 +32,9 @@ fn roofline(numbers: &Numbers, hardware: &Hardware) -> String {
     let points = numbers.subjects.iter().enumerate().flat_map(|(colour, subject)| {
         let point = |rate: &str, weights: &str, tokens: f64, hollow| {
             let operations = 2.0 * subject.speed(weights);
+            let what = if hollow { "reading a prompt" } else { "generating" };
             Point {
+                name: format!("{}, {what}", subject.name),
                 label: if hollow && !has_room { String::new() } else { subject.name.clone() },
                 colour,
                 intensity: tokens * operations / subject.speed("read_bytes"),

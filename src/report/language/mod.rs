@@ -7,8 +7,8 @@ pub mod words;
 
 use serde::Serialize;
 
+use crate::measure::estimate::{Difference, Estimate, bootstrap};
 use crate::measure::hardware::{Hardware, What};
-use crate::report::estimate::{Difference, Estimate, bootstrap};
 use crate::report::numbers::Subject;
 
 /// A record's mean loss in nats a token, and how many tokens that is of. Likewise its divergence, or the share of its tokens

@@ -3,7 +3,7 @@
 //! Distances span many powers of ten, so they stand on a logarithmic scale, with a place of its own for 0 below it.
 
 use super::{Axis, COLOURS, CROWD, Canvas, Rect, text_width, told};
-use crate::report::estimate::Estimate;
+use crate::measure::estimate::Estimate;
 use crate::report::told::words::value_text;
 
 /// Points by a cost and a distance.

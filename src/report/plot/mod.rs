@@ -10,11 +10,12 @@ pub mod bars;
 pub mod front;
 pub mod ranked;
 pub mod roofline;
+pub mod strips;
 
 use std::fmt::Write;
 
 use crate::failure::Failure;
-use crate::report::estimate::Estimate;
+use crate::measure::estimate::Estimate;
 use crate::report::told::words::value_text;
 
 /// Okabe and Ito's colour-blind-safe colours but for yellow, which is lost on white.

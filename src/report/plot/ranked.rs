@@ -1,7 +1,7 @@
 //! Very many values with their intervals, side by side in an order: what a row for each has no room for.
 
 use super::{Axis, Canvas, Rect, marker, text_width, told};
-use crate::report::estimate::Estimate;
+use crate::measure::estimate::Estimate;
 
 /// Values in their order.
 #[derive(Debug)]

@@ -20,7 +20,9 @@ pub struct Roofline<'a> {
 /// One measurement.
 #[derive(Debug)]
 pub struct Point {
-    /// Its name.
+    /// What it is of, where it is pointed at.
+    pub name: String,
+    /// Beside it; nothing where there is no room.
     pub label: String,
     /// Its place among the models.
     pub colour: usize,
@@ -105,7 +107,13 @@ pub fn draw(plot: &Roofline<'_>) -> String {
     }
     for point in plot.points {
         let (px, py) = (x.place(point.intensity), y.place(point.rate / 1e9));
-        c.marker(px, py, point.colour, if point.hollow { "o w" } else { "" });
+        let says = format!(
+            "{}: {:.1} thousand million operations a second, {:.2} for each byte",
+            point.name,
+            point.rate / 1e9,
+            point.intensity
+        );
+        c.mark(&says, |c| c.marker(px, py, point.colour, if point.hollow { "o w" } else { "" }));
         labels.points.push(Rect::around(px, py, 6.0));
         labels.marks.push((px, py));
     }

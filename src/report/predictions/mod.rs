@@ -7,7 +7,7 @@ pub mod words;
 
 use serde::Serialize;
 
-use crate::report::estimate::{Difference, Estimate};
+use crate::measure::estimate::{Difference, Estimate};
 
 /// What was predicted of the same items by each target.
 #[derive(Debug, Serialize)]
@@ -94,7 +94,7 @@ impl Scored {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::report::estimate::{mean, paired};
+    use crate::measure::estimate::{mean, paired};
     use crate::report::numbers::{Numbers, Of, Subject, VERSION_OF_PREDICTIONS, short_names};
 
     /// Two programs that sort 120 items into three classes, the second with no value of one metric.

@@ -1,6 +1,6 @@
 //! Of the page: the tables of predictions.
 
-use crate::report::estimate::Estimate;
+use crate::measure::estimate::Estimate;
 use crate::report::numbers::Numbers;
 use crate::report::page::{Cell, Table};
 use crate::report::predictions::words::text;

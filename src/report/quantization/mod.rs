@@ -11,7 +11,7 @@ pub mod words;
 
 use serde::Serialize;
 
-use crate::report::estimate::Estimate;
+use crate::measure::estimate::Estimate;
 use crate::report::numbers::Subject;
 
 /// What a model may take, and how far it may be from the original.

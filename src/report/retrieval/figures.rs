@@ -1,6 +1,6 @@
 //! The plots of retrieval.
 
-use crate::report::estimate::{Difference, Estimate};
+use crate::measure::estimate::{Difference, Estimate};
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
 use crate::report::plot::{self, Dots, Group, Heat, Mark, Spot};

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::report::estimate::{Difference, Estimate, bootstrap, mean, paired};
+use crate::measure::estimate::{Difference, Estimate, bootstrap, mean, paired};
 use crate::report::numbers::Subject;
 
 /// A gallery, and how each model does on it.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::report::estimate::{Difference, Estimate};
+use crate::measure::estimate::{Difference, Estimate};
 use crate::report::numbers::Numbers;
 use crate::report::page::{Cell, Table, plain};
 use crate::report::retrieval::{Test, ZeroShot};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::report::estimate::Estimate;
+use crate::measure::estimate::Estimate;
 use crate::report::numbers::Numbers;
 use crate::report::tables::{Line, table};
 use crate::report::told::page;

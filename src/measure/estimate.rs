@@ -83,11 +83,18 @@ pub fn mean(values: &[f64], seed: u64) -> Estimate {
     bootstrap(values, seed, &|v| v.iter().sum::<f64>() / v.len().max(1) as f64)
 }
 
-/// Percentile bootstrap over the queries or records. Efron, 1979.
+/// Percentile bootstrap over the queries, records or rounds. Efron, 1979.
 pub fn bootstrap<T: Copy>(values: &[T], seed: u64, statistic: &dyn Fn(&mut Vec<T>) -> f64) -> Estimate {
-    let all = |picks: &[usize]| statistic(&mut picks.iter().map(|at| values[*at]).collect());
-    let value = statistic(&mut values.to_vec());
-    Estimate::of(value, resampled(values.len(), seed, &all))
+    bootstrap_of(&[values], seed, &|drawn| statistic(&mut drawn[0]))
+}
+
+/// [`bootstrap`] of several samples that have nothing to do with one another: each is drawn from by itself.
+pub fn bootstrap_of<T: Copy>(samples: &[&[T]], seed: u64, statistic: &dyn Fn(&mut [Vec<T>]) -> f64) -> Estimate {
+    let value = statistic(&mut samples.iter().map(|values| values.to_vec()).collect::<Vec<_>>());
+    let mut rng = Rng::new(seed, "bootstrap");
+    let mut draw = |values: &[T]| (0..values.len()).map(|_| values[rng.below(values.len())]).collect::<Vec<T>>();
+    let mut one = || statistic(&mut samples.iter().map(|values| draw(values)).collect::<Vec<_>>());
+    Estimate::of(value, (0..RESAMPLES).map(|_| one()).collect())
 }
 
 /// A statistic of each resample of so many items, which are given by their places. The same seed draws the same ones, so what

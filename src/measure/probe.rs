@@ -1,0 +1,38 @@
+//! The machine's pace: a fixed piece of arithmetic, timed again and again beside what is measured.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::summary::{quantile, sorted};
+use crate::backend::spin::spin;
+
+/// Steps of the probe: about a millisecond at 3 GHz. Another number is another probe, and nothing to compare with.
+pub const STEPS: u64 = 500_000;
+
+/// How long the probe took each time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Steps of arithmetic each time.
+    pub steps: u64,
+    /// In seconds: before each round, and after the last.
+    pub seconds: Vec<f64>,
+}
+
+impl Probe {
+    /// How far it varied: from the 10th to the 90th percentile, as a share of the median. 0 of fewer than two.
+    pub fn spread(&self) -> f64 {
+        let sorted = sorted(&self.seconds);
+        match sorted.len() {
+            0 | 1 => 0.0,
+            _ => (quantile(&sorted, 0.9) - quantile(&sorted, 0.1)) / quantile(&sorted, 0.5),
+        }
+    }
+}
+
+/// Runs it once; in seconds.
+pub fn probe() -> f64 {
+    let begin = Instant::now();
+    let _ = spin(STEPS);
+    begin.elapsed().as_secs_f64()
+}

@@ -1,0 +1,15 @@
+//! What both time: some ten microseconds of arithmetic.
+
+/// The sum of what a generator of numbers gives.
+pub(crate) fn function(steps: u64) -> u64 {
+    let mut x = 1u64;
+    let mut sum = 0u64;
+    for _ in 0..steps {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        sum = sum.wrapping_add(x >> 33);
+    }
+    sum
+}
+
+/// So many steps.
+pub(crate) const STEPS: u64 = 1000;
