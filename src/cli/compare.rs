@@ -1,12 +1,14 @@
 //! `effai compare`
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::{Global, Output, diff, open};
 use crate::engine::{Engine, EngineError};
 use crate::failure::Failure;
 use crate::fingerprint::{Digest, Fact};
 use crate::report::beside::{Beside, Unit, Value, of_csv};
+use crate::report::page;
 use crate::store::KeyRow;
 use crate::ui::style;
 use crate::util::fs;
@@ -23,6 +25,9 @@ pub(super) struct Args {
     /// each says of its models
     #[arg(required = true, num_args = 2..)]
     artifacts: Vec<String>,
+    /// Write the table as a page, too
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// One of them.
@@ -69,6 +74,10 @@ pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, E
     let apart = machines(&engine, &subjects)?;
     if apart.len() > 1 {
         beside.rows.retain(|row| !is_of_machine(&row.name));
+    }
+    if let Some(path) = &args.html {
+        fs::write(path, page::of_beside(&beside)?.as_bytes())?;
+        output.note(&format!("written: {}", path.display()));
     }
     if output.json {
         let machines: Option<Vec<_>> = (apart.len() > 1).then(|| apart.iter().collect());

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::measure::estimate::{Estimate, RESAMPLES};
+use crate::report::beside::Beside;
 use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
@@ -103,7 +104,8 @@ fn inline(svg: &str) -> String {
 }
 
 /// The page's frame, and what it has of each sort of models.
-const TEMPLATES: [(&str, &str); 9] = [
+const TEMPLATES: [(&str, &str); 11] = [
+    ("report.css", include_str!("templates/report.css")),
     ("report.html", include_str!("templates/report.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
@@ -113,18 +115,36 @@ const TEMPLATES: [(&str, &str); 9] = [
     ("timing.html", include_str!("templates/timing.html")),
     ("told.html", include_str!("templates/told.html")),
     ("predictions.html", include_str!("templates/predictions.html")),
+    ("beside.html", include_str!("templates/beside.html")),
 ];
 
 /// What the page does besides standing there.
 const SCRIPT: &str = include_str!("templates/report.js");
 
-/// Fills the page's templates with the report's numbers, plots and examples.
-pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<String, Failure> {
+/// A template's mistake, which no numbers should bring out.
+fn bad(error: minijinja::Error) -> Failure {
+    Failure::target(format!("the report's page cannot be made: {error}"))
+}
+
+fn environment() -> Result<Environment<'static>, Failure> {
     let mut environment = Environment::new();
-    let bad = |e: minijinja::Error| Failure::target(format!("the report's page cannot be made: {e}"));
     for (name, text) in TEMPLATES {
         environment.add_template(name, text).map_err(bad)?;
     }
+    Ok(environment)
+}
+
+/// The page of artifacts that stand beside each other.
+pub fn of_beside(beside: &Beside) -> Result<String, Failure> {
+    let [heading, lines @ ..] = &beside.table()[..] else { return Ok(String::new()) };
+    let environment = environment()?;
+    let template = environment.get_template("beside.html").map_err(bad)?;
+    template.render(context! { heading, lines, style => plot::style() }).map_err(bad)
+}
+
+/// Fills the page's templates with the report's numbers, plots and examples.
+pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<String, Failure> {
+    let environment = environment()?;
     let first = numbers.subjects.first().map_or("", |s| s.name.as_str());
     let plots: BTreeMap<&str, String> = plots.iter().map(|(name, svg)| (name.as_str(), inline(svg))).collect();
     let swatches: Vec<String> = (0..numbers.subjects.len()).map(plot::swatch).collect();

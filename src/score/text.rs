@@ -73,7 +73,9 @@ impl ChrF {
     /// Of a text and the one that was wanted.
     pub fn of(text: &str, wanted: &str) -> Self {
         let characters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<Vec<char>>();
-        Self { counts: runs(&characters(text), &characters(wanted)) }
+        // Of a length that the wanted text is shorter than, nothing counts (sacrebleu).
+        let counted = |(found, of, wanted)| if wanted == 0 { (0, 0, 0) } else { (found, of, wanted) };
+        Self { counts: runs(&characters(text), &characters(wanted)).map(counted) }
     }
 
     /// The number of many texts together, from 0 to 100.
@@ -133,4 +135,23 @@ fn words(text: &str) -> Vec<String> {
     let text = text.replace("&quot;", "\"").replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
     let text = RULES.iter().fold(format!(" {text} "), |text, (rule, to)| rule.replace_all(&text, *to).into_owned());
     text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chrf(pairs: &[(&str, &str)]) -> f64 {
+        ChrF::together(pairs.iter().map(|(text, wanted)| ChrF::of(text, wanted)))
+    }
+
+    #[test]
+    fn runs_longer_than_what_was_wanted_do_not_count() {
+        // As sacrebleu 2.6.0 has them.
+        let is =
+            |pairs: &[(&str, &str)], expected: f64| assert!((chrf(pairs) - expected).abs() < 1e-9, "{}", chrf(pairs));
+        is(&[("abc", "a")], 71.428_571_428_571_43);
+        is(&[("abcdefgh", "abcdefgh"), ("abcdefgh", "a")], 98.451_327_433_628_31);
+        is(&[("", "a")], 0.0);
+    }
 }

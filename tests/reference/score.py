@@ -245,6 +245,7 @@ def fill(cases):
     texts(cases, "unlike", [(text(9), text(12)) for _ in range(20)])
     texts(cases, "same", [(w, w) for w in wanted])
     texts(cases, "short", [("a", "a"), ("a b", "b a"), ("c", "d")])
+    texts(cases, "short-wanted", [("a", "abc def ghi jkl"), ("ab cd ef gh ij", "ab cd ef gh ij"), ("xy", "xyz x y")])
     texts(cases, "empty", [("a b c", ""), ("", "a")])
     texts(cases, "all-empty", [("a b c", ""), ("d", "")])
     texts(cases, "entities", [("a &amp; b &lt;c&gt; \"d\"", "a & b <c> &quot;d&quot;"), ("line\nbreak- \nhere", "line break here")])

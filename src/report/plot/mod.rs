@@ -309,11 +309,13 @@ pub fn panels(title: &str, x_name: &str, panels: &[Panel]) -> String {
         // Where curves are of several models, each name has its model's sign before it.
         let sign = if panel.colour.is_some() { 0.0 } else { 14.0 };
         let names = panel.curves.iter().map(|k| text_width(&k.name) + 10.0 + sign).fold(NAMES_WIDTH, f64::max);
-        let (left, right, top, bottom) = (x0 + 50.0, x0 + panel_width - names, y0 + 46.0, y0 + panel_height - 46.0);
+        let (right, top, bottom) = (x0 + panel_width - names, y0 + 46.0, y0 + panel_height - 46.0);
         let all = || panel.curves.iter().flat_map(|k| &k.points);
         let (low, high) = all().fold((f64::INFINITY, 0f64), |(l, h), p| (l.min(p.1), h.max(p.1)));
         let axis_y = Axis::around(if low.is_finite() && !panel.from_zero { low } else { 0.0 }, high, 5.0);
         let axis_x = Axis::around(0.0, all().map(|p| p.0).fold(1.0, f64::max), 6.0);
+        let ticks = axis_y.ticks().map(|(_, name)| text_width(&name)).fold(26.0, f64::max);
+        let left = x0 + 24.0 + ticks;
         let at = |p: &(f64, f64)| (axis_x.place(p.0, left, right), axis_y.place(p.1, bottom, top));
         if let Some(colour) = panel.colour {
             c.marker(x0 + 14.0, y0 + 11.0, colour, "");

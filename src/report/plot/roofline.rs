@@ -73,7 +73,8 @@ pub fn draw(plot: &Roofline<'_>) -> String {
     let ridge = highest / plot.bandwidth;
     let x = Scale::around(plot.points.iter().map(|p| p.intensity).chain([ridge, 0.5]), LEFT, RIGHT);
     let lowest = plot.points.iter().map(|p| p.rate).fold(highest, f64::min);
-    let y = Scale::around([lowest / 1e9, highest / 1e9].into_iter(), BOTTOM, TOP);
+    // Below the lowest there is room for its name.
+    let y = Scale::around([lowest / 2e9, highest / 1e9].into_iter(), BOTTOM, TOP);
     for power in y.low..=y.high {
         let at = y.place(10f64.powi(power));
         c.line((LEFT, at), (RIGHT, at), "g");
@@ -94,8 +95,10 @@ pub fn draw(plot: &Roofline<'_>) -> String {
     let roof = |intensity: f64| (x.place(intensity), y.place(intensity * plot.bandwidth / 1e9));
     c.path(&[roof(start), roof(ridge)], "n a w");
     labels.avoid_line(&[roof(start), roof(ridge)]);
-    let (from, name) = (roof(start), format!("memory, {:.1} GB/s", plot.bandwidth / 1e9));
-    labels.name(&mut c, (from.0 + 6.0, from.1 - 8.0), 4.0, &name, false);
+    let (middle, name) = (roof((start * ridge).sqrt()), format!("memory, {:.1} GB/s", plot.bandwidth / 1e9));
+    let w = super::text_width(&name);
+    c.text(middle.0 - 10.0, middle.1 - 4.0, "end", "s", &name);
+    labels.names.push(Rect { x: middle.0 - 10.0 - w, y: middle.1 - 16.0, w, h: 14.0 });
     for (name, level) in plot.levels {
         let (from, at) = (roof(level / plot.bandwidth), y.place(level / 1e9));
         c.line(from, (RIGHT, at), "a w");
