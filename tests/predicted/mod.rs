@@ -168,7 +168,10 @@ fn artifacts_are_put_beside_each_other_with_what_reports_say_of_them() {
     let run = project.effai(&["compare", "models/0", "models/1", "--html", "beside.html"]);
     assert_eq!(run.code, 0, "{}", run.stderr);
     let page = project.read("beside.html");
-    contains(&page, &["<h1>models&#x2f;0 beside models&#x2f;1</h1>", "<td>1 (1\u{2013}1)</td>", "prefers-color-scheme:dark"]);
+    contains(
+        &page,
+        &["<h1>models&#x2f;0 beside models&#x2f;1</h1>", "<td>1 (1\u{2013}1)</td>", "prefers-color-scheme:dark"],
+    );
     assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("<script"));
 
     // An older key has what it was made of, and no report that is of another.
