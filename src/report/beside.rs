@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::format::table::{self, Form, TableError};
 use crate::report::told::words::value_text;
 use crate::util::text::{bytes, duration};
 
@@ -71,13 +72,10 @@ impl Value {
 type Numbers = Vec<(String, Value)>;
 
 /// What a `report.csv` says of each subject, by label, in its own order.
-pub fn of_csv(text: &[u8]) -> Result<BTreeMap<String, Numbers>, csv::Error> {
+pub fn of_csv(text: &[u8]) -> Result<BTreeMap<String, Numbers>, TableError> {
     let mut found: BTreeMap<String, Numbers> = BTreeMap::new();
-    let mut reader = csv::Reader::from_reader(text);
-    let columns = reader.headers()?.clone();
-    for line in reader.records() {
-        let line = line?;
-        let field = |name: &str| columns.iter().position(|c| c == name).and_then(|at| line.get(at)).unwrap_or_default();
+    for line in table::records(text, "report.csv", Form::Whole)? {
+        let field = |name: &str| line[name].as_str().unwrap_or_default();
         let number = |name: &str| field(name).parse::<f64>().ok();
         let Some(value) = number("value") else { continue };
         let name: Vec<&str> =

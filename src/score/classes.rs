@@ -30,8 +30,6 @@ pub enum Average {
     Macro,
     /// Each class by how many are of it.
     Weighted,
-    /// Each item alike: over all counts together.
-    Micro,
 }
 
 impl Confusion {
@@ -94,10 +92,6 @@ impl Confusion {
         let total = self.total();
         if total == 0 {
             return None;
-        }
-        if average == Average::Micro {
-            let share = self.right() as f64 / total as f64;
-            return Some(OfClass { precision: share, recall: share, f1: share, support: total });
         }
         let classes = (0..self.classes).filter(|class| self.truths(*class) + self.predictions(*class) > 0);
         let all: Vec<OfClass> = classes.map(|class| self.of_class(class)).collect();
