@@ -2,8 +2,8 @@
 
 use crate::measure::estimate::Estimate;
 use crate::report::numbers::{Numbers, Of};
+use crate::report::plot::panels::{self, Curve, Panel, Style};
 use crate::report::plot::ranked::{self, Ranked};
-use crate::report::plot::{self, Curve, Panel, Style};
 use crate::report::shown::{self, PANELS, ROWS, among, out_of};
 use crate::report::told::Better;
 use crate::report::{encoders, language, predictions, retrieval, timing, told};
@@ -102,13 +102,13 @@ fn losses(numbers: &Numbers, training: &[Training]) -> String {
     let most = if training.len() > shown.len() { PANELS } else { usize::MAX };
     let title =
         format!("Training loss (thin: each batch, thick: moving mean, dashed: validation){}", out_of(numbers, most));
-    plot::panels(&title, "step", &panels)
+    panels::draw(&title, "step", &panels)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{encoders, language, predictions, quantization, retrieval, timing, told};
+    use crate::report::{encoders, language, plot, predictions, quantization, retrieval, timing, told};
 
     fn check(numbers: &Numbers, rate: Vec<(f64, f64)>, expected: &[&str]) {
         let train = (0..100).map(|i| (f64::from(i), 5.0 / f64::from(i + 1))).collect();

@@ -5,8 +5,9 @@ use crate::report::figures::Figure;
 use crate::report::language::Texts;
 use crate::report::language::words::{perplexity_text, texts_name};
 use crate::report::numbers::{Numbers, PERPLEXITY};
+use crate::report::plot::dots::{self, Dots, Group, Mark};
+use crate::report::plot::histograms::{self, Histogram};
 use crate::report::plot::roofline::{self, Point, Roofline};
-use crate::report::plot::{self, Dots, Group, Histogram, Mark};
 use crate::report::quantization::figures::{Axes, fronts};
 use crate::report::shown::{PANELS, ROWS, out_of, shown};
 
@@ -83,7 +84,7 @@ fn records(numbers: &Numbers, texts: &Texts) -> String {
         .map(|i| Histogram { label: numbers.subjects[i].name.clone(), colour: i, values: texts.losses[i].clone() })
         .collect();
     let title = format!("Loss of each record, {}{}", texts_name(texts), out_of(numbers, PANELS));
-    plot::histograms(
+    histograms::draw(
         &title,
         "nats a token; upright line: the median; number at the left: records in the tallest bar",
         &histograms,
@@ -118,5 +119,5 @@ fn perplexity(numbers: &Numbers) -> String {
         _ => format!("perplexity, lower is better; a triangle at the right: differs from {first} beyond noise"),
     };
     let title = format!("Perplexity, with 95 % intervals{}", out_of(numbers, ROWS));
-    plot::dots(&Dots { title: &title, x_name: &x_name, line_name: first, groups: &groups })
+    dots::draw(&Dots { title: &title, x_name: &x_name, line_name: first, groups: &groups })
 }

@@ -1,6 +1,7 @@
 //! Bars of values that have no scale in common: each group has its own, from 0.
 
-use super::{COLOURS, Canvas, text_width};
+use super::COLOURS;
+use super::canvas::{Canvas, text_width};
 
 /// The bars of one number.
 #[derive(Debug)]

@@ -2,7 +2,10 @@
 //!
 //! Distances span many powers of ten, so they stand on a logarithmic scale, with a place of its own for 0 below it.
 
-use super::{Axis, COLOURS, CROWD, Canvas, Rect, text_width, told};
+use super::COLOURS;
+use super::canvas::{Canvas, text_width, told};
+use super::labels::{CROWD, Labels, Rect, is_free};
+use super::scale::{Axis, Powers};
 use crate::measure::estimate::Estimate;
 use crate::report::told::words::value_text;
 
@@ -60,10 +63,10 @@ const BOTTOM: f64 = ZERO - 30.0;
 pub fn draw(plot: &Front<'_>) -> String {
     let mut c = Canvas::new(plot.title, WIDTH, HEIGHT);
     let scale_x = Across::of(plot);
-    let scale_y = Powers::around(plot);
-    let at = |p: &Point| (scale_x.place(p.x), scale_y.place(p.y.value));
+    let scale_y = powers_around(plot);
+    let at = |p: &Point| (scale_x.place(p.x), height(&scale_y, p.y.value));
     for power in scale_y.low..=scale_y.high {
-        let y = scale_y.place(10f64.powi(power));
+        let y = height(&scale_y, 10f64.powi(power));
         c.line((LEFT, y), (RIGHT, y), "g");
         c.power(LEFT - 8.0, y + 4.0, power);
     }
@@ -77,8 +80,8 @@ pub fn draw(plot: &Front<'_>) -> String {
     c.line((LEFT, foot), (RIGHT, foot), "a");
     c.text((LEFT + RIGHT) / 2.0, foot + 36.0, "middle", "s", plot.x_name);
     c.text(8.0, 40.0, "start", "s", plot.y_name);
-    let mut labels = Labels::default();
-    labels.limits(&mut c, plot, &scale_x, &scale_y, foot);
+    let mut labels = Labels::within(Rect { x: LEFT, y: TOP - 10.0, w: WIDTH - 2.0 - LEFT, h: ZERO + 21.0 - TOP });
+    limits(&mut labels, &mut c, plot, &scale_x, &scale_y, foot);
     let mut front: Vec<(f64, f64)> = plot.points.iter().filter(|p| p.on_front).map(at).collect();
     front.sort_by(|a, b| a.0.total_cmp(&b.0));
     c.path(&front, "n a w");
@@ -88,7 +91,7 @@ pub fn draw(plot: &Front<'_>) -> String {
         let says = format!("{}; {} {}", told(&point.label, point.y), value_text(point.x), plot.x_unit);
         c.mark(&says, |c| {
             if point.y.value > 0.0 {
-                let [high, low] = [point.y.high, point.y.low].map(|v| scale_y.place(v.max(scale_y.lowest())));
+                let [high, low] = [point.y.high, point.y.low].map(|v| height(&scale_y, v.max(scale_y.lowest())));
                 c.line((x, high), (x, low), &format!("k{k} w"));
                 labels.points.push(Rect { x: x - 2.0, y: high, w: 4.0, h: low - high });
             }
@@ -121,105 +124,25 @@ fn reach_of(point: &Point) -> f64 {
     if point.is_ringed { 11.0 } else { 6.0 }
 }
 
-/// What names must not cover.
-#[derive(Default)]
-pub(super) struct Labels {
-    /// Where points are.
-    pub(super) marks: Vec<(f64, f64)>,
-    /// What they and their intervals cover.
-    pub(super) points: Vec<Rect>,
-    /// Names placed before.
-    pub(super) names: Vec<Rect>,
-    /// Lines: to be avoided where there is room.
-    pub(super) lines: Vec<Rect>,
-}
-
-/// Whether nothing that is taken is there.
-fn is_free(taken: &[Rect], place: &Rect) -> bool {
-    taken.iter().all(|t| !t.meets(place))
-}
-
-/// What a line covers.
-fn along((x, y): (f64, f64), to: (f64, f64)) -> impl Iterator<Item = Rect> {
-    let (dx, dy) = (to.0 - x, to.1 - y);
-    let steps = (dx.hypot(dy) / 8.0).ceil().max(1.0);
-    (0..=steps as i32).map(move |i| {
-        let share = f64::from(i) / steps;
-        Rect::around(x + dx * share, y + dy * share, 1.5)
-    })
-}
-
-impl Labels {
-    /// Lines of limits, each with its name at its end.
-    fn limits(&mut self, c: &mut Canvas, plot: &Front<'_>, across: &Across, powers: &Powers, foot: f64) {
-        for (value, name) in &plot.columns {
-            let (x, w) = (across.place(*value), text_width(name));
-            c.line((x, TOP - 12.0), (x, foot), "c");
-            let from = (x - w / 2.0).min(WIDTH - w - 4.0);
-            let places = [TOP - 27.0, TOP - 12.0, TOP + 3.0].map(|y| Rect { x: from, y, w, h: 12.0 });
-            let place = places.iter().find(|r| is_free(&self.names, r)).unwrap_or(&places[0]).clone();
-            c.text(place.x, place.y + 10.0, "start", "s", name);
-            self.names.push(place);
-            self.lines.push(Rect { x: x - 1.0, y: TOP, w: 2.0, h: foot - TOP });
-        }
-        for (value, name) in &plot.levels {
-            let (y, w) = (powers.place(*value), text_width(name));
-            c.line((LEFT, y), (RIGHT, y), "c");
-            let place = Rect { x: RIGHT - w, y: y - 15.0, w, h: 12.0 };
-            c.text(RIGHT, y - 4.0, "end", "s", name);
-            self.names.push(place);
-            self.lines.push(Rect { x: LEFT, y: y - 1.0, w: RIGHT - LEFT, h: 2.0 });
-        }
+/// Lines of limits, each with its name at its end.
+fn limits(labels: &mut Labels, c: &mut Canvas, plot: &Front<'_>, across: &Across, powers: &Powers, foot: f64) {
+    for (value, name) in &plot.columns {
+        let (x, w) = (across.place(*value), text_width(name));
+        c.line((x, TOP - 12.0), (x, foot), "c");
+        let from = (x - w / 2.0).min(WIDTH - w - 4.0);
+        let places = [TOP - 27.0, TOP - 12.0, TOP + 3.0].map(|y| Rect { x: from, y, w, h: 12.0 });
+        let place = places.iter().find(|r| is_free(&labels.names, r)).unwrap_or(&places[0]).clone();
+        c.text(place.x, place.y + 10.0, "start", "s", name);
+        labels.names.push(place);
+        labels.lines.push(Rect { x: x - 1.0, y: TOP, w: 2.0, h: foot - TOP });
     }
-
-    pub(super) fn avoid_line(&mut self, line: &[(f64, f64)]) {
-        self.lines.extend(line.windows(2).flat_map(|pair| along(pair[0], pair[1])));
-    }
-
-    /// Writes a name as near to its point as there is room, but not nearer than `least`; further off, with a line to it.
-    /// In a crowd one that finds no room is left to its mark.
-    pub(super) fn name(&mut self, c: &mut Canvas, (x, y): (f64, f64), least: f64, text: &str, is_crowd: bool) {
-        let w = text_width(text);
-        let mut places = Vec::new();
-        for reach in [least, 22.0, 36.0, 52.0, 70.0, 92.0, 118.0] {
-            for aside in [reach.min(30.0), 60.0 + reach / 2.0] {
-                let sides = [(aside, 0.0), (-aside - w, 0.0), (aside, -reach), (aside, reach)];
-                let others =
-                    [(-aside - w, -reach), (-aside - w, reach), (-w / 2.0, -reach - 4.0), (-w / 2.0, reach + 4.0)];
-                let moves = sides.into_iter().chain(others).filter(|_| aside <= reach || reach > least);
-                places.extend(moves.map(|(dx, dy)| (reach, Rect { x: x + dx, y: y + dy - 7.0, w, h: 14.0 })));
-            }
-        }
-        let within =
-            |r: &Rect| r.x >= LEFT && r.x + r.w <= WIDTH - 2.0 && r.y >= TOP - 10.0 && r.y + r.h <= ZERO + 11.0;
-        let end = |r: &Rect| (x.clamp(r.x, r.x + r.w), if r.y > y { r.y + 1.0 } else { r.y + 13.0 });
-        // A name belongs to the point that it is next to, or that its line leads to. Those in one place share it.
-        let others: Vec<&(f64, f64)> = self.marks.iter().filter(|m| (m.0 - x).hypot(m.1 - y) > 8.0).collect();
-        let is_clear = |reach: f64, r: &Rect| {
-            let next_to = Rect { x: r.x - 12.0, y: r.y - 6.0, w: r.w + 24.0, h: r.h + 12.0 };
-            if reach <= least {
-                return others.iter().all(|m| !next_to.meets(&Rect::around(m.0, m.1, 1.0)));
-            }
-            let far = || others.iter().filter(|m| (m.0 - x).hypot(m.1 - y) > 14.0);
-            along((x, y), end(r))
-                .all(|part| is_free(&self.names, &part) && far().all(|m| !part.meets(&Rect::around(m.0, m.1, 6.0))))
-        };
-        // In a crowd long lines would be all that is seen.
-        places.retain(|(reach, _)| !is_crowd || *reach <= 40.0);
-        let has_room = |r: &Rect| within(r) && is_free(&self.points, r) && is_free(&self.names, r);
-        let fits = |reach: f64, r: &Rect| has_room(r) && is_clear(reach, r);
-        let place = places
-            .iter()
-            .find(|(reach, r)| fits(*reach, r) && is_free(&self.lines, r))
-            .or_else(|| places.iter().find(|(reach, r)| fits(*reach, r)))
-            .or_else(|| places.iter().find(|(_, r)| has_room(r)));
-        let Some((reach, place)) = place.or(Some(&places[0]).filter(|_| !is_crowd)).cloned() else { return };
-        if reach > least {
-            c.line((x, y), end(&place), "a");
-            self.lines.extend(along((x, y), end(&place)));
-        }
-        c.text(place.x, place.y + 11.0, "start", "", text);
-        self.names.push(place);
+    for (value, name) in &plot.levels {
+        let (y, w) = (height(powers, *value), text_width(name));
+        c.line((LEFT, y), (RIGHT, y), "c");
+        let place = Rect { x: RIGHT - w, y: y - 15.0, w, h: 12.0 };
+        c.text(RIGHT, y - 4.0, "end", "s", name);
+        labels.names.push(place);
+        labels.lines.push(Rect { x: LEFT, y: y - 1.0, w: RIGHT - LEFT, h: 2.0 });
     }
 }
 
@@ -264,36 +187,15 @@ impl Across {
     }
 }
 
-/// The scale of distances: between powers of ten.
-struct Powers {
-    low: i32,
-    high: i32,
+/// The scale of distances. An interval counts where its value has a place on it.
+fn powers_around(plot: &Front<'_>) -> Powers {
+    let points = plot.points.iter().filter(|p| p.y.value > 0.0).flat_map(|p| [p.y.value, p.y.high]);
+    Powers::around(points.chain(plot.levels.iter().map(|level| level.0)))
 }
 
-impl Powers {
-    fn around(plot: &Front<'_>) -> Self {
-        let limits = || plot.levels.iter().map(|l| l.0);
-        let above = |v: &f64| *v > 0.0;
-        let low = plot.points.iter().map(|p| p.y.value).chain(limits()).filter(above).fold(f64::INFINITY, f64::min);
-        let high = plot.points.iter().map(|p| p.y.high).chain(limits()).filter(above).fold(0.0, f64::max);
-        if low > high {
-            return Self { low: -4, high: 0 };
-        }
-        let (low, high) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-        Self { low, high: high.max(low + 1) }
-    }
-
-    fn lowest(&self) -> f64 {
-        10f64.powi(self.low)
-    }
-
-    fn place(&self, value: f64) -> f64 {
-        if value <= 0.0 {
-            return ZERO;
-        }
-        let share = (value.log10() - f64::from(self.low)) / f64::from(self.high - self.low);
-        BOTTOM + share * (TOP - BOTTOM)
-    }
+/// Where a distance is.
+fn height(powers: &Powers, distance: f64) -> f64 {
+    if distance <= 0.0 { ZERO } else { powers.place(distance, BOTTOM, TOP) }
 }
 
 #[cfg(test)]

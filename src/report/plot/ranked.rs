@@ -1,6 +1,8 @@
 //! Very many values with their intervals, side by side in an order: what a row for each has no room for.
 
-use super::{Axis, Canvas, Rect, marker, text_width, told};
+use super::canvas::{Canvas, text_width, told};
+use super::labels::Rect;
+use super::scale::Axis;
 use crate::measure::estimate::Estimate;
 
 /// Values in their order.
@@ -54,7 +56,7 @@ pub fn draw(plot: &Ranked<'_>) -> String {
     }
     if let Some((name, e)) = plot.values.get(plot.named) {
         let (px, py, w) = (x(plot.named), y(e.value), text_width(name));
-        c.svg.push_str(&marker(px, py, 0, "u"));
+        c.marker(px, py, 0, "u");
         // Where no interval is: above its own or below it, within the plot.
         let (low, high) = ends(e);
         let from = (px - w / 2.0).clamp(LEFT + 2.0, RIGHT - w);

@@ -1,8 +1,9 @@
 //! What was reached of what a machine can do: Williams, Waterman and Patterson, "Roofline: an insightful visual performance
 //! model", 2009. Below the slope the memory is what one waits for, below a level what computes.
 
-use super::front::Labels;
-use super::{Canvas, Rect};
+use super::canvas::{Canvas, text_width};
+use super::labels::{CROWD, Labels, Rect};
+use super::scale::Powers;
 
 /// A machine and what was measured on it.
 #[derive(Debug)]
@@ -41,75 +42,53 @@ const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 66.0;
 const BOTTOM: f64 = HEIGHT - 52.0;
 
-/// Powers of ten between two places.
-struct Scale {
-    low: i32,
-    high: i32,
-    from: f64,
-    to: f64,
-}
-
-impl Scale {
-    fn around(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
-        let (low, high) = values.filter(|v| *v > 0.0).fold((f64::INFINITY, 0f64), |(l, h), v| (l.min(v), h.max(v)));
-        if low > high {
-            return Self { low: 0, high: 1, from, to };
-        }
-        let (low, high) = (low.log10().floor() as i32, high.log10().ceil() as i32);
-        Self { low, high: high.max(low + 1), from, to }
-    }
-
-    fn place(&self, value: f64) -> f64 {
-        let share = (value.log10() - f64::from(self.low)) / f64::from(self.high - self.low);
-        self.from + share * (self.to - self.from)
-    }
-}
-
 /// Draws the roof and the points under it, both scales logarithmic.
 pub fn draw(plot: &Roofline<'_>) -> String {
     let mut c = Canvas::new(plot.title, WIDTH, HEIGHT);
     let highest = plot.levels.iter().map(|level| level.1).fold(0.0, f64::max);
     // So far that the slope meets the highest level within the picture.
     let ridge = highest / plot.bandwidth;
-    let x = Scale::around(plot.points.iter().map(|p| p.intensity).chain([ridge, 0.5]), LEFT, RIGHT);
+    let across = Powers::around(plot.points.iter().map(|p| p.intensity).chain([ridge, 0.5]));
+    let x = |intensity: f64| across.place(intensity, LEFT, RIGHT);
     let lowest = plot.points.iter().map(|p| p.rate).fold(highest, f64::min);
     // Below the lowest there is room for its name.
-    let y = Scale::around([lowest / 2e9, highest / 1e9].into_iter(), BOTTOM, TOP);
-    for power in y.low..=y.high {
-        let at = y.place(10f64.powi(power));
+    let up = Powers::around([lowest / 2e9, highest / 1e9].into_iter());
+    let y = |rate: f64| up.place(rate / 1e9, BOTTOM, TOP);
+    for power in up.low..=up.high {
+        let at = y(1e9 * 10f64.powi(power));
         c.line((LEFT, at), (RIGHT, at), "g");
         c.power(LEFT - 8.0, at + 4.0, power);
     }
-    for power in x.low..=x.high {
-        let at = x.place(10f64.powi(power));
+    for power in across.low..=across.high {
+        let at = x(10f64.powi(power));
         c.line((at, BOTTOM), (at, BOTTOM + 4.0), "a");
         c.power(at + 8.0, BOTTOM + 18.0, power);
     }
     c.line((LEFT, BOTTOM), (RIGHT, BOTTOM), "a");
     c.text((LEFT + RIGHT) / 2.0, BOTTOM + 38.0, "middle", "s", "operations for each byte of weights that is read");
     c.text(8.0, 42.0, "start", "s", "thousand million operations a second");
-    let mut labels = Labels::default();
+    let mut labels = Labels::within(Rect { x: LEFT, y: TOP - 10.0, w: WIDTH - 2.0 - LEFT, h: BOTTOM - TOP + 6.0 });
     // The slope, from where it enters the picture to the highest level.
-    let least = 10f64.powi(y.low) * 1e9;
-    let start = 10f64.powi(x.low).max(least / plot.bandwidth);
-    let roof = |intensity: f64| (x.place(intensity), y.place(intensity * plot.bandwidth / 1e9));
+    let least = up.lowest() * 1e9;
+    let start = across.lowest().max(least / plot.bandwidth);
+    let roof = |intensity: f64| (x(intensity), y(intensity * plot.bandwidth));
     c.path(&[roof(start), roof(ridge)], "n a w");
     labels.avoid_line(&[roof(start), roof(ridge)]);
     let (middle, name) = (roof((start * ridge).sqrt()), format!("memory, {:.1} GB/s", plot.bandwidth / 1e9));
-    let w = super::text_width(&name);
+    let w = text_width(&name);
     c.text(middle.0 - 10.0, middle.1 - 4.0, "end", "s", &name);
     labels.names.push(Rect { x: middle.0 - 10.0 - w, y: middle.1 - 16.0, w, h: 14.0 });
     for (name, level) in plot.levels {
-        let (from, at) = (roof(level / plot.bandwidth), y.place(level / 1e9));
+        let (from, at) = (roof(level / plot.bandwidth), y(*level));
         c.line(from, (RIGHT, at), "a w");
         labels.lines.push(Rect { x: from.0, y: at - 1.0, w: RIGHT - from.0, h: 2.0 });
         let text = format!("{name}, {:.0}", level / 1e9);
-        let w = super::text_width(&text);
+        let w = text_width(&text);
         c.text(RIGHT, at - 5.0, "end", "s", &text);
         labels.names.push(Rect { x: RIGHT - w, y: at - 16.0, w, h: 12.0 });
     }
     for point in plot.points {
-        let (px, py) = (x.place(point.intensity), y.place(point.rate / 1e9));
+        let (px, py) = (x(point.intensity), y(point.rate));
         let says = format!(
             "{}: {:.1} thousand million operations a second, {:.2} for each byte",
             point.name,
@@ -121,13 +100,7 @@ pub fn draw(plot: &Roofline<'_>) -> String {
         labels.marks.push((px, py));
     }
     for point in plot.points.iter().filter(|point| !point.label.is_empty()) {
-        labels.name(
-            &mut c,
-            (x.place(point.intensity), y.place(point.rate / 1e9)),
-            10.0,
-            &point.label,
-            plot.points.len() > 24,
-        );
+        labels.name(&mut c, (x(point.intensity), y(point.rate)), 10.0, &point.label, plot.points.len() > CROWD);
     }
     c.end()
 }

@@ -1,6 +1,8 @@
 //! Times of many rounds, a row a subject: the medians as bars from 0 with their intervals, or every round as a point.
 
-use super::{Axis, COLOURS, Canvas, text_width, told};
+use super::COLOURS;
+use super::canvas::{Canvas, text_width, told};
+use super::scale::Axis;
 use crate::measure::estimate::Estimate;
 use crate::measure::summary::{quantile, sorted};
 use crate::report::told::words::value_text;

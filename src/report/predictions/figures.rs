@@ -2,7 +2,9 @@
 
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
-use crate::report::plot::{self, Curve, Dots, Group, Heat, Mark, Panel, Style};
+use crate::report::plot::dots::{self, Dots, Group, Mark};
+use crate::report::plot::heat::{self, Heat};
+use crate::report::plot::panels::{self, Curve, Panel, Style};
 use crate::report::predictions::words::text;
 use crate::report::predictions::{ByClass, Calibration, Predicted, Scored};
 use crate::report::shown::{PANELS, ROWS, out_of, shown};
@@ -63,7 +65,7 @@ fn scores(numbers: &Numbers, predicted: &Predicted, metrics: &[&Scored]) -> Stri
         [one] if !one.is_share => one.metric.clone(),
         _ => "share".to_owned(),
     };
-    plot::dots(&Dots {
+    dots::draw(&Dots {
         title: &format!("Scores of {} items, with 95 % intervals{}", predicted.items, out_of(numbers, ROWS)),
         x_name: &format!("{unit}; a triangle at the right: differs from {first} beyond noise"),
         line_name: &format!("as {first}"),
@@ -87,7 +89,7 @@ fn calibration(numbers: &Numbers, all: &[Calibration]) -> String {
     };
     let panels: Vec<Panel> = shown(numbers, PANELS).into_iter().map(|i| panel((i, &all[i]))).collect();
     let title = format!("Calibration: the share that is right, by how sure the target was{}", out_of(numbers, PANELS));
-    plot::panels(&title, "mean highest probability", &panels)
+    panels::draw(&title, "mean highest probability", &panels)
 }
 
 fn confusion(numbers: &Numbers, predicted: &Predicted, subject: usize, of: &ByClass) -> String {
@@ -95,7 +97,7 @@ fn confusion(numbers: &Numbers, predicted: &Predicted, subject: usize, of: &ByCl
         let all = row.iter().sum::<u64>().max(1) as f32;
         row.iter().map(|n| *n as f32 / all).collect::<Vec<_>>()
     };
-    plot::heat(&Heat {
+    heat::draw(&Heat {
         title: &format!("{}: what each class was taken for", numbers.subjects[subject].name),
         note: "a row: a true class; a column: what it was taken for; shade: share of the row; dot: most often; framed: right",
         scale: "share",

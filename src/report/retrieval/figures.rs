@@ -3,7 +3,9 @@
 use crate::measure::estimate::{Difference, Estimate};
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
-use crate::report::plot::{self, Dots, Group, Heat, Mark, Spot};
+use crate::report::plot::dots::{self, Dots, Group, Mark};
+use crate::report::plot::heat::{self, Heat};
+use crate::report::plot::scatter::{self, Spot};
 use crate::report::retrieval::{self, Test};
 use crate::report::shown::{ROWS, out_of, shown};
 use crate::report::words::cut;
@@ -39,7 +41,7 @@ fn agreement(numbers: &Numbers) -> Option<String> {
         has_diagonal: false,
         colour: 0,
     };
-    Some(plot::heat(&heat))
+    Some(heat::draw(&heat))
 }
 
 /// Classes that a square of them has room for.
@@ -62,7 +64,7 @@ fn confusion(numbers: &Numbers) -> Option<String> {
         has_diagonal: true,
         colour: 0,
     };
-    Some(plot::heat(&heat))
+    Some(heat::draw(&heat))
 }
 
 /// Names beside a square are cut to so many characters.
@@ -95,7 +97,7 @@ fn recall(numbers: &Numbers) -> String {
         [first, _, ..] => format!("{share}; a triangle at the right: differs from {} beyond noise", first.name),
         _ => share.to_owned(),
     };
-    plot::dots(&Dots {
+    dots::draw(&Dots {
         title: &format!("R@10, text to picture, with 95 % intervals{}", out_of(numbers, ROWS)),
         x_name: &x_name,
         line_name: "chance",
@@ -126,7 +128,7 @@ fn difference(numbers: &Numbers) -> String {
         })
         .collect();
     let first = &numbers.subjects[0].name;
-    plot::dots(&Dots {
+    dots::draw(&Dots {
         title: &format!("R@10 minus that of {first}, query by query{}", out_of(numbers, ROWS)),
         x_name: "paired difference with 95 % interval; hollow: within noise",
         line_name: first,
@@ -148,7 +150,7 @@ fn size(numbers: &Numbers, test: &Test) -> String {
             is_named: named.contains(&i),
         })
         .collect();
-    plot::scatter(&format!("Size against R@10: {}", test.name), "MB on disk", "R@10", &spots)
+    scatter::draw(&format!("Size against R@10: {}", test.name), "MB on disk", "R@10", &spots)
 }
 
 /// The similarities of a test's first captions and pictures, [n, n].
@@ -165,5 +167,5 @@ pub fn similarity(name: &str, colour: usize, test: &str, captions: &[String], va
         has_diagonal: true,
         colour,
     };
-    ("similarity".into(), plot::heat(&heat))
+    ("similarity".into(), heat::draw(&heat))
 }

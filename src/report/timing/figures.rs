@@ -3,8 +3,8 @@
 use crate::measure::estimate::Estimate;
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
+use crate::report::plot::panels::{self, Curve, Panel, Style};
 use crate::report::plot::strips::{self, Strip};
-use crate::report::plot::{self, Curve, Panel, Style};
 use crate::report::timing::page::unit;
 use crate::report::timing::{Row, Timing};
 use crate::report::words::cut;
@@ -48,5 +48,5 @@ fn course(timing: &Timing) -> String {
     let mut panels: Vec<Panel> =
         subjects.map(|(place, (row, series))| panel(cut(&row.subject, NAME_LENGTH), place, &series.wall_s)).collect();
     panels.push(panel("probe of the machine's pace".into(), timing.rows.len(), &timing.probe_s));
-    plot::panels("Round by round (thin: each round, thick: moving mean)", "round", &panels)
+    panels::draw("Round by round (thin: each round, thick: moving mean)", "round", &panels)
 }

@@ -3,7 +3,7 @@
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
 use crate::report::plot::bars::{self, Bar, Bars};
-use crate::report::plot::{self, Curve, Panel, Style};
+use crate::report::plot::panels::{self, Curve, Panel, Style};
 use crate::report::shown::{PANELS, ROWS, among, out_of, shown};
 use crate::report::told::words::value_text;
 use crate::report::told::{Row, Told};
@@ -22,7 +22,7 @@ pub fn all(numbers: &Numbers) -> Vec<Figure> {
         numbers.told.iter().filter(|told| told.has_curve()).map(|told| panel(numbers, told)).collect();
     if !panels.is_empty() {
         let title = format!("Curves (thin: each step, thick: moving mean){}", out_of(numbers, PANELS));
-        figures.push(("curves".to_owned(), plot::panels(&title, "step", &panels)));
+        figures.push(("curves".to_owned(), panels::draw(&title, "step", &panels)));
     }
     figures
 }
