@@ -1,11 +1,15 @@
 //! Which plots a report has, and from which of its numbers.
 
 use crate::measure::estimate::Estimate;
-use crate::report::numbers::{Numbers, Of};
+use crate::report::measures::{self, Measure};
+use crate::report::numbers::Numbers;
+use crate::report::over::Over;
+use crate::report::plot::multiples::{self, Multiples};
 use crate::report::plot::panels::{self, Curve, Panel, Style};
 use crate::report::plot::ranked::{self, Ranked};
-use crate::report::shown::{self, PANELS, ROWS, among, out_of};
+use crate::report::shown::{PANELS, ROWS, among, out_of};
 use crate::report::told::Better;
+use crate::report::words::list;
 use crate::report::{encoders, language, predictions, retrieval, timing, told};
 
 /// A plot: the name of its files and its SVG.
@@ -32,6 +36,7 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
     figures.extend(predictions::figures::all(numbers));
     figures.extend(timing::figures::all(numbers));
     figures.extend(ranking(numbers).map(|svg| ("ranking".to_owned(), svg)));
+    figures.extend(numbers.over.as_ref().map(|over| ("matrix".to_owned(), matrix(numbers, over))));
     if !training.is_empty() {
         figures.push(("training".to_owned(), losses(numbers, training)));
     }
@@ -41,25 +46,12 @@ pub fn all(numbers: &Numbers, training: &[Training]) -> Vec<Figure> {
 /// All subjects by their main number, where there are more than plots have rows for. Those that stand by a distance are all
 /// in its own plot.
 fn ranking(numbers: &Numbers) -> Option<String> {
-    let by = shown::by(numbers).filter(|_| numbers.subjects.len() > ROWS && numbers.quantization.is_none())?;
-    let (estimates, larger): (Vec<Option<Estimate>>, bool) = match (numbers.tests.first(), numbers.texts.first()) {
-        (Some(test), _) => (test.rows.iter().map(|row| Some(row.t2i["recall@10"])).collect(), true),
-        (_, Some(texts)) => (texts.rows.iter().map(|row| Some(row.perplexity)).collect(), false),
-        _ if numbers.of == Of::Predictions => {
-            let scored = shown::main(numbers)?;
-            (scored.rows.iter().map(|row| row.estimate).collect(), !scored.is_error)
-        }
-        _ => {
-            let told = numbers.told.iter().find(|told| told.better.is_some())?;
-            let values = told.rows.iter().map(|row| row.value.map(Estimate::alone));
-            (values.collect(), told.better == Some(Better::Higher))
-        }
-    };
+    let main = measures::main(numbers).filter(|_| numbers.subjects.len() > ROWS && numbers.quantization.is_none())?;
     let mut order: Vec<(usize, Estimate)> =
-        estimates.into_iter().enumerate().filter_map(|(i, e)| Some((i, e?))).collect();
-    order.sort_by(|(_, a), (_, b)| if larger { b.value.total_cmp(&a.value) } else { a.value.total_cmp(&b.value) });
+        main.values.iter().enumerate().filter_map(|(i, e)| Some((i, (*e)?))).collect();
+    order.sort_by(|(a, _), (b, _)| main.worth(*b).unwrap_or(0.0).total_cmp(&main.worth(*a).unwrap_or(0.0)));
     let values: Vec<(String, Estimate)> = order.iter().map(|(i, e)| (numbers.subjects[*i].name.clone(), *e)).collect();
-    let interval = if numbers.of == Of::Told { "" } else { ", with 95 % intervals" };
+    let interval = if main.has_interval { ", with 95 % intervals" } else { "" };
     Some(ranked::draw(&Ranked {
         title: &format!("All {} {}s", values.len(), numbers.noun()),
         x_name: &format!(
@@ -67,11 +59,55 @@ fn ranking(numbers: &Numbers) -> Option<String> {
             numbers.subjects[0].name,
             numbers.noun()
         ),
-        y_name: &format!("{by}{interval}"),
+        y_name: &format!("{}{interval}", main.name),
         values: &values,
         // None where the first has no value.
         named: order.iter().position(|(i, _)| *i == 0).unwrap_or(values.len()),
     }))
+}
+
+/// Numbers over the axes of the matrix that subjects were made of: the first goes across, of the second each value has a
+/// line, and all further ones make panels.
+fn matrix(numbers: &Numbers, over: &Over) -> String {
+    let mut panels: Vec<&[usize]> =
+        over.places.iter().flatten().map(|place| place.get(2..).unwrap_or_default()).collect();
+    panels.sort_unstable();
+    panels.dedup();
+    let number = |measure: &Measure| {
+        let panel = |further: &&[usize]| {
+            let within = |place: &&Vec<usize>| place.get(2..).unwrap_or_default() == *further;
+            let line = |second: Option<usize>| {
+                let points = over.places.iter().enumerate().filter_map(|(subject, place)| {
+                    let place = place.as_ref().filter(within).filter(|place| place.get(1).copied() == second)?;
+                    let label = numbers.subjects[subject].name.clone();
+                    Some(multiples::Point { label, x: place[0], y: measure.values[subject]? })
+                });
+                let mut points: Vec<_> = points.collect();
+                points.sort_by_key(|point| point.x);
+                let name = second.map(|value| format!("{} {}", over.axes[1].name, over.axes[1].values[value]));
+                multiples::Line { name: name.unwrap_or_default(), colour: second.unwrap_or(0), points }
+            };
+            let lines: Vec<_> = match over.axes.get(1) {
+                Some(axis) => (0..axis.values.len()).map(Some).map(line).collect(),
+                None => vec![line(None)],
+            };
+            let name = (2..over.axes.len()).map(|axis| {
+                let value = &over.axes[axis].values[further[axis - 2]];
+                format!("{} {value}", over.axes[axis].name)
+            });
+            multiples::Panel { name: name.collect::<Vec<_>>().join(", "), lines }
+        };
+        let arrow = measure.better.map_or("", Better::arrow);
+        Multiples {
+            name: format!("{}{arrow}", measure.name),
+            x_name: &over.axes[0].name,
+            x_values: &over.axes[0].values,
+            panels: panels.iter().map(panel).collect(),
+        }
+    };
+    let measures = measures::all(numbers);
+    let names: Vec<String> = over.axes.iter().map(|axis| axis.name.clone()).collect();
+    multiples::draw(&format!("By {}", list(&names)), &measures.iter().map(number).collect::<Vec<_>>())
 }
 
 fn losses(numbers: &Numbers, training: &[Training]) -> String {

@@ -193,7 +193,57 @@ mod tests {
         let busy = ["other programs kept 1.4 cores busy"];
         write("timing-busy", timing::tests::sample(1.5, &busy), &[], &Examples::default());
         write("predictions", predictions::tests::sample(), &[], &Examples::default());
+        write("matrix", of_a_matrix(), &[], &Examples::default());
         write("speed", language::tests::with_hardware(), &[], &Examples::default());
+    }
+
+    /// Models by four axes of a matrix, one of which is missing, and one that no matrix made.
+    fn of_a_matrix() -> Numbers {
+        let mut labels = vec!["models/base".to_owned()];
+        for (method, group) in [("rtn", 32), ("rtn", 64), ("gptq", 32), ("gptq", 64), ("awq", 32), ("awq", 64)] {
+            for (size, bits) in [("small", 2), ("small", 4), ("small", 8), ("large", 2), ("large", 4), ("large", 8)] {
+                labels.push(format!("models/{size}-{method}{bits}-g{group}"));
+            }
+        }
+        labels.pop();
+        let scored = |metric: &str, is_error, value: &dyn Fn(usize) -> f64| predictions::Scored {
+            metric: metric.into(),
+            is_error,
+            is_share: !is_error,
+            rows: labels
+                .iter()
+                .enumerate()
+                .map(|(i, subject)| predictions::Row {
+                    subject: subject.clone(),
+                    estimate: Some(around(value(i))),
+                    difference: apart(i),
+                })
+                .collect(),
+        };
+        // As errors of roundings are: far apart.
+        let loss = |i: usize| 10f64.powi(3 - (i % 3) as i32) * (1.0 + drawn(i));
+        let metrics = vec![scored("accuracy", false, &|i| 0.4 + 0.5 * drawn(i)), scored("log-loss", true, &loss)];
+        let over = ["models/{size}-{method:rtn|gptq|awq}{bits}-g{group}".to_owned()];
+        Numbers {
+            version: crate::report::numbers::VERSION_OF_PREDICTIONS,
+            of: crate::report::numbers::Of::Predictions,
+            label: "reports/matrix".into(),
+            subjects: crate::report::numbers::short_names(&labels)
+                .into_iter()
+                .zip(&labels)
+                .map(|(name, label)| Subject { label: label.clone(), name, ..Subject::default() })
+                .collect(),
+            predicted: Some(predictions::Predicted {
+                file: "predictions.csv".into(),
+                items: 500,
+                classes: Vec::new(),
+                metrics,
+                by_class: Vec::new(),
+                calibration: Vec::new(),
+            }),
+            over: Some(crate::report::over::Over::of(&over, &labels).unwrap()),
+            ..Numbers::default()
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::measure::hardware::Hardware;
 use crate::report::encoders::Encoded;
 use crate::report::language::{Answers, Texts};
+use crate::report::over::Over;
 use crate::report::predictions::Predicted;
 use crate::report::quantization::Quantization;
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
@@ -90,6 +91,9 @@ pub struct Numbers {
     /// Questions, of language models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Answers>,
+    /// Subjects by the axes of the matrix that made them, where that is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub over: Option<Over>,
     /// What is not in the report, and why.
     pub left_out: Vec<String>,
 }

@@ -1,9 +1,8 @@
 //! Which subjects have a place of their own where there are more than a plot or a table's head can carry. All are in the
 //! tables' rows and in the files.
 
-use crate::report::numbers::{Numbers, PERPLEXITY};
-use crate::report::predictions::Scored;
-use crate::report::told::Better;
+use crate::report::measures;
+use crate::report::numbers::Numbers;
 
 /// Subjects that have a row of a plot, or a name in it.
 pub const ROWS: usize = 24;
@@ -36,26 +35,7 @@ pub fn out_of(numbers: &Numbers, most: usize) -> String {
 
 /// What the best are the best by, where something says so.
 pub fn by(numbers: &Numbers) -> Option<String> {
-    if let Some(encoded) = numbers.encoded.first().filter(|_| numbers.quantization.is_some()) {
-        return Some(format!("the distance on {}, {}", encoded.on, encoded.split));
-    }
-    let texts = numbers.texts.first();
-    match (numbers.tests.first(), texts, &numbers.quantization) {
-        (Some(test), ..) => Some(format!("R@10 of \u{201c}{}\u{201d}", test.name)),
-        (_, Some(texts), Some(_)) => Some(format!("the divergence on {}, {}", texts.on, texts.split)),
-        (_, Some(texts), None) if numbers.has(PERPLEXITY) => {
-            Some(format!("{PERPLEXITY} on {}, {}", texts.on, texts.split))
-        }
-        _ => match main(numbers) {
-            Some(scored) => Some(scored.metric.clone()),
-            None => numbers.told.iter().find(|told| told.better.is_some()).map(|told| told.name.clone()),
-        },
-    }
-}
-
-/// Of predictions, the metric that was asked for first.
-pub fn main(numbers: &Numbers) -> Option<&Scored> {
-    numbers.predicted.as_ref()?.metrics.first()
+    measures::main(numbers).map(|main| main.name)
 }
 
 /// The subjects' places, the first one's and then the best's; where nothing says which are better, as they are.
@@ -63,17 +43,8 @@ fn best_first(numbers: &Numbers) -> Vec<usize> {
     if numbers.quantization.is_some() {
         return numbers.order();
     }
-    let worth: Box<dyn Fn(usize) -> Option<f64>> = match (numbers.tests.first(), numbers.texts.first()) {
-        (Some(test), _) => Box::new(|i| Some(test.rows[i].t2i["recall@10"].value)),
-        (_, Some(texts)) if numbers.has(PERPLEXITY) => Box::new(|i| Some(-texts.rows[i].perplexity.value)),
-        _ if main(numbers).is_some() => Box::new(|i| main(numbers)?.worth(i)),
-        _ => match numbers.told.iter().find_map(|told| Some((told, told.better?))) {
-            Some((told, better)) => {
-                Box::new(move |i| told.rows[i].value.map(|value| if better == Better::Higher { value } else { -value }))
-            }
-            None => Box::new(|_| None),
-        },
-    };
+    let main = measures::main(numbers);
+    let worth = |subject: usize| main.as_ref()?.worth(subject);
     let mut order: Vec<usize> = (0..numbers.subjects.len()).collect();
     // Those without a value are last, and of equals the one before stays so.
     order.sort_by(|a, b| match (*a.min(b) == 0, worth(*a), worth(*b)) {
@@ -87,7 +58,8 @@ fn best_first(numbers: &Numbers) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{quantization, retrieval, told};
+    use crate::report::told::{self, Better};
+    use crate::report::{quantization, retrieval};
 
     #[test]
     fn the_first_and_the_best_are_shown_in_their_order() {
@@ -114,6 +86,6 @@ mod tests {
         let mut nearest = numbers.order()[..3].to_vec();
         nearest.sort_unstable();
         assert_eq!(shown(&numbers, 3), nearest);
-        assert_eq!(by(&numbers).as_deref(), Some("the divergence on data/definitions, test"));
+        assert_eq!(by(&numbers).as_deref(), Some("divergence on data/definitions, test"));
     }
 }

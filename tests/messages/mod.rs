@@ -223,6 +223,12 @@ fn tests(book: &mut Book) {
     };
     book.recipe("a metric that does not fit", &predictions("bleu"));
     book.recipe("a metric that there is not", &predictions("auc"));
+    let over = |over: &str| {
+        let command = "command \"r/{a}\" { matrix { a 1 2; }; run \"true\"; output \"o\"; metrics \"metrics.json\"; }";
+        format!("{command}\nreport \"s\" {{ compare \"r/1\" \"r/2\"; number \"n\"; over {over}; }}\n")
+    };
+    book.recipe("a matrix that nothing was made by", &over("\"runs/{a}\""));
+    book.recipe("a matrix without an axis", &over("\"r/1\""));
 }
 
 fn outputs(book: &mut Book) {

@@ -20,6 +20,7 @@ use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::report::figures::{self, Figure, Training};
 use crate::report::numbers::{ACCURACY, COSINE, KL, Numbers, Of, PERPLEXITY, SPEED};
+use crate::report::over::{Over, OverError};
 use crate::report::quantization;
 use crate::report::retrieval::page::Examples;
 use crate::report::told::Better;
@@ -137,6 +138,13 @@ static SCHEMA: Schema = Schema::new(
         "Which numbers, as docs/metrics.md has them; where it is not said, the usual ones of such predictions.",
     )
     .many_args("names", Type::Text)]),
+    Schema::new(
+        "over",
+        "How the labels of targets that a `matrix` made are written, such as \"runs/lr{lr}-{batch}\": every number is drawn over its \
+         axes, the first across, of the second a line for each value, and a panel for each of all further ones.",
+    )
+    .arg("label", Type::Text)
+    .many(),
     Schema::new("seed", "Of samples and intervals.").arg("seed", Type::Int(0, i64::MAX)).default(Default::Int(0)),
     BACKEND,
 ]);
@@ -154,6 +162,7 @@ struct Fields {
     max_tokens: Option<u64>,
     number: Vec<Number>,
     predictions: Option<predictions::Given>,
+    over: Vec<String>,
     seed: u64,
 }
 
@@ -208,6 +217,11 @@ impl Fields {
             () if !self.on.is_empty() || self.metrics.is_some() => Of::Language,
             () => Of::Pictures,
         }
+    }
+
+    /// Where each target is on the axes of its matrix, if that is asked.
+    fn over(&self) -> Result<Option<Over>, (usize, OverError)> {
+        (!self.over.is_empty()).then(|| Over::of(&self.over, &self.compare)).transpose()
     }
 
     /// The limits, whose sizes have been checked.
@@ -266,6 +280,9 @@ impl Kind for Report {
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
+        if let Err((i, error)) = fields.over() {
+            problems.at(&format!("over.{i}"), error.to_string(), "here", error.help());
+        }
         let language = [
             ("on", "on.0", !fields.on.is_empty()),
             ("metrics", "metrics", fields.metrics.is_some()),
@@ -347,6 +364,7 @@ impl Run for Report {
             Of::Told => (told::gather(cx, &fields)?, None, Examples::default()),
             Of::Timing => unreachable!("of programs, which `benchmark` runs"),
         };
+        numbers.over = fields.over().map_err(|(_, error)| Failure::user(error.to_string()).help(error.help()))?;
         numbers.headline = words::headline(&numbers);
         let mut plots = figures::all(&numbers, &training(cx, &fields));
         plots.extend(more);

@@ -13,6 +13,7 @@ pub mod front;
 pub mod heat;
 pub mod histograms;
 mod labels;
+pub mod multiples;
 pub mod panels;
 pub mod ranked;
 pub mod roofline;

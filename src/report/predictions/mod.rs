@@ -79,12 +79,6 @@ impl Scored {
         self.rows.iter().map(|row| row.estimate.map_or(f64::NAN, |e| e.value)).collect()
     }
 
-    /// How good a target's value is: higher is always better; none where it has no value.
-    pub(super) fn worth(&self, target: usize) -> Option<f64> {
-        let value = self.rows[target].estimate?.value;
-        Some(if self.is_error { -value } else { value })
-    }
-
     /// Whether one value is better than another.
     fn prefers(&self, one: f64, other: f64) -> bool {
         if self.is_error { one < other } else { one > other }

@@ -53,7 +53,7 @@ impl Better {
     }
 
     /// After the number's name.
-    fn arrow(self) -> &'static str {
+    pub fn arrow(self) -> &'static str {
         match self {
             Better::Higher => " \u{2191}",
             Better::Lower => " \u{2193}",
