@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Global, Output, build, open};
+use super::found::Found;
+use super::{Global, Output, build};
 use crate::engine::EngineError;
 use crate::failure::Failure;
 use crate::model::Config;
@@ -106,17 +107,9 @@ fn free() -> Option<u64> {
 
 /// A target's artifact; the exit code where it could not be built.
 fn built(global: &Global, model: &str, output: &Output) -> Result<Result<PathBuf, u8>, EngineError> {
-    let engine = open(global)?;
-    let chosen = engine.select(std::slice::from_ref(&model.to_owned()), &[])?;
-    let [index] = chosen[..] else {
-        let message = format!("`{model}` means {} targets", chosen.len());
-        return Err(Failure::user(message).help("name one model").into());
-    };
+    let found = Found::of(global, model)?;
     // An adapter is as large as its base, but for a hundredth.
-    let base = engine.decl(index)?.fields["base"].as_str().and_then(|label| engine.find(label));
-    let label = engine.label(base.unwrap_or(index)).to_string();
-    let dir = engine.root.join("out").join(label.trim_start_matches('/'));
-    drop(engine);
-    let code = build::quietly(global, std::slice::from_ref(&label), output)?;
-    Ok(if code == 0 { Ok(dir) } else { Err(code) })
+    let label = found.base.as_ref().unwrap_or(&found.label);
+    let code = build::quietly(global, std::slice::from_ref(label), output)?;
+    Ok(if code == 0 { Ok(found.place(label)) } else { Err(code) })
 }

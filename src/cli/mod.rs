@@ -14,6 +14,7 @@ mod env;
 mod explain;
 mod fit;
 mod fmt;
+mod found;
 mod graph;
 mod hook;
 mod hooks;

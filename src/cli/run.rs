@@ -1,8 +1,9 @@
 //! `effai run`: a language model, tried by hand.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Global, Output, build, open};
+use super::found::Found;
+use super::{Global, Output, build};
 use crate::backend::{Tensor, on_backend};
 use crate::engine::EngineError;
 use crate::failure::Failure;
@@ -41,25 +42,16 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(global: &Global, args: &Args, output: &Output) -> Result<u8, EngineError> {
-    let engine = open(global)?;
-    let chosen = engine.select(std::slice::from_ref(&args.target), &[])?;
-    let [index] = chosen[..] else {
-        let message = format!("`{}` means {} targets", args.target, chosen.len());
-        return Err(Failure::user(message).help("name one model or adapter").into());
-    };
+    let found = Found::of(global, &args.target)?;
+    found.backend.probe().map_err(Failure::from)?;
     // An adapter is put on its base, so that must lie in out/ too.
-    let base = engine.decl(index)?.fields["base"].as_str().and_then(|label| engine.find(label));
-    let labels: Vec<String> = [index].into_iter().chain(base).map(|i| engine.label(i).to_string()).collect();
-    let place = |label: &String| -> PathBuf { engine.root.join("out").join(label.trim_start_matches('/')) };
-    let (dir, base) = (place(&labels[0]), labels.get(1).map(place));
-    let backend = engine.backend();
-    drop(engine);
-    backend.probe().map_err(Failure::from)?;
+    let labels: Vec<String> = [&found.label].into_iter().chain(&found.base).cloned().collect();
     let code = build::quietly(global, &labels, output)?;
     if code != 0 {
         return Ok(code);
     }
-    on_backend!(backend, answer(args, output, &labels[0], &dir, base.as_deref()))
+    let (dir, base) = (found.place(&found.label), found.base.as_ref().map(|base| found.place(base)));
+    on_backend!(found.backend, answer(args, output, &found.label, &dir, base.as_deref()))
 }
 
 fn answer<T: Tensor>(
