@@ -7,7 +7,7 @@ use super::each_seed;
 use crate::engine::graphs::Rng;
 
 /// Damaged projects, unless asked for more.
-const CASES: u64 = 24;
+const CASES: u64 = 12;
 
 /// All blobs, trees among them.
 pub(crate) fn blobs(case: &Case) -> Vec<PathBuf> {

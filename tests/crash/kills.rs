@@ -10,7 +10,7 @@ use super::each_seed;
 use crate::engine::graphs::Rng;
 
 /// Killed builds, unless asked for more.
-const CASES: u64 = 30;
+const CASES: u64 = 16;
 
 fn pid(child: &Child) -> Pid {
     Pid::from_child(child)

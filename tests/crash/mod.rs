@@ -4,7 +4,8 @@
 //! `kills` at instants the program does not choose, alone or with its actions, also when many builds share a store;
 //! `damage` flips and cuts files. After each the same must hold, see [`Case::is_mended`].
 //!
-//! `EFFAI_TEST_CASES=5000 cargo test --test all crash` runs more, `EFFAI_TEST_SEED=7` begins elsewhere.
+//! `EFFAI_TEST_CASES=5000 cargo test --test all crash` runs more, `EFFAI_TEST_SEED=7` begins elsewhere. CI takes some of the steps,
+//! with each commit others (`EFFAI_TEST_STEP`).
 
 mod case;
 mod damage;

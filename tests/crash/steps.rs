@@ -2,32 +2,34 @@
 
 use super::case::{Case, files};
 
-/// In CI only every so many steps; each test begins at another one, and all are taken with `EFFAI_TEST_CASES`.
-fn stride(usual: u64) -> u64 {
-    if std::env::var_os("EFFAI_TEST_CASES").is_some() { 1 } else { usual }
+/// In CI only one of so many steps: another one with each commit, as `EFFAI_TEST_STEP` says. All are taken with
+/// `EFFAI_TEST_CASES`.
+fn steps(usual: usize) -> impl Iterator<Item = u64> {
+    let asked = |name: &str| std::env::var(name).ok();
+    let stride = if asked("EFFAI_TEST_CASES").is_some() { 1 } else { usual };
+    let begin: usize = asked("EFFAI_TEST_STEP").and_then(|n| n.parse().ok()).unwrap_or(0);
+    (1 + begin as u64 % stride as u64..).step_by(stride)
 }
 
 #[test]
 fn a_cold_build() {
     let expected = Case::small().clean();
-    let mut step = 1;
-    loop {
+    for step in steps(10) {
         let case = Case::small();
         let ended = case.crashed_at(step, &["build"]);
         case.is_mended(&expected);
         if ended {
+            assert!(step > 100, "only {step} steps");
             break;
         }
-        step += stride(5);
     }
-    assert!(step > 100, "only {step} steps");
 }
 
 #[test]
 fn a_rebuild_after_an_edit() {
     let mut case = Case::small();
     case.is_mended(&case.clean());
-    for step in (1..).step_by(stride(5) as usize) {
+    for step in steps(10) {
         case.edit("a.txt", format!("edit {step}"));
         let expected = case.clean();
         let ended = case.crashed_at(step, &["build"]);
@@ -44,7 +46,7 @@ fn a_restore() {
     let case = Case::small();
     let expected = case.clean();
     case.is_mended(&expected);
-    for step in (1..).step_by(stride(4) as usize) {
+    for step in steps(8) {
         for gone in ["out", ".effai"] {
             std::fs::remove_dir_all(case.project().join(gone)).expect("removed");
         }
@@ -62,7 +64,7 @@ fn a_restore() {
 fn a_prune() {
     let mut case = Case::small();
     case.is_mended(&case.clean());
-    for step in (1..).step_by(stride(2) as usize) {
+    for step in steps(4) {
         case.edit("b.txt", step);
         let expected = case.clean();
         case.is_mended(&expected);
@@ -88,7 +90,7 @@ fn packs(case: &Case) -> usize {
 fn a_prune_that_packs() {
     let mut case = Case::models();
     let mut packed = 0;
-    for step in (1..).step_by(stride(2) as usize) {
+    for step in steps(4) {
         case.edit("b.txt", step);
         let expected = case.clean();
         case.is_mended(&expected);
@@ -120,7 +122,7 @@ fn a_restore_of_what_is_packed() {
     let case = Case::models();
     case.is_mended(&case.clean());
     let mut whole = None;
-    for step in (1..).step_by(stride(3) as usize) {
+    for step in steps(6) {
         for gone in ["out", ".effai"] {
             let _ = std::fs::remove_dir_all(case.project().join(gone));
         }
@@ -145,7 +147,7 @@ fn a_prune_that_takes_packs_away() {
     let case = Case::models();
     case.is_mended(&case.clean());
     let expected = case.outputs();
-    for step in (1..).step_by(stride(2) as usize) {
+    for step in steps(4) {
         assert_eq!(case.effai(&["cache", "prune", "--to", "2M"]).code, Some(0));
         assert_eq!(packs(&case), 1, "step {step}");
         // A pack beside its blob, or one that nothing needs: with what it is packed against.
