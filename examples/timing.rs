@@ -40,7 +40,7 @@ fn main() {
         let _ = black_box(function::function(black_box(function::STEPS)));
     });
     let Ok(found) = measure(&mut Function(function), 1, &terms);
-    let noise = watch.end();
+    let noise = watch.end(0.0);
     let e = median(&found.series[0].wall_s, terms.seed);
     let probe = Probe { steps: probe::STEPS, seconds: found.probe_s };
     let told = serde_json::json!({

@@ -17,6 +17,7 @@ mod sandbox;
 mod spawner;
 pub mod timed;
 mod undeclared;
+pub mod worker;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -55,6 +56,7 @@ pub fn run_hidden(mut args: impl Iterator<Item = OsString>) -> Option<u8> {
     match args.next()?.to_str()? {
         VERB => Some(child::run()),
         spawner::VERB => Some(spawner::serve(Path::new(&args.next()?))),
+        worker::VERB => Some(worker::run()),
         _ => None,
     }
 }

@@ -145,7 +145,7 @@ impl Timed {
             return Err(self.failed(program, ended.status, words));
         }
         let cpu_s = (ended.rusage.utime + ended.rusage.stime).as_secs_f64();
-        Ok(Sample { wall_s, cpu_s, peak_bytes: ended.rusage.maxrss })
+        Ok(Sample { wall_s, cpu_s, peak_bytes: ended.rusage.maxrss, first_s: None })
     }
 
     /// How it failed, in its own last words. This thread may no longer open them.

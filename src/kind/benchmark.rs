@@ -1,28 +1,40 @@
-//! `benchmark`: how long programs take on this machine, beside one another and beside what they took before.
+//! `benchmark`: how long programs take on this machine, and what models are asked to do: beside one another and beside what they
+//! took before. `benchmark/models.rs` has the models, `benchmark/work.rs` what happens in their processes.
+
+mod models;
+mod work;
 
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::command::{self, RUN};
 use super::workplace::{ENV, Given, INPUT, NEEDS, PASS, READS, UNTRACKED};
-use super::{ActionCx, How, Kind, Needs, Pool, Run, report};
+use super::{ActionCx, How, Kind, Needs, Pool, Run, Serve, report};
 use crate::action::program::Program;
 use crate::action::timed::Timed;
+use crate::action::worker::{Calls, Workers};
+use crate::backend::{self, Backend, on_backend};
+use crate::event::ActionEvent;
 use crate::failure::Failure;
 use crate::measure::kept::{self, Against, Kept, Verdict};
 use crate::measure::noise::Watch;
 use crate::measure::probe::{self, Probe};
 use crate::measure::rounds::{self, Bench, Measured, Terms};
+use crate::measure::workload::Load;
 use crate::measure::{Sample, noise::Noise};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
-use crate::report::numbers::{Numbers, Of, Subject, VERSION_OF_TIMING};
+use crate::report::numbers::{Numbers, Of, VERSION_OF_TIMING};
 use crate::report::retrieval::page::Examples;
 use crate::report::timing::words::{busy_text, held};
-use crate::report::timing::{Precision, Timing};
+use crate::report::timing::{Precision, Row, Timing, subjects};
 use crate::report::{figures, words};
 use crate::util::{fs, machine};
+
+use models::{Asked, Models, Ready};
+use work::{Task, serve};
 
 /// The kind.
 #[derive(Debug)]
@@ -33,14 +45,53 @@ pub const BENCHMARK: &str = "benchmark.json";
 
 static SCHEMA: Schema = Schema::new(
     "benchmark",
-    "How long programs take on this machine: beside one another, round by round, and beside a baseline, where it fails when one \
-     of them has become slower.",
+    "How long programs take on this machine, and what models are asked to do: beside one another, round by round, and beside a \
+     baseline, where it fails when one of them has become slower.",
 )
 .children(&[
-    Schema::new("subject", "A program that is timed; the first is what the others are compared with.")
+    Schema::new("subject", "A program or a model that is timed; the first is what the others are compared with.")
         .arg("name", Type::Text)
-        .children(&[RUN.required()])
+        .props(&[Prop::new(
+            "model",
+            Type::NamedLabel,
+            "a model, an adapter or a quantized model, which is asked to do the workloads",
+        )])
+        .children(&[RUN])
         .some(),
+    Schema::new(
+        "workload",
+        "What each model does in a round. Where none is said, language models have prompt=256 generate=64, and encoders \
+         texts=16 length=32, pictures=16 or both.",
+    )
+    .arg("name", Type::Text)
+    .props(&[
+        Prop::new("prompt", Type::Int(1, 1 << 20), "language models: tokens that are drawn, and read at once"),
+        Prop::new(
+            "generate",
+            Type::Int(1, 1 << 20),
+            "language models: tokens that are generated after the one that follows the prompt; none where it is not said",
+        ),
+        Prop::new("texts", Type::Int(1, 1 << 16), "encoders of texts: how many are encoded at once"),
+        Prop::new("length", Type::Int(1, 1 << 16), "encoders of texts: tokens of each, which are drawn; 32 where it is not said"),
+        Prop::new("pictures", Type::Int(1, 1 << 16), "encoders of pictures: how many are encoded at once"),
+        Prop::new(
+            "size",
+            Type::Int(8, 4096),
+            "encoders of pictures: pixels a side; the model's own where it is not said",
+        ),
+        Prop::new(
+            "load",
+            Type::Choice(Load::NAMES),
+            "the model is opened in a new process: from the disk, or from files that were read lately",
+        ),
+    ])
+    .many(),
+    Schema::new(
+        "backend",
+        "What computes what models do: each does so by each of them; where it is not said, what `--backend` says, or the best \
+         there is.",
+    )
+    .many_args("names", Type::Choice(backend::NAMES)),
     INPUT,
     NEEDS,
     Schema::new("rounds", "How often each subject runs, after those that warm up.").props(&[
@@ -74,17 +125,22 @@ static SCHEMA: Schema = Schema::new(
 #[derive(Deserialize)]
 struct Fields {
     subject: Vec<Timee>,
+    #[serde(default)]
+    workload: Vec<Asked>,
+    #[serde(default)]
+    backend: Vec<Backend>,
     rounds: Option<Rounds>,
     precision: Option<f64>,
     baseline: Option<Baseline>,
     seed: u64,
 }
 
-/// What is timed.
+/// What is timed: a program or a model.
 #[derive(Deserialize)]
 struct Timee {
     name: String,
-    run: Vec<String>,
+    run: Option<Vec<String>>,
+    model: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -130,9 +186,9 @@ impl Kind for Benchmark {
         &SCHEMA
     }
 
-    /// 1: first.
+    /// 1: first. 2: models.
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -141,6 +197,36 @@ impl Kind for Benchmark {
             if fields.subject[..i].iter().any(|other| other.name == subject.name) {
                 let message = format!("there are two subjects `{}`", subject.name);
                 problems.at(&format!("subject.{i}"), message, "the second", "give one of them another name");
+            }
+        }
+        for (i, Timee { name, run, model }) in fields.subject.iter().enumerate() {
+            let (message, mark) = match (run, model) {
+                (None, None) => (format!("the subject `{name}` says neither `run` nor `model`"), "nothing to time"),
+                (Some(_), Some(_)) => (format!("the subject `{name}` is a program and a model"), "both of them"),
+                _ => continue,
+            };
+            problems.at(&format!("subject.{i}"), message, mark, "a program has `run`, a model model=\"models/...\"");
+        }
+        for (i, workload) in fields.workload.iter().enumerate() {
+            let path = format!("workload.{i}");
+            if fields.workload[..i].iter().any(|other| other.name() == workload.name()) {
+                let message = format!("there are two workloads `{}`", workload.name());
+                problems.at(&path, message, "the second", "give one of them another name");
+            }
+            workload.check(&path, problems);
+        }
+        for (i, backend) in fields.backend.iter().enumerate() {
+            if fields.backend[..i].contains(backend) {
+                let message = format!("the backend {} is there twice", backend.name());
+                problems.at(&format!("backend.{i}"), message, "again", "leave one of them out");
+            }
+        }
+        if fields.subject.iter().all(|subject| subject.model.is_none()) {
+            let of = [("workload.0", !fields.workload.is_empty()), ("backend.0", !fields.backend.is_empty())];
+            for (path, _) in of.into_iter().filter(|(_, is_given)| *is_given) {
+                let name = path.trim_end_matches(".0");
+                let message = format!("`{name}` is of models, and no subject is one");
+                problems.at(path, message, "of models", "leave it out, or have a subject with model=\"models/...\"");
             }
         }
         let terms = fields.terms();
@@ -155,8 +241,24 @@ impl Kind for Benchmark {
         Needs { pool: Pool::Machine, repeatable: false, measures: true }
     }
 
+    fn weighs(&self, decl: &Decl) -> &'static [&'static str] {
+        if decl.fields["workload"].as_array().is_some_and(|all| !all.is_empty()) { &["workload"] } else { &[] }
+    }
+
     fn how(&self) -> How<'_> {
         How::Inside(self)
+    }
+
+    fn serves(&self) -> Option<&dyn Serve> {
+        Some(self)
+    }
+}
+
+impl Serve for Benchmark {
+    fn serve(&self, task: Value, calls: &mut Calls) -> Result<(), Failure> {
+        let task: Task = serde_json::from_value(task).expect("the same program asks");
+        task.backend.probe()?;
+        on_backend!(task.backend, serve(&task, calls))
     }
 }
 
@@ -164,19 +266,25 @@ impl Run for Benchmark {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let machine = machine::identity();
+        let mut models = models(cx, &fields)?;
         // Before anything runs for half a minute.
-        let baseline = fields.baseline.as_ref().map(|baseline| read(cx, &fields, baseline, &machine)).transpose()?;
+        let subjects = timed(&fields, &models);
+        let baseline = fields.baseline.as_ref().map(|baseline| read(cx, &subjects, baseline, &machine)).transpose()?;
         let terms = fields.terms();
-        let (measured, noise) = measure(cx, &fields, &terms)?;
+        let (measured, noise) = measure(cx, &fields, &mut models, &terms)?;
         let floor_bytes = machine::peak_bytes();
-        let (kept, is_precise) = keep(cx, &fields, measured, noise, machine);
+        let (kept, is_precise) = keep(cx, timed(&fields, &models), measured, noise, machine);
         let against = baseline.map(|(then, slowdown)| kept.against(&then, slowdown, fields.seed));
         let precision = Precision { asked: terms.precision, is_reached: is_precise };
         let timing = Timing::of(&kept, precision, floor_bytes, against.clone(), fields.seed);
         for row in &timing.rows {
-            cx.metric(&format!("{}.p50_s", row.subject), row.summary.p50_s.value);
+            let metric = metric(row, fields.backend.len() > 1);
+            cx.metric(&format!("{metric}.p50_s"), row.summary.p50_s.value);
+            for rate in &row.rates {
+                cx.metric(&format!("{metric}.{}", rate.metric()), rate.per_s.value);
+            }
         }
-        write(cx, &fields, &kept, timing)?;
+        write(cx, &fields, &kept, timing, models.left_out)?;
         if let Some(busy) = busy_text(&kept.busy) {
             let help = format!("build again when nothing else runs: effai build --force {}", cx.decl.label);
             cx.warning(busy, Some(help));
@@ -188,29 +296,76 @@ impl Run for Benchmark {
     }
 }
 
+/// What a row's numbers are called: by its subject, of a model also by the workload, and by the backend where there are
+/// several.
+fn metric(row: &Row, are_several: bool) -> String {
+    let of = row.model.as_ref();
+    let backend = of.filter(|_| are_several).map(|model| model.backend.name());
+    let more = of.map(|model| model.workload.name.as_str()).into_iter().chain(backend);
+    [row.subject.as_str()].into_iter().chain(more).collect::<Vec<_>>().join(".")
+}
+
+/// The models among the subjects, and what each is asked to do by what.
+fn models(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Models, Failure> {
+    let named = || fields.subject.iter().filter_map(|subject| Some((subject.name.as_str(), subject.model.as_deref()?)));
+    let backends = match &fields.backend[..] {
+        _ if named().next().is_none() => Vec::new(),
+        [] => vec![cx.backend()?],
+        several => {
+            let name = several.iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ");
+            (cx.events)(ActionEvent::Backend { name });
+            several.to_vec()
+        }
+    };
+    let measured = named().map(|(name, label)| models::Measured::of(cx, name, label, &fields.workload, fields.seed));
+    Models::new(measured.collect::<Result<_, _>>()?, &backends)
+}
+
+/// All that is timed, its rounds still to come: programs, then what models do.
+fn timed(fields: &Fields, models: &Models) -> Vec<kept::Subject> {
+    let programs = fields.subject.iter().filter_map(|subject| {
+        let run = subject.run.clone()?;
+        Some(kept::Subject { name: subject.name.clone(), run, ..kept::Subject::default() })
+    });
+    let part = |part: &models::Part| {
+        let (name, model) = (part.name.clone(), Some(part.model.clone()));
+        kept::Subject { name, model, ..kept::Subject::default() }
+    };
+    programs.chain(models.parts.iter().map(part)).collect()
+}
+
 /// The earlier measurement, and by how much a subject may be slower.
-fn read(cx: &ActionCx<'_>, fields: &Fields, baseline: &Baseline, machine: &str) -> Result<(Kept, f64), Failure> {
+fn read(
+    cx: &ActionCx<'_>,
+    subjects: &[kept::Subject],
+    baseline: &Baseline,
+    machine: &str,
+) -> Result<(Kept, f64), Failure> {
     let path = Path::new(&baseline.path);
     let then = Kept::read(&cx.project_file(path), path)?;
-    let names: Vec<&str> = fields.subject.iter().map(|subject| subject.name.as_str()).collect();
-    then.fits(machine, &names, path)?;
+    then.fits(machine, &subjects.iter().collect::<Vec<_>>(), path)?;
     Ok((then, baseline.slowdown))
 }
 
-/// Programs that take turns, and the machine that is looked at beside them.
-struct Programs<'a, 'b> {
+/// Programs and models that take turns, and the machine that is looked at beside them.
+struct InTurn<'a, 'b> {
     cx: &'a mut ActionCx<'b>,
     run: &'a mut dyn FnMut(usize) -> Result<Sample, Failure>,
-    names: Vec<&'a str>,
+    /// The programs' names; after them come the models' parts.
+    programs: Vec<&'a str>,
+    models: Ready<'a>,
     watch: Watch,
     rounds_max: usize,
 }
 
-impl Bench for Programs<'_, '_> {
+impl Bench for InTurn<'_, '_> {
     type Error = Failure;
 
     fn run(&mut self, subject: usize) -> Result<Sample, Failure> {
-        (self.run)(subject).map_err(|failure| failure.within(format!("subject `{}`", self.names[subject])))
+        match self.programs.get(subject) {
+            Some(name) => (self.run)(subject).map_err(|failure| failure.within(format!("subject `{name}`"))),
+            None => self.models.run(subject - self.programs.len()),
+        }
     }
 
     fn probe(&mut self) -> f64 {
@@ -223,31 +378,46 @@ impl Bench for Programs<'_, '_> {
     }
 }
 
-fn measure(cx: &mut ActionCx<'_>, fields: &Fields, terms: &Terms) -> Result<(Measured, Noise), Failure> {
+fn measure(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    models: &mut Models,
+    terms: &Terms,
+) -> Result<(Measured, Noise), Failure> {
+    let workers = Workers::new(cx)?;
+    models.look(cx, &workers)?;
     // What is given to one is given to all.
     let given = cx.decl.read::<Given>().lay_out(cx, Program::new(""), None)?;
-    let programs = fields.subject.iter().map(|subject| command::program(&subject.run).given(&given)).collect();
+    let named = || fields.subject.iter().filter_map(|subject| Some((subject.name.as_str(), subject.run.as_ref()?)));
+    let programs = named().map(|(_, run)| command::program(run).given(&given)).collect();
     let timed = Timed::new(cx, programs)?;
+    let ready = models.open(&workers)?;
     timed.run(|run| {
-        let names = fields.subject.iter().map(|subject| subject.name.as_str()).collect();
-        let mut bench = Programs { cx, run, names, watch: Watch::begin(), rounds_max: terms.max };
-        let measured = rounds::measure(&mut bench, fields.subject.len(), terms)?;
-        Ok((measured, bench.watch.end()))
+        let programs: Vec<&str> = named().map(|(name, _)| name).collect();
+        let all = programs.len() + models.parts.len();
+        let mut bench = InTurn { cx, run, programs, models: ready, watch: Watch::begin(), rounds_max: terms.max };
+        let measured = rounds::measure(&mut bench, all, terms)?;
+        Ok((measured, bench.watch.end(bench.models.spent_s())))
     })?
 }
 
 /// What was measured, and whether it is known as well as was asked.
-fn keep(cx: &ActionCx<'_>, fields: &Fields, measured: Measured, noise: Noise, machine: String) -> (Kept, bool) {
+fn keep(
+    cx: &ActionCx<'_>,
+    subjects: Vec<kept::Subject>,
+    measured: Measured,
+    noise: Noise,
+    machine: String,
+) -> (Kept, bool) {
     let probe = Probe { steps: probe::STEPS, seconds: measured.probe_s };
-    let subject =
-        |(subject, series): (&Timee, _)| kept::Subject { name: subject.name.clone(), run: subject.run.clone(), series };
+    let with = |(subject, series)| kept::Subject { series, ..subject };
     let kept = Kept {
         version: kept::VERSION,
         label: cx.decl.label.to_string(),
         machine,
         warm_up: measured.warm_up,
         is_steady: measured.is_steady,
-        subjects: fields.subject.iter().zip(measured.series).map(subject).collect(),
+        subjects: subjects.into_iter().zip(measured.series).map(with).collect(),
         busy: noise.busy(&probe),
         probe,
         noise,
@@ -255,20 +425,22 @@ fn keep(cx: &ActionCx<'_>, fields: &Fields, measured: Measured, noise: Noise, ma
     (kept, measured.is_precise)
 }
 
-fn write(cx: &ActionCx<'_>, fields: &Fields, kept: &Kept, timing: Timing) -> Result<(), Failure> {
-    let subject = |subject: &kept::Subject| Subject {
-        label: subject.name.clone(),
-        name: subject.name.clone(),
-        ..Subject::default()
-    };
+fn write(
+    cx: &ActionCx<'_>,
+    fields: &Fields,
+    kept: &Kept,
+    timing: Timing,
+    left_out: Vec<String>,
+) -> Result<(), Failure> {
     let mut numbers = Numbers {
         version: VERSION_OF_TIMING,
         of: Of::Timing,
         label: kept.label.clone(),
         machine: kept.machine.clone(),
         seed: fields.seed,
-        subjects: kept.subjects.iter().map(subject).collect(),
+        subjects: subjects(kept).0,
         timing: Some(timing),
+        left_out,
         ..Numbers::default()
     };
     numbers.headline = words::headline(&numbers);
@@ -304,7 +476,8 @@ mod tests {
     fn a_number_of_rounds_that_is_said_alone_takes_the_other_along() {
         let of = |min, max| {
             let rounds = Some(Rounds { min, max, within: None });
-            let fields = Fields { subject: Vec::new(), rounds, precision: None, baseline: None, seed: 0 };
+            let (subject, workload, backend) = (Vec::new(), Vec::new(), Vec::new());
+            let fields = Fields { subject, workload, backend, rounds, precision: None, baseline: None, seed: 0 };
             let terms = fields.terms();
             (terms.min, terms.max)
         };

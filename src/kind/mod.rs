@@ -34,6 +34,7 @@ pub use workplace::CHECKPOINT;
 use std::path::{Path, PathBuf};
 
 use crate::action::program::Program;
+use crate::action::worker::Calls;
 use crate::backend::{self, Backend, Choice, Precision};
 use crate::event::ActionEvent;
 use crate::failure::Failure;
@@ -130,6 +131,11 @@ pub trait Kind: Sync {
 
     /// Who does the work.
     fn how(&self) -> How<'_>;
+
+    /// What processes do that its actions start of this program, where they do.
+    fn serves(&self) -> Option<&dyn Serve> {
+        None
+    }
 }
 
 /// How an action of a kind is done.
@@ -144,6 +150,12 @@ pub enum How<'a> {
 pub trait Run: Sync {
     /// Makes the artifact in `cx.out()`.
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure>;
+}
+
+/// Work that an action asks of processes of its own, piece by piece: `action/worker.rs`.
+pub trait Serve: Sync {
+    /// Makes ready what the task says, tells so, and does work of it as long as somebody asks.
+    fn serve(&self, task: serde_json::Value, calls: &mut Calls) -> Result<(), Failure>;
 }
 
 /// Work that is one program's. These steps run in the build's own process, so they only move files about.

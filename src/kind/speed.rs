@@ -228,7 +228,11 @@ fn language<T: Tensor>(
 }
 
 /// The token that most likely follows these, which come after what the cache holds.
-fn most_likely<T: Tensor>(language: &Language<T>, ids: &[u32], cache: &mut Cache<T>) -> Result<u32, Failure> {
+pub(super) fn most_likely<T: Tensor>(
+    language: &Language<T>,
+    ids: &[u32],
+    cache: &mut Cache<T>,
+) -> Result<u32, Failure> {
     let (weights, config) = (&language.model.weights, &language.config);
     let x = llama::encode(weights, config, &[ids.to_vec()], cache)?;
     let last = x.narrow(1, ids.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
@@ -248,7 +252,7 @@ fn at(times: &[f64], share: f64) -> f64 {
 }
 
 /// Waits for a result: backends may compute when a value is asked for.
-fn force(tensor: &impl Tensor) -> Result<(), Failure> {
+pub(super) fn force(tensor: &impl Tensor) -> Result<(), Failure> {
     tensor.to_f32()?;
     Ok(())
 }

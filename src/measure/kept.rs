@@ -9,11 +9,13 @@ use super::Series;
 use super::noise::Noise;
 use super::probe::Probe;
 use super::summary::{Ratio, apart, median_of};
+use super::workload::{Work, Workload};
+use crate::backend::Backend;
 use crate::failure::Failure;
 use crate::util::fs::{self, FsError};
 
-/// Of `benchmark.json`. 1: first.
-pub const VERSION: u32 = 1;
+/// Of `benchmark.json`. 1: first. 2: models, each as often as it has workloads and backends.
+pub const VERSION: u32 = 2;
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,16 +40,49 @@ pub struct Kept {
     pub busy: Vec<String>,
 }
 
-/// One of the things that were measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One of the things that were measured: a program, or what a model did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Subject {
     /// Its name in the recipe.
     pub name: String,
-    /// The program and its arguments.
+    /// The program and its arguments; nothing of a model.
     pub run: Vec<String>,
+    /// The model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<OfModel>,
     /// Its rounds.
     #[serde(flatten)]
     pub series: Series,
+}
+
+/// What a model did, and by what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfModel {
+    /// The target.
+    pub label: String,
+    /// What computed.
+    pub backend: Backend,
+    /// What it did each round.
+    pub workload: Workload,
+    /// What it held of the machine's memory meanwhile. None of opening it, of which each round says so.
+    pub memory: Option<Memory>,
+}
+
+/// What a model holds of the machine's memory, in bytes, in a process that opens it and does one round of one workload; 0
+/// where the system does not say. What is no longer used is given back at once there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The weights as they lie in memory, by their shapes and types.
+    pub weight_bytes: u64,
+    /// The most that the process held until the model was open.
+    pub load_peak_bytes: u64,
+    /// What it held then.
+    pub resident_bytes: u64,
+    /// The most that it held in the round.
+    pub peak_bytes: u64,
+    /// Of a language model: keys and values of each token, by their shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_bytes: Option<u64>,
 }
 
 /// A measurement against an earlier one.
@@ -134,6 +169,18 @@ pub enum KeptError {
         /// Those that it has.
         has: Vec<String>,
     },
+    /// A model did something else then.
+    #[error("in the baseline {} the workload `{name}` is {then}, and here it is {now}", path.display())]
+    Workload {
+        /// The file.
+        path: PathBuf,
+        /// The workload's name.
+        name: String,
+        /// What it was.
+        then: Work,
+        /// What it is.
+        now: Work,
+    },
 }
 
 impl KeptError {
@@ -151,6 +198,7 @@ impl KeptError {
                 let has: Vec<String> = has.iter().map(|name| format!("`{name}`")).collect();
                 format!("it has {}; to have the new one in it, {anew}", has.join(", "))
             }
+            KeptError::Workload { .. } => format!("give the other one another name; or make the baseline anew: {anew}"),
         }
     }
 }
@@ -161,6 +209,21 @@ impl From<KeptError> for Failure {
             KeptError::Unreadable(error) => error.into(),
             // The recipe names a file that does not fit.
             error => Failure::user(error.to_string()).help(error.help()),
+        }
+    }
+}
+
+impl Subject {
+    /// What it is known by: of a model also its workload and its backend.
+    fn names(&self) -> (&str, Option<(&str, Backend)>) {
+        (&self.name, self.model.as_ref().map(|model| (model.workload.name.as_str(), model.backend)))
+    }
+
+    /// As one text: "q4 (chat, candle)".
+    pub fn text(&self) -> String {
+        match &self.model {
+            None => self.name.clone(),
+            Some(OfModel { workload, backend, .. }) => format!("{} ({}, {})", self.name, workload.name, backend.name()),
         }
     }
 }
@@ -197,23 +260,30 @@ impl Kept {
         }
     }
 
-    /// Whether it can be held against this one, by the subjects that are measured here; `path` is its file.
-    pub fn fits(&self, machine: &str, subjects: &[&str], path: &Path) -> Result<(), KeptError> {
+    /// Whether it can be held against this one, by the subjects that are measured here, their rounds still to come; `path` is its
+    /// file.
+    pub fn fits(&self, machine: &str, subjects: &[&Subject], path: &Path) -> Result<(), KeptError> {
         let path = || path.to_owned();
         if self.machine != machine {
             return Err(KeptError::Machine { path: path(), then: self.machine.clone(), now: machine.into() });
         }
-        match subjects.iter().find(|name| self.subject(name).is_none()) {
-            None => Ok(()),
-            Some(name) => {
-                let has = self.subjects.iter().map(|subject| subject.name.clone()).collect();
-                Err(KeptError::Lacks { path: path(), subject: (*name).into(), has })
+        for subject in subjects {
+            let Some(then) = self.subject(subject) else {
+                let has = self.subjects.iter().map(Subject::text).collect();
+                return Err(KeptError::Lacks { path: path(), subject: subject.text(), has });
+            };
+            if let (Some(then), Some(now)) = (&then.model, &subject.model)
+                && then.workload.work != now.workload.work
+            {
+                let (name, then, now) = (now.workload.name.clone(), then.workload.work, now.workload.work);
+                return Err(KeptError::Workload { path: path(), name, then, now });
             }
         }
+        Ok(())
     }
 
-    fn subject(&self, name: &str) -> Option<&Subject> {
-        self.subjects.iter().find(|subject| subject.name == name)
+    fn subject(&self, now: &Subject) -> Option<&Subject> {
+        self.subjects.iter().find(|subject| subject.names() == now.names())
     }
 
     /// Holds this measurement against an earlier one that fits it: subjects that this one has are in both.
@@ -231,7 +301,7 @@ impl Kept {
             () => None,
         };
         let row = |now: &Subject| {
-            let before = &then.subject(&now.name)?.series.wall_s;
+            let before = &then.subject(now)?.series.wall_s;
             let times = &now.series.wall_s;
             let e = apart((times, &self.probe.seconds), (before, &then.probe.seconds), seed);
             let verdict = match () {
@@ -242,7 +312,7 @@ impl Kept {
             };
             let ratio = Ratio::of(e, unknown.is_none());
             let (then_s, now_s) = (median_of(before), median_of(times));
-            Some(Row { subject: now.name.clone(), then_s, now_s, ratio, verdict })
+            Some(Row { subject: now.text(), then_s, now_s, ratio, verdict })
         };
         let rows = self.subjects.iter().filter_map(row).collect();
         Against { slowdown, pace, unknown, rows }
@@ -280,6 +350,7 @@ mod tests {
                 name: "x".into(),
                 run: vec!["x".into()],
                 series: found.series.into_iter().next().unwrap(),
+                ..Subject::default()
             }],
             probe,
             noise: Noise::default(),
@@ -330,7 +401,7 @@ mod tests {
     fn what_is_no_baseline_is_one_error() {
         let mut rng = Rng::new(14, "errors");
         let mut kept = measured(&mut rng, 1.0, 1.0);
-        kept.subjects[0].series.push(Sample { wall_s: 0.1, cpu_s: 0.1, peak_bytes: 7 });
+        kept.subjects[0].series.push(Sample { wall_s: 0.1, cpu_s: 0.1, peak_bytes: 7, first_s: None });
         let path = Path::new("b.json");
         let says = |text: &str| {
             let failure = Failure::from(Kept::parse(text, path).unwrap_err());
@@ -347,13 +418,46 @@ mod tests {
         assert_eq!((there.wall_s.len(), &there.peak_bytes), (here.wall_s.len(), &here.peak_bytes));
         assert!(says(&text[..text.len() / 2]).starts_with("the baseline b.json is damaged: EOF"));
         assert!(says("{}").ends_with("it says no version"));
-        let other = text.replacen("\"version\":1", "\"version\":2", 1);
-        assert_eq!(says(&other), "the baseline b.json is of version 2, and this effai reads version 1");
+        let other = text.replacen("\"version\":2", "\"version\":1", 1);
+        assert_eq!(says(&other), "the baseline b.json is of version 1, and this effai reads version 2");
         kept.subjects[0].series.wall_s.clear();
         assert!(says(&kept.to_json()).ends_with("`x` has no times"));
-        let unfit = |machine: &str, subject: &str| kept.fits(machine, &[subject], path).unwrap_err().to_string();
+        let subject = |name: &str, model| Subject { name: name.into(), model, ..Subject::default() };
+        let fits = |machine: &str, subject: &Subject| kept.fits(machine, &[subject], path).map_err(|e| e.to_string());
+        let unfit = |machine: &str, name: &str| fits(machine, &subject(name, None)).unwrap_err();
         assert_eq!(unfit("two", "x"), "the baseline b.json is of another machine: one; this one is two");
         assert_eq!(unfit("one", "y"), "the baseline b.json has no subject `y`");
-        assert!(kept.fits("one", &["x"], path).is_ok());
+        assert!(fits("one", &subject("x", None)).is_ok());
+    }
+
+    #[test]
+    fn what_a_model_did_is_held_against_the_same_of_it() {
+        let mut kept = measured(&mut Rng::new(15, "models"), 1.0, 1.0);
+        let of = |name: &str, generate, backend| Subject {
+            name: "x".into(),
+            model: Some(OfModel {
+                label: "models/x".into(),
+                backend,
+                workload: Workload { name: name.into(), work: Work::Tokens { prompt: 8, generate } },
+                memory: Some(Memory { weight_bytes: 7, token_bytes: Some(3), ..Memory::default() }),
+            }),
+            series: kept.subjects[0].series.clone(),
+            ..Subject::default()
+        };
+        let chat = of("chat", 4, Backend::Candle);
+        let others = [of("chat", 5, Backend::Candle), of("long", 4, Backend::Candle), of("chat", 4, Backend::Mlx)];
+        kept.subjects = vec![chat.clone()];
+        let path = Path::new("b.json");
+        let kept = Kept::parse(&kept.to_json(), path).unwrap();
+        assert_eq!((&kept.subjects[0].model, kept.subjects[0].text().as_str()), (&chat.model, "x (chat, candle)"));
+        assert!(kept.fits("one", &[&chat], path).is_ok());
+        let unfit = others.each_ref().map(|other| kept.fits("one", &[other], path).unwrap_err().to_string());
+        let expected = [
+            "in the baseline b.json the workload `chat` is prompt=8 generate=4, and here it is prompt=8 generate=5",
+            "the baseline b.json has no subject `x (long, candle)`",
+            "the baseline b.json has no subject `x (chat, mlx)`",
+        ];
+        assert_eq!(unfit, expected);
+        assert_eq!(kept.against(&kept, 0.02, 1).rows[0].subject, "x (chat, candle)");
     }
 }

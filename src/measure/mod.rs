@@ -7,7 +7,7 @@
 //! kept      samples, probe and machine in a file; two of these against each other           -> a verdict
 //! ```
 //!
-//! What is timed is the caller's: a program (`action/timed.rs`) or a function ([`calls`]). [`rounds`] and [`summary`] read
+//! What is timed is the caller's: a program (`action/timed.rs`), what a model does ([`workload`]) or a function ([`calls`]). [`rounds`] and [`summary`] read
 //! no clock and look at no machine, so they are tested on samples that are made up. Intervals are by the one bootstrap
 //! there is, [`estimate`]. [`hardware`] is what a machine can do at most. Definitions: `docs/metrics.md`.
 //!
@@ -20,6 +20,7 @@ pub mod noise;
 pub mod probe;
 pub mod rounds;
 pub mod summary;
+pub mod workload;
 
 use std::time::Instant;
 
@@ -34,6 +35,8 @@ pub struct Sample {
     pub cpu_s: f64,
     /// The most memory it held, in bytes; 0 where it is not known.
     pub peak_bytes: u64,
+    /// Of a language model: from its start until the first token was known, in seconds.
+    pub first_s: Option<f64>,
 }
 
 /// What each round of one subject took, in the order of the rounds.
@@ -45,6 +48,9 @@ pub struct Series {
     pub cpu_s: Vec<f64>,
     /// Peak memory in bytes.
     pub peak_bytes: Vec<u64>,
+    /// Of a language model the time until the first token was known, in seconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_s: Vec<f64>,
 }
 
 impl Series {
@@ -53,6 +59,7 @@ impl Series {
         self.wall_s.push(sample.wall_s);
         self.cpu_s.push(sample.cpu_s);
         self.peak_bytes.push(sample.peak_bytes);
+        self.first_s.extend(sample.first_s);
     }
 }
 
@@ -68,7 +75,7 @@ pub fn calls(mut function: impl FnMut()) -> impl FnMut() -> Sample {
         let wall_s = begin.elapsed().as_secs_f64();
         if wall_s >= CALLS_S_MIN || times > u32::MAX / 2 {
             let wall_s = wall_s / f64::from(times);
-            return Sample { wall_s, cpu_s: wall_s, peak_bytes: 0 };
+            return Sample { wall_s, cpu_s: wall_s, ..Sample::default() };
         }
         times *= 2;
     }

@@ -97,10 +97,13 @@ impl Watch {
         }
     }
 
-    /// What was since the begin, on the same thread.
-    pub fn end(self) -> Noise {
+    /// What was since the begin, on the same thread. Children that still run, of which the system says nothing yet, had so many
+    /// seconds of CPU time since then.
+    pub fn end(self, children_s: f64) -> Noise {
         let (seconds, seen, mhz) = (self.begin.elapsed().as_secs_f64(), self.seen, self.mhz);
-        between(&seen, &Seen::now(), seconds, mhz)
+        let now = Seen::now();
+        let own = now.own.map(|own| own + children_s);
+        between(&seen, &Seen { own, ..now }, seconds, mhz)
     }
 }
 
@@ -245,7 +248,7 @@ mod tests {
     fn this_machine_can_be_looked_at() {
         let mut watch = Watch::begin();
         watch.look();
-        let noise = watch.end();
+        let noise = watch.end(0.0);
         assert!(noise.others_cores.is_none(), "it took no time");
     }
 }

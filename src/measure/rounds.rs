@@ -143,7 +143,11 @@ pub(super) mod tests {
             let wall_s = (self.time)(subject, self.ran[subject]);
             self.ran[subject] += 1;
             self.order.push(subject);
-            if wall_s.is_nan() { Err("it failed".into()) } else { Ok(Sample { wall_s, cpu_s: wall_s, peak_bytes: 1 }) }
+            if wall_s.is_nan() {
+                Err("it failed".into())
+            } else {
+                Ok(Sample { wall_s, cpu_s: wall_s, peak_bytes: 1, first_s: None })
+            }
         }
 
         fn probe(&mut self) -> f64 {

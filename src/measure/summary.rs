@@ -155,7 +155,8 @@ mod tests {
     fn a_percentile_needs_rounds_that_say_something() {
         let of = |n: usize| {
             let wall_s: Vec<f64> = (0..n).map(|i| i as f64).collect();
-            let summary = Summary::of(&Series { cpu_s: wall_s.clone(), peak_bytes: vec![3; n], wall_s }, 1);
+            let summary =
+                Summary::of(&Series { cpu_s: wall_s.clone(), peak_bytes: vec![3; n], wall_s, ..Series::default() }, 1);
             (summary.p95_s.is_some(), summary.p99_s.is_some())
         };
         assert_eq!([of(10), of(20), of(100)], [(false, false), (true, false), (true, true)]);

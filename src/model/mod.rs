@@ -205,6 +205,18 @@ impl Config {
         }
     }
 
+    /// Tokens that a model knows of which it reads, and how many of them it reads at most; none of one that only sees.
+    pub fn tokens(&self) -> Option<(usize, usize)> {
+        match self {
+            Config::Bert(text) | Config::DualEncoder { text, .. } => {
+                Some((text.vocab_size, text.max_position_embeddings))
+            }
+            Config::Clip(config) => Some((config.text_config.vocab_size, config.text_config.max_position_embeddings)),
+            Config::Llama(config) => Some((config.vocab_size, config.max_position_embeddings)),
+            Config::EfficientnetLite { .. } => None,
+        }
+    }
+
     /// Of a model's directory.
     pub fn read(dir: &Path) -> Result<Self, Failure> {
         Ok(read_config(dir)?.0)

@@ -172,6 +172,9 @@ mod tests {
         let predictions = ["scores", "score-log-loss", "calibration", "confusion-1", "confusion-2", "training"];
         check(&predictions::tests::sample(), vec![], &predictions);
         check(&timing::tests::sample(1.5, &[]), vec![], &["times", "rounds", "course", "training"]);
+        let by_workload = ["times", "rounds", "course"].map(|name| [1, 2, 3].map(|n| format!("{name}-{n}")));
+        let by_workload = (0..3).flat_map(|n| by_workload.iter().map(move |of| of[n].as_str()));
+        check(&timing::tests::models(), vec![], &by_workload.chain(["training"]).collect::<Vec<_>>());
         check(&language::tests::sample(), vec![(1.0, 1e-4), (2.0, 1e-4)], &["perplexity", "records", "training"]);
     }
 }

@@ -191,6 +191,7 @@ mod tests {
         write("told", told::tests::sample(), &[], &Examples::default());
         write("timing", timing::tests::sample(1.5, &[]), &[], &Examples::default());
         let busy = ["other programs kept 1.4 cores busy"];
+        write("timing-models", timing::tests::models(), &[], &Examples::default());
         write("timing-busy", timing::tests::sample(1.5, &busy), &[], &Examples::default());
         write("predictions", predictions::tests::sample(), &[], &Examples::default());
         write("matrix", of_a_matrix(), &[], &Examples::default());

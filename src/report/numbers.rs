@@ -26,8 +26,9 @@ pub const VERSION_OF_TOLD: u32 = 6;
 /// Of `report.json` with predictions: version 6 with `predicted` in place of `told`.
 pub const VERSION_OF_PREDICTIONS: u32 = 7;
 
-/// Of `report.json` with times: version 6 with `timing`. The others are as they were.
-pub const VERSION_OF_TIMING: u32 = 9;
+/// Of `report.json` with times: version 6 with `timing`. The others are as they were. 9: of programs. 10: `model` of models, with
+/// what they did.
+pub const VERSION_OF_TIMING: u32 = 10;
 
 /// Among the metrics of language models: how well they foresee texts.
 pub const PERPLEXITY: &str = "perplexity";
@@ -82,7 +83,7 @@ pub struct Numbers {
     /// Predictions beside what was true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Predicted>,
-    /// Times, of programs.
+    /// Times, of programs and of what models do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
     /// Models by their distance from the first, where that is asked.

@@ -14,6 +14,7 @@ use crate::report::numbers::{Numbers, Of, PERPLEXITY};
 use crate::report::retrieval::page::Examples;
 use crate::report::shown::{self, PANELS, ROWS};
 use crate::report::tables::best;
+use crate::report::timing::Timing;
 use crate::report::{encoders, language, plot, predictions, retrieval, timing, told, words};
 
 /// A table of the page, a row a model.
@@ -155,7 +156,7 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
         Of::Encoders => (encoders::page::summary(numbers), encoders::page::sizes(numbers), "encoders.html", "row"),
         Of::Told => (told::page::summary(numbers), Table::of(Vec::new(), 0), "told.html", "run"),
         Of::Predictions => (predictions::page::summary(numbers), Table::of(Vec::new(), 0), "predictions.html", "item"),
-        Of::Timing => (timing::page::summary(numbers), Table::of(Vec::new(), 0), "timing.html", "round"),
+        Of::Timing => (Table::of(Vec::new(), 0), Table::of(Vec::new(), 0), "timing.html", "round"),
     };
     let (many, has_speed) =
         (if each == "query" { "queries" } else { &format!("{each}s") }, !numbers.machine.is_empty());
@@ -191,6 +192,8 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             is_of_targets => numbers.of.is_of_targets(),
             by_class => numbers.predicted.as_ref().and_then(predictions::page::by_class),
             timing => numbers.timing,
+            workloads => timing::page::summaries(numbers),
+            titles => numbers.timing.iter().flat_map(Timing::groups).map(|group| group.title()).collect::<Vec<_>>(),
             held => numbers.timing.as_ref().and_then(|t| Some(timing::page::against(t, t.against.as_ref()?))),
             meanwhile => numbers.timing.as_ref().map(timing::words::machine),
             noun => numbers.noun(),
@@ -254,9 +257,13 @@ mod tests {
         page_of(crate::report::timing::tests::sample(1.5, &["other programs kept 1.4 cores busy"]))
     }
 
+    fn timed_models() -> String {
+        page_of(crate::report::timing::tests::models())
+    }
+
     #[test]
     fn the_page_names_no_network_address() {
-        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing(), timed_models()] {
             assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("src=\"//"));
             assert!(!page.contains("url(") && !page.contains("@import"));
         }
@@ -264,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_only_script_is_the_pages_own_and_asks_nobody() {
-        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing(), timed_models()] {
             assert_eq!(page.matches("<script").count(), 1);
             assert!(page.contains(&format!("<script>\n{SCRIPT}</script>")), "inline, and word for word");
             assert!(page.contains(
@@ -279,7 +286,7 @@ mod tests {
 
     #[test]
     fn every_anchor_leads_somewhere() {
-        for page in [pictures(), language(), quantization(), encoders(), told(), timing()] {
+        for page in [pictures(), language(), quantization(), encoders(), told(), timing(), timed_models()] {
             assert!(page.matches("href=\"#").count() > 3);
             for part in page.split("href=\"#").skip(1) {
                 let id = part.split('"').next().unwrap();
@@ -320,6 +327,15 @@ mod tests {
         assert!(
             page.contains("<strong>Nothing can be said:</strong> the machine was busy.") && page.contains("not known")
         );
+    }
+
+    #[test]
+    fn what_models_did_stands_by_workload() {
+        let page = timed_models();
+        let titles =
+            ["<h3>Programs</h3>", "<h3>chat: prompt=256 generate=64</h3>", "<h3>cold: load=&quot;cold&quot;</h3>"];
+        assert!(titles.iter().all(|title| page.matches(title).count() == 2), "{page}");
+        assert!(page.contains("&lt;q4&gt; on mlx") && page.contains("generated tokens"), "{page}");
     }
 
     #[test]

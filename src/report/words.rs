@@ -29,8 +29,15 @@ pub fn about(numbers: &Numbers) -> String {
     ];
     let on: Vec<String> = on.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, many)| count(n, one, many)).collect();
     if let Some(timing) = &numbers.timing {
-        let programs = count(numbers.subjects.len(), "program", "programs");
-        return format!("{programs}, {}.", count(timing.rounds(), "round", "rounds"));
+        let workloads = timing.groups().iter().filter(|group| group.workload.is_some()).count();
+        let subjects = match workloads {
+            0 => count(numbers.subjects.len(), "program", "programs"),
+            n => {
+                let subjects = count(numbers.subjects.len(), "subject", "subjects");
+                format!("{subjects} on {}", count(n, "workload", "workloads"))
+            }
+        };
+        return format!("{subjects}, {}.", count(timing.rounds(), "round", "rounds"));
     }
     let targets = || count(numbers.subjects.len(), "target", "targets");
     if numbers.of == Of::Told {

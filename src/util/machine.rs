@@ -90,9 +90,26 @@ fn meminfo(name: &str) -> Option<u64> {
 
 /// The most memory this process ever held. 0 where the system does not say.
 pub fn peak_bytes() -> u64 {
+    of_status("VmHWM:")
+}
+
+fn of_status(name: &str) -> u64 {
     let status = fs::read_text("/proc/self/status".as_ref()).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|l| l.strip_prefix(name));
     line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// What this process holds in memory now. 0 where the system does not say.
+pub fn resident_bytes() -> u64 {
+    of_status("VmRSS:")
+}
+
+/// Where a process says that its peak of memory begins anew.
+pub const FORGET_PEAK: &str = "/proc/self/clear_refs";
+
+/// Has [`peak_bytes`] begin anew with what this process holds now; whether the system did.
+pub fn forget_peak() -> bool {
+    cfg!(target_os = "linux") && fs::write(FORGET_PEAK.as_ref(), b"5").is_ok()
 }
 
 /// Bytes that may still be written to the disk of a path, or of the nearest directory above it that is there.

@@ -5,6 +5,7 @@ pub mod dir;
 pub mod fault;
 pub mod fs;
 pub mod machine;
+pub mod pages;
 pub mod paths;
 pub mod sha256;
 pub mod sqlite;

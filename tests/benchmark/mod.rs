@@ -1,5 +1,7 @@
-//! Programs that are timed beside one another, and beside a baseline. How long they take is not looked at: the machine may be
-//! busy, which is then said.
+//! Programs and models that are timed beside one another, and beside a baseline. How long they take is not looked at: the machine
+//! may be busy, which is then said.
+
+pub(crate) mod models;
 
 use serde_json::{Value, json};
 
@@ -26,7 +28,7 @@ pub(crate) fn baseline(seconds: f64, machine: &str, names: &[&str]) -> String {
     let noise = json!({ "others_cores": null, "stolen_cores": null, "waiting": null, "mhz": null, "throttled": null,
                         "put_aside": null, "energy_j": null });
     let kept = json!({
-        "version": 1, "label": "reports/sleep", "machine": machine, "warm_up": 10, "is_steady": true, "noise": noise, "busy": [],
+        "version": 2, "label": "reports/sleep", "machine": machine, "warm_up": 10, "is_steady": true, "noise": noise, "busy": [],
         "subjects": names.iter().map(subject).collect::<Vec<_>>(), "probe": { "steps": 500_000, "seconds": [1e-3, 1e-3] },
     });
     kept.to_string()
@@ -52,7 +54,7 @@ fn programs_are_timed_round_by_round() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let out = |name: &str| project.read(&format!("out/reports/sleep/{name}"));
     let report: Value = serde_json::from_str(&out("report.json")).expect("JSON");
-    assert_eq!((&report["version"], &report["of"]), (&json!(9), &json!("timing")));
+    assert_eq!((&report["version"], &report["of"]), (&json!(10), &json!("timing")));
     let rows = &report["timing"]["rows"];
     assert_eq!((&rows[0]["subject"], &rows[1]["rounds"]), (&json!("true"), &json!(4)));
     assert!(rows[1]["ratio"]["value"].as_f64().expect("a ratio") > 0.0 && rows[1]["p95_s"].is_null());
@@ -134,8 +136,8 @@ fn a_baseline_that_does_not_fit_is_one_error_before_anything_runs() {
         &["the baseline b.json is of another machine: another; this one is"],
     );
     fails(&baseline(1.0, &here(), &["true"]), &["the baseline b.json has no subject `count`", "it has `true`"]);
-    fails(&baseline(1.0, &here(), &["true"]).replacen("\"version\":1", "\"version\":9", 1), &["is of version 9"]);
-    fails("{\"version\":1", &["the baseline b.json is damaged: EOF"]);
+    fails(&baseline(1.0, &here(), &["true"]).replacen("\"version\":2", "\"version\":1", 1), &["is of version 1"]);
+    fails("{\"version\":2", &["the baseline b.json is damaged: EOF"]);
     let run = build(&project("    baseline \"b.json\"\n"));
     assert_ne!(run.code, 0);
     contains(&run.stderr, &["b.json"]);

@@ -118,18 +118,26 @@ fn pack(project: &Project, config: &Value, preprocessor: &Value) {
     );
 }
 
-/// Pictures of one colour each and one tint of it, with the model, and an adapter `a` of this method.
-fn project(method: &str, train: &str) -> Project {
-    let project = Project::new(&format!(
-        r#"
-model "m" {{
-    source path="clip.zip" {{
+/// The target `m`: the model of the archive.
+const MODEL: &str = r#"model "m" {
+    source path="clip.zip" {
         weights "model.safetensors"; config "config.json"; tokenizer "tokenizer.json"
         preprocessor-config "preprocessor_config.json"
-    }}
+    }
     architecture "clip"
-}}
-dataset "d" {{
+}"#;
+
+/// The model, which sees pictures of 16 pixels a side and reads 8 tokens, and these targets besides.
+pub(crate) fn with_targets(targets: &str) -> Project {
+    let project = Project::new(&format!("{MODEL}\n{targets}"));
+    pack(&project, &config(), &json!({"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}));
+    project
+}
+
+/// Pictures of one colour each and one tint of it, with the model, and an adapter `a` of this method.
+fn project(method: &str, train: &str) -> Project {
+    let project = with_targets(&format!(
+        r#"dataset "d" {{
     files "own" {{ glob "pictures/*"; }}
     records "own" from="own" file="pictures/captions.jsonl" {{
         id "{{file}}"; image "pictures/{{file}}"; caption "{{caption}}"
@@ -146,7 +154,6 @@ quantized "q" {{ from "m" adapter="a"; method "rtn" bits=8 group=32; }}
 features "g" {{ of "q"; on "d"; }}
 "#
     ));
-    pack(&project, &config(), &json!({"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}));
     let mut lines = Vec::new();
     for (n, (name, colour)) in COLOURS.iter().enumerate() {
         for (size, what) in [(SIZE as u32, "a"), (2 * SIZE as u32 + 3, "large")] {

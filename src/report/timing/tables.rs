@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::measure::estimate::Estimate;
+use crate::measure::summary::Ratio;
 use crate::report::numbers::Numbers;
 use crate::report::tables::{Line, table};
 use crate::report::timing::page;
@@ -12,12 +13,14 @@ use crate::report::timing::words::machine;
 pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
     let Some(timing) = &numbers.timing else { return Vec::new() };
     let mut lines = Vec::new();
-    for row in &timing.rows {
+    let held = timing.against.iter().flat_map(|against| &against.rows).map(Some).chain(std::iter::repeat(None));
+    for (row, held) in timing.rows.iter().zip(held) {
         let s = &row.summary;
         let alone = |value: Option<f64>| value.map(Estimate::alone);
-        let ratio = |value, low, high| Estimate { value, low, high };
-        let held = timing.against.iter().flat_map(|against| &against.rows).find(|held| held.subject == row.subject);
-        let numbers = [
+        let by = |ratio: Ratio| Estimate { value: ratio.value, low: ratio.low, high: ratio.high };
+        let bytes = |bytes: u64| alone((bytes > 0).then_some(bytes as f64));
+        let memory = row.model.as_ref().and_then(|model| model.memory);
+        let mut found = vec![
             ("p50_s", Some(s.p50_s)),
             ("p90_s", alone(Some(s.p90_s))),
             ("p95_s", alone(s.p95_s)),
@@ -26,16 +29,22 @@ pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
             ("mean_s", alone(Some(s.mean_s))),
             ("max_s", alone(Some(s.max_s))),
             ("cpu_s", Some(s.cpu_s)),
-            ("peak_bytes", alone((s.peak_bytes > 0).then_some(s.peak_bytes as f64))),
-            ("ratio", row.ratio.map(|r| ratio(r.value, r.low, r.high))),
-            ("ratio_to_baseline", held.map(|h| ratio(h.ratio.value, h.ratio.low, h.ratio.high))),
+            ("peak_bytes", bytes(s.peak_bytes)),
+            ("ratio", row.ratio.map(by)),
+            ("ratio_to_backend", row.by_backend.map(by)),
+            ("ratio_to_baseline", held.map(|held| by(held.ratio))),
+            ("first_s", row.first_s),
+            ("weight_bytes", memory.and_then(|memory| bytes(memory.weight_bytes))),
+            ("resident_bytes", memory.and_then(|memory| bytes(memory.resident_bytes))),
+            ("load_peak_bytes", memory.and_then(|memory| bytes(memory.load_peak_bytes))),
+            ("token_bytes", memory.and_then(|memory| bytes(memory.token_bytes?))),
         ];
-        for (metric, estimate) in numbers {
+        found.extend(row.rates.iter().map(|rate| (rate.metric(), Some(rate.per_s))));
+        for (metric, estimate) in found {
             let Some(estimate) = estimate else { continue };
-            let subject = &row.subject;
             lines.push(Line {
-                subject,
-                test: String::new(),
+                subject: &numbers.subjects[row.place].label,
+                test: row.model.as_ref().map_or_else(String::new, |model| model.workload.name.clone()),
                 direction: "",
                 metric,
                 estimate,
@@ -57,7 +66,12 @@ pub fn markdown(numbers: &Numbers, md: &mut String) {
          slower than the first beyond noise, \u{25bc}: quicker.\n",
         numbers.machine
     );
-    table(numbers, &page::summary(numbers), md);
+    for (number, (title, of_workload)) in page::summaries(numbers).into_iter().enumerate() {
+        if !title.is_empty() {
+            let _ = writeln!(md, "{}## {title}\n", if number > 0 { "\n" } else { "" });
+        }
+        table(numbers, &of_workload, md);
+    }
     if let Some(found) = &timing.against {
         let pace = 100.0 * (found.pace - 1.0);
         let _ = writeln!(
@@ -75,7 +89,28 @@ pub fn markdown(numbers: &Numbers, md: &mut String) {
 #[cfg(test)]
 mod tests {
     use crate::report::tables::{csv, markdown};
-    use crate::report::timing::tests::sample;
+    use crate::report::timing::tests::{models, sample};
+
+    #[test]
+    fn each_workload_has_a_table() {
+        let numbers = models();
+        let md = markdown(&numbers);
+        assert!(
+            md.contains(
+                "\n## chat: prompt=256 generate=64\n\n| subject | median, s | by f32 | by candle | first token, ms |"
+            ),
+            "{md}"
+        );
+        assert!(md.contains("prompt tokens/s | generated tokens/s |") && md.contains("| <q4> on mlx | "), "{md}");
+        assert!(md.contains("90.0 beyond the weights") && md.contains("| f32 on candle, chat |"), "{md}");
+        let csv = csv(&numbers);
+        assert!(
+            csv.contains("\n<q4> on mlx,chat,,ratio_to_backend,0.")
+                && csv.contains("\nf32 on candle,chat,,generated_tokens_per_s,5"),
+            "{csv}"
+        );
+        assert!(csv.contains("\nf32 on candle,cold,,peak_bytes,900000000,"), "{csv}");
+    }
 
     #[test]
     fn the_tables_have_times_ratios_and_the_machine() {

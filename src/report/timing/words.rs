@@ -5,7 +5,7 @@ use crate::measure::kept::{Against, Row as Held, Verdict};
 use crate::measure::noise::Noise;
 use crate::measure::summary::Ratio;
 use crate::report::numbers::Numbers;
-use crate::report::timing::{Row, Timing};
+use crate::report::timing::{Rate, Row, Timing};
 use crate::report::words::list;
 
 /// A unit of time, so large that numbers are easy to read.
@@ -18,6 +18,9 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Of a number that is no time: it stands as it is.
+    pub const PLAIN: Self = Self { name: "", per_second: 1.0 };
+
     /// In which a time of so many seconds is told.
     pub fn of(seconds: f64) -> Self {
         let (name, per_second) = match seconds.abs() {
@@ -71,10 +74,22 @@ pub fn headline(numbers: &Numbers) -> Vec<String> {
         letters.next().map_or(String::new(), |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
     };
     let mut said: Vec<String> = busy_text(&timing.busy).map(sentence).into_iter().collect();
-    match &timing.rows[..] {
-        [] => {}
-        [only] => said.push(format!("{} takes {}.", only.subject, time_of(only))),
-        [first, others @ ..] => said.extend(others.iter().map(|row| beside(row, first, timing.busy.is_empty()))),
+    for group in timing.groups() {
+        let rows: Vec<&Row> = group.rows.iter().map(|(row, _)| *row).collect();
+        let on = group.workload.map_or_else(String::new, |workload| format!("{}: ", workload.name));
+        let text = |text: String| format!("{on}{text}");
+        if let [only] = rows[..] {
+            said.push(text(format!("{} takes {}{}.", name(numbers, only), time_of(only), rate(only))));
+        }
+        for row in rows.iter().skip(1) {
+            // Of another backend's first subject there is only itself to be beside.
+            let first = rows.iter().find(|first| match row.ratio {
+                Some(_) => first.backend() == row.backend(),
+                None => first.subject == row.subject,
+            });
+            let ratio = row.ratio.or(row.by_backend);
+            said.extend(first.zip(ratio).map(|(first, ratio)| text(beside(numbers, row, first, ratio))));
+        }
     }
     said.extend(timing.against.iter().flat_map(against));
     if !timing.is_steady {
@@ -93,21 +108,31 @@ fn time_of(row: &Row) -> String {
     format!("{} {} ({})", unit.text(e.value), unit.name, unit.interval(e))
 }
 
-fn beside(row: &Row, first: &Row, is_quiet: bool) -> String {
-    let (name, reference) = (&row.subject, &first.subject);
-    let times = format!("{}, {reference} {}", time_of(row), time_of(first));
-    match &row.ratio {
-        Some(ratio) if !is_quiet => {
-            format!("{name} took {} times as long as {reference}, on a busy machine: {times}.", ratio_text(ratio))
+/// What a row is called among the report's subjects.
+fn name<'a>(numbers: &'a Numbers, row: &Row) -> &'a str {
+    &numbers.subjects[row.place].name
+}
+
+/// Of a model, how much it did a second: ", 53.31 generated tokens/s". Of several rates the last, for which people wait longest.
+fn rate(row: &Row) -> String {
+    let text = |rate: &Rate| format!(", {} {}/s", Unit::PLAIN.text(rate.per_s.value), rate.of);
+    row.rates.last().map_or_else(String::new, text)
+}
+
+/// A row beside another one, by this ratio of their times.
+fn beside(numbers: &Numbers, row: &Row, first: &Row, ratio: Ratio) -> String {
+    let (own, reference) = (name(numbers, row), name(numbers, first));
+    let then = if row.rates.is_empty() { "," } else { ";" };
+    let times = format!("{}{}{then} {reference} {}{}", time_of(row), rate(row), time_of(first), rate(first));
+    let is_quiet = numbers.timing.as_ref().is_some_and(|timing| timing.busy.is_empty());
+    let by = ratio_text(&ratio);
+    match ratio {
+        _ if !is_quiet => format!("{own} took {by} times as long as {reference}, on a busy machine: {times}."),
+        Ratio { stands_out: true, value, .. } if value > 1.0 => {
+            format!("{own} takes {by} times as long as {reference}: {times}.")
         }
-        Some(ratio) if ratio.stands_out && ratio.value > 1.0 => {
-            format!("{name} takes {} times as long as {reference}: {times}.", ratio_text(ratio))
-        }
-        Some(ratio) if ratio.stands_out => {
-            format!("{name} takes {} of the time of {reference}: {times}.", ratio_text(ratio))
-        }
-        Some(ratio) => format!("{name} and {reference} do not differ beyond noise, {}: {times}.", ratio_text(ratio)),
-        None => format!("{name} takes {}.", time_of(row)),
+        Ratio { stands_out: true, .. } => format!("{own} takes {by} of the time of {reference}: {times}."),
+        _ => format!("{own} and {reference} do not differ beyond noise, {by}: {times}."),
     }
 }
 
@@ -171,7 +196,7 @@ pub fn machine(timing: &Timing) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::timing::tests::sample;
+    use crate::report::timing::tests::{models, sample};
     use crate::report::words::about;
 
     #[test]
@@ -190,6 +215,25 @@ mod tests {
         let said = headline(&sample(1.0, &[]));
         assert!(said[0].starts_with("<awk> and grep do not differ beyond noise, "), "{said:?}");
         assert!(said[1].contains("of the baseline's time"), "{said:?}");
+    }
+
+    #[test]
+    fn models_are_told_by_workload() {
+        let said = headline(&models());
+        let begins = [
+            "grep takes ",
+            "chat: <q4> on candle takes 0.",
+            "chat: f32 on mlx takes 0.",
+            "chat: <q4> on mlx takes 0.",
+            "cold: <q4> on candle takes 0.",
+        ];
+        assert!(begins.iter().zip(&said).all(|(begin, said)| said.starts_with(begin)), "{said:#?}");
+        assert!(
+            said[1].contains(" generated tokens/s; f32 on candle ") && said[4].contains("), f32 on candle "),
+            "{said:?}"
+        );
+        assert!(said[2].contains(" of the time of f32 on candle: "), "{said:?}");
+        assert_eq!(about(&models()), "5 subjects on 2 workloads, 120 rounds.");
     }
 
     #[test]
