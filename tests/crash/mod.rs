@@ -5,7 +5,7 @@
 //! `damage` flips and cuts files. After each the same must hold, see [`Case::is_mended`].
 //!
 //! `EFFAI_TEST_CASES=5000 cargo test --test all crash` runs more, `EFFAI_TEST_SEED=7` begins elsewhere. CI takes some of the steps,
-//! with each commit others (`EFFAI_TEST_STEP`).
+//! with each commit others (`EFFAI_TEST_TURN`).
 
 mod case;
 mod damage;

@@ -2,12 +2,12 @@
 
 use super::case::{Case, files};
 
-/// In CI only one of so many steps: another one with each commit, as `EFFAI_TEST_STEP` says. All are taken with
+/// In CI only one of so many steps: another one with each commit, as `EFFAI_TEST_TURN` says. All are taken with
 /// `EFFAI_TEST_CASES`.
 fn steps(usual: usize) -> impl Iterator<Item = u64> {
     let asked = |name: &str| std::env::var(name).ok();
     let stride = if asked("EFFAI_TEST_CASES").is_some() { 1 } else { usual };
-    let begin: usize = asked("EFFAI_TEST_STEP").and_then(|n| n.parse().ok()).unwrap_or(0);
+    let begin: usize = asked("EFFAI_TEST_TURN").and_then(|n| n.parse().ok()).unwrap_or(0);
     (1 + begin as u64 % stride as u64..).step_by(stride)
 }
 
