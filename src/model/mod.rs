@@ -24,7 +24,7 @@ use tokenizers::Tokenizer;
 
 use crate::backend::arrays::Arrays;
 use crate::backend::gguf::Gguf;
-use crate::backend::{BackendError, Precision, Tensor};
+use crate::backend::{BackendError, Precision, Tensor, Texts};
 use crate::failure::Failure;
 use crate::format::image::Preprocessing;
 use crate::format::tensors;
@@ -318,18 +318,18 @@ impl<T: Tensor> Model<T> {
         self.tokenizer()?.all(texts)
     }
 
-    /// One batch of token ids -> [rows, d]: pooled, or projected and of length 1 of a picture-text model, where `dropout`
+    /// One batch of texts -> [texts, d]: pooled, or projected and of length 1 of a picture-text model, where `dropout`
     /// is on the heads' inputs.
-    pub fn text_batch(&self, ids: &[Vec<u32>], dropout: Option<&Dropout>) -> crate::backend::Result<T> {
+    pub fn text_batch(&self, texts: &Texts, dropout: Option<&Dropout>) -> crate::backend::Result<T> {
         let none = |why: &str| Err(BackendError::Library(why.to_owned()));
         match &self.config {
-            Config::Bert(config) => bert::encode(&self.weights, config, "", ids),
+            Config::Bert(config) => bert::encode(&self.weights, config, "", texts),
             Config::Clip(config) => {
-                let pooled = clip::text(&self.weights, &config.text_config, ids)?;
+                let pooled = clip::text(&self.weights, &config.text_config, texts)?;
                 head::linear(&self.weights, "text_projection", &pooled, dropout)
             }
             Config::DualEncoder { text, .. } => {
-                head::text(&self.weights, &bert::encode(&self.weights, text, "text.", ids)?, dropout)
+                head::text(&self.weights, &bert::encode(&self.weights, text, "text.", texts)?, dropout)
             }
             Config::EfficientnetLite { .. } => none("a picture model reads no text"),
             Config::Llama(_) => none("a language model gives no vector of a text"),
@@ -363,7 +363,7 @@ impl<T: Tensor> Model<T> {
         let mut rows = vec![Vec::new(); ids.len()];
         for (done, chunk) in order.chunks(TEXT_BATCH).enumerate() {
             let batch: Vec<Vec<u32>> = chunk.iter().map(|i| ids[*i].clone()).collect();
-            let values = self.text_batch(&batch, None)?.to_f32()?;
+            let values = self.text_batch(&Texts::new(&batch), None)?.to_f32()?;
             let width = values.len() / chunk.len();
             for (place, row) in chunk.iter().zip(values.chunks(width)) {
                 rows[*place] = row.to_vec();

@@ -15,7 +15,7 @@ use crate::backend::arrays::{Array, Arrays, Values};
 use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::rng::Rng;
-use crate::backend::{BackendError, Params, Precision, Result, Tensor};
+use crate::backend::{BackendError, Params, Precision, Result, Tensor, Texts};
 use crate::failure::Failure;
 
 /// Named weights.
@@ -47,7 +47,9 @@ impl<T: Tensor> Weights<T> {
         let (mut tensors, mut codes) = (BTreeMap::new(), BTreeMap::new());
         for (name, array) in arrays {
             match &array.values {
-                Values::F32(values) => drop(tensors.insert(name.clone(), T::from_f32(values, &array.shape)?)),
+                Values::F32(values) => {
+                    drop(tensors.insert(name.clone(), T::from_f32(values, &array.shape)?.named(name)))
+                }
                 Values::Codes(matrix) => drop(codes.insert(name.clone(), matrix.clone())),
                 Values::U32(_) | Values::I8(_) => {}
             }
@@ -145,6 +147,16 @@ impl<T: Tensor> Weights<T> {
         }
         let values: Vec<f32> = ids.iter().flat_map(|id| matrix.row(*id as usize)).collect();
         self.rounded(&T::from_f32(&values, &[ids.len(), matrix.inner()])?)
+    }
+
+    /// Rows of a matrix by the token ids of texts: [texts, longest, width].
+    pub fn embed(&self, name: &str, texts: &Texts) -> Result<T> {
+        if texts.named().is_some() {
+            return self.rounded(&self.plain(name)?.embed(texts)?);
+        }
+        let rows = self.rows(name, &texts.padded())?;
+        let width = rows.shape().last().copied().unwrap_or(1);
+        rows.reshape(&[texts.count(), texts.longest(), width])
     }
 
     /// [`Tensor::cross_entropy`] by the module `name`.
