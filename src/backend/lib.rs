@@ -32,6 +32,7 @@ pub mod smooth;
 pub mod spin;
 pub mod stream;
 pub mod texts;
+pub mod trace;
 
 use std::collections::BTreeMap;
 
@@ -259,6 +260,15 @@ pub trait Tensor: Clone + Sized + 'static {
     fn embed(&self, texts: &Texts) -> Result<Self> {
         let shape = [&[texts.count(), texts.longest()], &self.shape()[1..]].concat();
         self.take_rows(&texts.padded())?.reshape(&shape)
+    }
+    /// [`Self::embed`] by a table that stays quantized.
+    fn embed_quantized(table: &std::sync::Arc<QMatrix>, texts: &Texts) -> Result<Self> {
+        let ids = texts.padded();
+        if let Some(id) = ids.iter().find(|id| **id as usize >= table.rows()) {
+            return Err(BackendError::Library(format!("row {id} of {}", table.rows())));
+        }
+        let values: Vec<f32> = ids.iter().flat_map(|id| table.row(*id as usize)).collect();
+        Self::from_f32(&values, &[texts.count(), texts.longest(), table.inner()])
     }
     /// The marked token of each text: [texts, longest, width] -> [texts, width].
     fn take_tokens(&self, texts: &Texts, mark: texts::Mark) -> Result<Self> {

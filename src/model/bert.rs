@@ -49,7 +49,7 @@ pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, te
         let weight = weights.get(&name(&format!("{module}.weight")))?;
         x.layer_norm(weight, weights.get(&name(&format!("{module}.bias")))?, config.layer_norm_eps)
     };
-    let words = weights.get(&name("embeddings.word_embeddings.weight"))?.embed(texts)?;
+    let words = weights.embed(&name("embeddings.word_embeddings"), texts)?;
     let positions = weights.get(&name("embeddings.position_embeddings.weight"))?.narrow(0, 0, length)?;
     let types = weights.get(&name("embeddings.token_type_embeddings.weight"))?.narrow(0, 0, 1)?;
     let x = words.add(&positions.add(&types)?)?;

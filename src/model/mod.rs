@@ -106,38 +106,42 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a model directory, a quantized one, or an adapter's with its base's.
     pub fn open(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
-        Self::open_form(dir, base, false)
+        Self::open_form(dir, base, Keep::Nothing)
     }
 
     /// The same for computing with it: a language model's quantized matrices stay so, where they can, and matrices of bytes
     /// do in every model.
     pub fn open_as_codes(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
-        Self::open_form(dir, base, true)
+        Self::open_form(dir, base, Keep::Bytes)
     }
 
-    fn open_form(dir: &Path, base: Option<&Path>, keep_codes: bool) -> Result<Self, Failure> {
+    /// The same with every matrix that can stay quantized as it is stored, of any model.
+    pub fn open_as_stored(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
+        Self::open_form(dir, base, Keep::All)
+    }
+
+    fn open_form(dir: &Path, base: Option<&Path>, keep: Keep) -> Result<Self, Failure> {
         if dir.join("adapter_config.json").exists() {
             let base = base.ok_or_else(|| {
                 Failure::target(format!("{} is an adapter and its base is not at hand", dir.display()))
             })?;
-            let mut checkpoint = Self::open_form(base, None, keep_codes)?;
+            let mut checkpoint = Self::open_form(base, None, keep)?;
             let adapter = crate::train::peft::read(dir)?;
             weights::merge(&mut checkpoint.arrays, &adapter.arrays, adapter.scale)?;
             checkpoint.weight_bytes += size_of(&dir.join(crate::train::peft::WEIGHTS));
             return Ok(checkpoint);
         }
         let (config, text) = read_config(dir)?;
-        let bytes = if keep_codes { Keep::Bytes } else { Keep::Nothing };
         let (arrays, weight_bytes) = match &config {
             Config::Llama(config) => {
                 config.check()?;
-                language_weights(dir, config, &text, keep_codes)?
+                language_weights(dir, config, &text, keep != Keep::Nothing)?
             }
             Config::Clip(config) => {
                 config.check()?;
-                sharded(dir, &text, bytes)?
+                sharded(dir, &text, keep)?
             }
-            _ => sharded(dir, &text, bytes)?,
+            _ => sharded(dir, &text, keep)?,
         };
         fit::check(&config, "config.json", &|name| arrays.get(name).map(|array| array.shape.clone()))
             .map_err(|f| f.within(dir.display()))?;

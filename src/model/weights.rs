@@ -151,12 +151,11 @@ impl<T: Tensor> Weights<T> {
 
     /// Rows of a matrix by the token ids of texts: [texts, longest, width].
     pub fn embed(&self, name: &str, texts: &Texts) -> Result<T> {
-        if texts.named().is_some() {
-            return self.rounded(&self.plain(name)?.embed(texts)?);
+        // Rounded after: rows that are taken often add up in 32 bits.
+        match self.codes.get(&format!("{name}.weight")) {
+            Some(table) => self.rounded(&T::embed_quantized(table, texts)?.named(name)),
+            None => self.rounded(&self.plain(name)?.embed(texts)?),
         }
-        let rows = self.rows(name, &texts.padded())?;
-        let width = rows.shape().last().copied().unwrap_or(1);
-        rows.reshape(&[texts.count(), texts.longest(), width])
     }
 
     /// [`Tensor::cross_entropy`] by the module `name`.
@@ -174,7 +173,7 @@ impl<T: Tensor> Weights<T> {
             (None, Precision::Bf16) | (Some((_, QMatrix::Groups(_))), Precision::Bf16) => {
                 x.linear(&self.matrix(name)?, None)?
             }
-            (Some((matrix, _)), _) => self.rounded(&x.cast(Precision::F32)?.linear_quantized(matrix)?)?,
+            (Some((matrix, _)), _) => self.rounded(&x.cast(Precision::F32)?.linear_quantized(matrix)?.named(name))?,
         };
         match bias {
             Some(bias) => self.rounded(&y.add(bias)?),
