@@ -18,6 +18,7 @@ pub mod plan;
 pub mod recipe;
 
 pub mod cli;
+pub mod export;
 pub mod format;
 pub mod git;
 pub mod kind;

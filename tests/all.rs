@@ -10,6 +10,7 @@ mod clip;
 mod crash;
 mod diagnostics;
 mod engine;
+mod exports;
 mod git;
 mod language;
 mod lsp;

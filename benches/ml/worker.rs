@@ -17,7 +17,7 @@ use effai::backend::blocks::Blocks;
 use effai::backend::gemm::Then;
 use effai::backend::int8::{Bytes, Int8};
 use effai::backend::qmatrix::Groups;
-use effai::backend::{CandleTensor, Params, Tensor};
+use effai::backend::{CandleTensor, Params, Tensor, Texts};
 use effai::model::generate::{Options, generate};
 use effai::model::weights::Weights;
 use effai::model::{Checkpoint, Config, Model, quantized};
@@ -163,7 +163,13 @@ fn clip(dir: &Path) -> Result<Step, Box<dyn Error>> {
             model.weights.put(p, 1.0, None);
             let tower = model.tower().expect("a picture tower");
             let pictures = model.project_pictures(tower.tail(&model.weights, midway.clone(), 0)?, None)?;
-            info_nce(&pictures, &model.text_batch(&ids, None)?, &of, &of, model.weights.get("logit_scale")?)
+            info_nce(
+                &pictures,
+                &model.text_batch(&Texts::new(&ids), None)?,
+                &of,
+                &of,
+                model.weights.get("logit_scale")?,
+            )
         })?;
         adam.step(&mut params, &grads, RATE)?;
         Ok(f64::from(loss))
@@ -175,7 +181,7 @@ fn minilm(dir: &Path) -> Result<Step, Box<dyn Error>> {
     let model = Model::<CandleTensor>::new(&Checkpoint::open(dir, None)?)?;
     let ids = numbers(&dir.join("ids.json"))?;
     Ok(Box::new(move || {
-        let values = model.text_batch(&ids, None)?.to_f32()?;
+        let values = model.text_batch(&Texts::new(&ids), None)?.to_f32()?;
         Ok(values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len() as f64)
     }))
 }
@@ -193,7 +199,7 @@ fn minilm_int8(dir: &Path) -> Result<Step, Box<dyn Error>> {
     let model = Model::<CandleTensor>::new(&checkpoint)?;
     let ids = numbers(&dir.join("ids.json"))?;
     Ok(Box::new(move || {
-        let values = model.text_batch(&ids, None)?.to_f32()?;
+        let values = model.text_batch(&Texts::new(&ids), None)?.to_f32()?;
         Ok(values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len() as f64)
     }))
 }

@@ -8,12 +8,13 @@ use rayon::prelude::*;
 
 use super::gemm::{Then, View, matmul};
 use super::simd;
+use super::texts::Lengths;
 
 /// Which keys a query sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// Keys of each row that are no padding.
-    pub lengths: Vec<usize>,
+    pub lengths: Lengths,
     /// A query sees no key later than itself; the last query is at the last key.
     pub causal: bool,
 }
@@ -142,7 +143,7 @@ mod tests {
     use crate::rng::random;
 
     fn shape(causal: bool, queries: usize) -> Shape {
-        let scope = Scope { lengths: vec![5, 3], causal };
+        let scope = Scope { lengths: vec![5, 3].into(), causal };
         Shape { rows: 2, heads: 4, kv_heads: 2, queries, keys: 5, width: 3, scale: 0.7, scope }
     }
 

@@ -623,7 +623,7 @@ mod tests {
             let mut outs = Vec::new();
             for (start, len) in crate::segments(&lengths) {
                 let part = |name: &str| p[name].narrow(2, start, len);
-                let scope = Scope { lengths: vec![len], causal: true };
+                let scope = Scope { lengths: vec![len].into(), causal: true };
                 let (q, k) = (part("q")?.rope(0, 100.0)?, part("k")?.rope(0, 100.0)?);
                 outs.push(CandleTensor::attention(&q, &k, &part("v")?, &scope, 0.4)?);
             }

@@ -62,6 +62,24 @@ impl Int8 {
         (made, errors.iter().sum())
     }
 
+    /// The same with the largest magnitude of a row at 63: processors without a product of bytes add two products in 16
+    /// bits, which hold them then.
+    ///
+    /// # Panics
+    /// If `values` are no whole rows.
+    pub fn round_to_seven_bits(values: &[f32], inner: usize) -> Self {
+        assert!(values.len().is_multiple_of(inner.max(1)), "whole rows");
+        let (mut codes, mut scales) = (Vec::with_capacity(values.len()), Vec::new());
+        for row in values.chunks_exact(inner.max(1)) {
+            let scale = row.iter().fold(0.0f32, |top, v| top.max(v.abs())) / 63.0;
+            // Beside a row of zeros nothing is divided by zero.
+            let steps = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            codes.extend(row.iter().map(|v| (v * steps).round() as i8));
+            scales.push(scale);
+        }
+        Self { rows: scales.len(), inner, codes, scales }
+    }
+
     /// The weights, row after row.
     pub fn expand(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.codes.len()];

@@ -31,6 +31,8 @@ pub mod simd;
 pub mod smooth;
 pub mod spin;
 pub mod stream;
+pub mod texts;
+pub mod trace;
 
 use std::collections::BTreeMap;
 
@@ -40,6 +42,7 @@ pub use kernels::Window;
 #[cfg(feature = "mlx")]
 pub use mlx::MlxTensor;
 use qmatrix::QMatrix;
+pub use texts::{Lengths, Texts};
 
 use serde::{Deserialize, Serialize};
 
@@ -237,6 +240,11 @@ pub trait Tensor: Clone + Sized + 'static {
     fn settled(&self) -> Result<Self>;
     /// The length of each axis.
     fn shape(&self) -> Vec<usize>;
+    /// The same tensor, called so by who tells of it: most have no use for a name.
+    #[must_use]
+    fn named(self, _name: &str) -> Self {
+        self
+    }
 
     /// The same values in another shape.
     fn reshape(&self, shape: &[usize]) -> Result<Self>;
@@ -248,6 +256,41 @@ pub trait Tensor: Clone + Sized + 'static {
     fn concat(parts: &[Self], axis: usize) -> Result<Self>;
     /// Rows of [rows, ...] by number: -> [ids, ...].
     fn take_rows(&self, ids: &[u32]) -> Result<Self>;
+    /// A table's rows by the token ids of texts: [rows, ...] -> [texts, longest, ...].
+    fn embed(&self, texts: &Texts) -> Result<Self> {
+        let shape = [&[texts.count(), texts.longest()], &self.shape()[1..]].concat();
+        self.take_rows(&texts.padded())?.reshape(&shape)
+    }
+    /// [`Self::embed`] by a table that stays quantized.
+    fn embed_quantized(table: &std::sync::Arc<QMatrix>, texts: &Texts) -> Result<Self> {
+        let ids = texts.padded();
+        if let Some(id) = ids.iter().find(|id| **id as usize >= table.rows()) {
+            return Err(BackendError::Library(format!("row {id} of {}", table.rows())));
+        }
+        let values: Vec<f32> = ids.iter().flat_map(|id| table.row(*id as usize)).collect();
+        Self::from_f32(&values, &[texts.count(), texts.longest(), table.inner()])
+    }
+    /// The marked token of each text: [texts, longest, width] -> [texts, width].
+    fn take_tokens(&self, texts: &Texts, mark: texts::Mark) -> Result<Self> {
+        let width = self.shape().last().copied().unwrap_or(1);
+        self.reshape(&[texts.count() * texts.longest(), width])?.take_rows(&texts.places(mark)?)
+    }
+    /// The average of each text's tokens, without padding: [texts, longest, width] -> [texts, width].
+    fn mean_tokens(&self, lengths: &Lengths) -> Result<Self> {
+        let shape = self.shape();
+        let &[texts, longest, width] = &shape[..] else {
+            return Err(BackendError::Library(format!("averages of tokens of a tensor {shape:?}")));
+        };
+        let keep: Vec<f32> =
+            lengths.iter().flat_map(|len| (0..longest).map(move |at| f32::from(u8::from(at < *len)))).collect();
+        let counts: Vec<f32> = lengths.iter().map(|len| (*len).max(1) as f32).collect();
+        let sums = self.mul(&Self::from_f32(&keep, &[texts, longest, 1])?)?.sum(1)?.reshape(&[texts, width])?;
+        sums.div(&Self::from_f32(&counts, &[texts, 1])?)
+    }
+    /// One row as many times as are asked for: [1, ...] -> [times, ...].
+    fn repeat(&self, times: usize) -> Result<Self> {
+        self.take_rows(&vec![0; times])
+    }
 
     /// Sum, broadcast.
     fn add(&self, other: &Self) -> Result<Self>;
@@ -320,7 +363,7 @@ pub trait Tensor: Clone + Sized + 'static {
     fn attention_packed(q: &Self, k: &Self, v: &Self, lengths: &[usize], scale: f32) -> Result<Self> {
         let part = |(start, len)| {
             let [q, k, v] = [q, k, v].map(|t| t.narrow(2, start, len));
-            Self::attention(&q?, &k?, &v?, &Scope { lengths: vec![len], causal: true }, scale)
+            Self::attention(&q?, &k?, &v?, &Scope { lengths: vec![len].into(), causal: true }, scale)
         };
         Self::concat(&segments(lengths).map(part).collect::<Result<Vec<_>>>()?, 2)
     }

@@ -438,7 +438,7 @@ mod tests {
     fn attention_agrees_whatever_is_seen() {
         let shapes: [(&str, &[usize]); 3] = [("q", &[2, 4, 3, 8]), ("k", &[2, 2, 5, 8]), ("v", &[2, 2, 5, 8])];
         for (lengths, causal) in [(vec![5, 5], false), (vec![5, 5], true), (vec![5, 3], false), (vec![4, 5], true)] {
-            let scope = Scope { lengths, causal };
+            let scope = Scope { lengths: lengths.into(), causal };
             agree!("attention", &shapes, |p| Tensor::attention(&p["q"], &p["k"], &p["v"], &scope, 0.3));
         }
     }
@@ -565,7 +565,7 @@ mod tests {
         lower("detach", &[x], &|p| p["x"].detach().mul(&p["x"]));
         let shapes: [(&str, &[usize]); 3] = [("q", &[2, 4, 5, 8]), ("k", &[2, 2, 5, 8]), ("v", &[2, 2, 5, 8])];
         for lengths in [vec![5, 5], vec![5, 3]] {
-            let scope = Scope { lengths, causal: true };
+            let scope = Scope { lengths: lengths.into(), causal: true };
             lower("attention", &shapes, &|p| Tensor::attention(&p["q"], &p["k"], &p["v"], &scope, 0.3));
         }
         let shapes: [(&str, &[usize]); 3] = [("q", &[1, 4, 7, 8]), ("k", &[1, 2, 7, 8]), ("v", &[1, 2, 7, 8])];

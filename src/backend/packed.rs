@@ -52,7 +52,7 @@ impl Packed {
     }
 
     fn shape(&self, heads: usize, kv_heads: usize, len: usize, scale: f32) -> Shape {
-        let scope = Scope { lengths: vec![len], causal: true };
+        let scope = Scope { lengths: vec![len].into(), causal: true };
         Shape { rows: 1, heads, kv_heads, queries: len, keys: len, width: self.width, scale, scope }
     }
 

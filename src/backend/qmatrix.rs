@@ -175,6 +175,19 @@ impl Groups {
         Self { rows, inner, group, bits: if bits == 4 { 4 } else { 8 }, codes, scales, biases }
     }
 
+    /// Codes in their order, each a byte: what [`Self::new`] was given.
+    pub fn unpacked(&self) -> Vec<u8> {
+        match self.bits {
+            4 => {
+                let blocks = self.codes.chunks_exact(BLOCK / 2);
+                let halves =
+                    |block: &[u8]| [block.iter().map(|b| b & 15).collect(), block.iter().map(|b| b >> 4).collect()];
+                blocks.flat_map(halves).flat_map(|half: Vec<u8>| half).collect()
+            }
+            _ => self.codes.clone(),
+        }
+    }
+
     /// The rows in another order.
     #[must_use]
     pub fn with_rows(&self, order: &[usize]) -> Self {
@@ -283,6 +296,7 @@ mod tests {
         let codes: Vec<u8> = (0..rows * inner).map(|_| rng.below(1 << bits) as u8).collect();
         let scales = random(rows * inner / group, "scales");
         let matrix = Groups::new(rows, inner, group, bits, &codes, scales, random(rows * inner / group, "biases"));
+        assert_eq!(matrix.unpacked(), codes);
         let at = |i: usize| i / inner * (inner / group) + i % inner / group;
         let plain = |i: usize| f32::from(codes[i]) * matrix.scales[at(i)] + matrix.biases[at(i)];
         assert_eq!(

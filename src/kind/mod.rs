@@ -13,6 +13,7 @@ pub mod benchmark;
 pub mod command;
 pub mod dataset;
 pub mod environment;
+pub mod export;
 pub mod features;
 pub mod fetch;
 pub mod hardware;
@@ -61,6 +62,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &adapter::Adapter,
     &merge::Merge,
     &quantized::Quantized,
+    &export::Export,
     &report::Report,
     &speed::Speed,
     &hardware::Hardware,
@@ -258,8 +260,13 @@ impl ActionCx<'_> {
         };
         // Found out once.
         self.backend = Choice { backend, is_pinned: true };
-        (self.events)(ActionEvent::Backend { name: backend.name().into() });
+        self.tell_backend(backend);
         Ok(backend)
+    }
+
+    /// Says for the record which backend computes, where a kind has no choice.
+    pub fn tell_backend(&mut self, backend: Backend) {
+        (self.events)(ActionEvent::Backend { name: backend.name().into() });
     }
 
     /// [`Self::backend`] for what is computed in a precision: nothing takes the place of a backend that has it, and one that

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::features::base_of;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::rng::Rng;
-use crate::backend::{Backend, Tensor, on_backend};
+use crate::backend::{Backend, Tensor, Texts, on_backend};
 use crate::failure::Failure;
 use crate::model::llama::{self, Cache};
 use crate::model::{Checkpoint, Config, Model, weight_bytes};
@@ -170,7 +170,7 @@ fn encoder<T: Tensor>(
     if model.reads() {
         let one = model.tokenize(&["a red heart with an arrow"])?;
         let batch = vec![one[0].clone(); many];
-        let run = |ids: &[Vec<u32>]| force(&model.text_batch(ids, None)?);
+        let run = |ids: &[Vec<u32>]| force(&model.text_batch(&Texts::new(ids), None)?);
         tell("text", &timed("one text", &|| run(&one))?, &timed("many texts", &|| run(&batch))?);
     }
     Ok(found)
@@ -234,7 +234,7 @@ pub(super) fn most_likely<T: Tensor>(
     cache: &mut Cache<T>,
 ) -> Result<u32, Failure> {
     let (weights, config) = (&language.model.weights, &language.config);
-    let x = llama::encode(weights, config, &[ids.to_vec()], cache)?;
+    let x = llama::encode(weights, config, &Texts::new(&[ids.to_vec()]), cache)?;
     let last = x.narrow(1, ids.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
     let logits = weights.linear(llama::head(config), &last)?.to_f32()?;
     Ok((0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fit::Weight;
 use super::weights::Weights;
-use crate::backend::{Result, Scope, Tensor};
+use crate::backend::{Result, Scope, Tensor, Texts};
 
 /// The fields of `config.json` that the forward pass needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,31 +37,24 @@ pub fn layer_name(layer: usize) -> String {
     format!("encoder.layer.{layer}")
 }
 
-/// Encodes token ids, all rows of one length after padding with 0: -> [rows, hidden], not normalised.
+/// Encodes texts: -> [texts, hidden], not normalised.
 ///
 /// `prefix` goes before each weight's name (`text.` inside a dual encoder).
-pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, ids: &[Vec<u32>]) -> Result<T> {
-    let rows = ids.len();
-    let length = ids.iter().map(Vec::len).max().unwrap_or(1);
+pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, texts: &Texts) -> Result<T> {
+    let (rows, length) = (texts.count(), texts.longest());
     let (width, heads) = (config.hidden_size, config.num_attention_heads);
     let head = width / heads;
-    let mut flat = vec![0u32; rows * length];
-    let mut attends = vec![0.0f32; rows * length];
-    for (row, ids) in ids.iter().enumerate() {
-        flat[row * length..][..ids.len()].copy_from_slice(ids);
-        attends[row * length..][..ids.len()].fill(1.0);
-    }
     let name = |module: &str| format!("{prefix}{module}");
     let norm = |x: &T, module: &str| {
         let weight = weights.get(&name(&format!("{module}.weight")))?;
         x.layer_norm(weight, weights.get(&name(&format!("{module}.bias")))?, config.layer_norm_eps)
     };
-    let words = weights.get(&name("embeddings.word_embeddings.weight"))?.take_rows(&flat)?;
+    let words = weights.embed(&name("embeddings.word_embeddings"), texts)?;
     let positions = weights.get(&name("embeddings.position_embeddings.weight"))?.narrow(0, 0, length)?;
     let types = weights.get(&name("embeddings.token_type_embeddings.weight"))?.narrow(0, 0, 1)?;
-    let x = words.reshape(&[rows, length, width])?.add(&positions.add(&types)?)?;
+    let x = words.add(&positions.add(&types)?)?;
     let mut x = norm(&x, "embeddings.LayerNorm")?;
-    let scope = Scope { lengths: ids.iter().map(Vec::len).collect(), causal: false };
+    let scope = Scope { lengths: texts.lengths(), causal: false };
     for layer in 0..config.num_hidden_layers {
         let module = |part: &str| format!("{}.{part}", layer_name(layer));
         let split = |part: &str| {
@@ -77,10 +70,7 @@ pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, prefix: &str, id
         let outer = weights.linear(&name(&module("output.dense")), &inner)?;
         x = norm(&x.add(&outer)?, &module("output.LayerNorm"))?;
     }
-    let keep = T::from_f32(&attends, &[rows, length, 1])?;
-    let sums = x.mul(&keep)?.sum(1)?.reshape(&[rows, width])?;
-    let counts: Vec<f32> = ids.iter().map(|ids| ids.len().max(1) as f32).collect();
-    sums.div(&T::from_f32(&counts, &[rows, 1])?)
+    x.mean_tokens(&scope.lengths)
 }
 
 /// Every weight that the forward pass takes, and its shape; `prefix` goes before each name.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::fit::Weight;
 use super::weights::Weights;
-use crate::backend::{BackendError, Result, Scope, Tensor, Window};
+use crate::backend::texts::Mark;
+use crate::backend::{BackendError, Result, Scope, Tensor, Texts, Window};
 use crate::failure::Failure;
 
 /// The fields of `config.json` that the forward pass needs. What a file leaves out is as in `CLIPConfig`.
@@ -180,43 +181,45 @@ impl Config {
     }
 }
 
-/// Token ids, each row ending with the end of text -> features [rows, width], not projected.
-pub fn text<T: Tensor>(weights: &Weights<T>, config: &Text, ids: &[Vec<u32>]) -> Result<T> {
-    let (rows, length) = (ids.len(), ids.iter().map(Vec::len).max().unwrap_or(0));
+impl Text {
+    /// The token whose row is the text's.
+    fn mark(&self) -> Mark {
+        match self.eos_token_id {
+            EOS_OF_OLD => Mark::Highest,
+            id => Mark::First(id as u32),
+        }
+    }
+
+    /// A token that ends a text.
+    pub fn end(&self) -> u32 {
+        match self.mark() {
+            Mark::First(id) => id,
+            Mark::Highest => self.vocab_size.saturating_sub(1) as u32,
+        }
+    }
+}
+
+/// Texts, each with its end -> features [texts, width], not projected.
+pub fn text<T: Tensor>(weights: &Weights<T>, config: &Text, texts: &Texts) -> Result<T> {
+    let length = texts.longest();
     if length > config.max_position_embeddings {
         let most = config.max_position_embeddings;
         return Err(BackendError::Library(format!("{length} tokens, and the model reads {most} at most")));
     }
-    let mut flat = vec![0u32; rows * length];
-    let mut ends = Vec::with_capacity(rows);
-    for (row, ids) in ids.iter().enumerate() {
-        flat[row * length..][..ids.len()].copy_from_slice(ids);
-        let end = match config.eos_token_id {
-            EOS_OF_OLD => ids.iter().max().copied().unwrap_or(0),
-            id => id as u32,
-        };
-        let at = ids.iter().position(|id| *id == end).ok_or_else(|| {
-            BackendError::Library(format!("the tokenizer ends no text with the token {end}, where the model looks"))
-        })?;
-        ends.push((row * length + at) as u32);
-    }
     let name = |module: &str| format!("text_model.{module}");
     let positions = weights.get(&name("embeddings.position_embedding.weight"))?.narrow(0, 0, length)?;
-    let words = weights.rows(&name("embeddings.token_embedding"), &flat)?;
-    let x = words.reshape(&[rows, length, config.hidden_size])?.add(&positions)?;
-    let scope = Scope { lengths: ids.iter().map(Vec::len).collect(), causal: true };
+    let mut x = weights.embed(&name("embeddings.token_embedding"), texts)?.add(&positions)?;
+    let scope = Scope { lengths: texts.lengths(), causal: true };
     let tower = Layers {
         prefix: "text_model",
         heads: config.num_attention_heads,
         quick: config.hidden_act == "quick_gelu",
         eps: config.layer_norm_eps,
     };
-    let mut x = x;
     for layer in 0..config.num_hidden_layers {
         x = tower.layer(weights, layer, &x, &scope)?;
     }
-    let x = x.reshape(&[rows * length, config.hidden_size])?.take_rows(&ends)?;
-    tower.norm(weights, "final_layer_norm", &x)
+    tower.norm(weights, "final_layer_norm", &x.take_tokens(texts, config.mark())?)
 }
 
 /// Pictures [n, size, size, 3] -> their patches, [n, patches, colours of a patch]; no gradient passes.
@@ -235,7 +238,7 @@ pub fn pieces<T: Tensor>(weights: &Weights<T>, config: &Vision, x: &T, from: usi
         quick: config.hidden_act == "quick_gelu",
         eps: config.layer_norm_eps,
     };
-    let scope = |x: &T| Scope { lengths: vec![x.shape()[1]; x.shape()[0]], causal: false };
+    let scope = |x: &T| Scope { lengths: vec![x.shape()[1]; x.shape()[0]].into(), causal: false };
     let mut x = x.clone();
     for piece in from..until {
         x = match piece {
@@ -260,7 +263,7 @@ fn embed<T: Tensor>(weights: &Weights<T>, config: &Vision, tower: &Layers, patch
     // [width, 3, size, size] -> [width, size * size * 3], as patches are laid out.
     let kernel = get("patch_embedding.weight")?.reshape(&[width, 3, area])?.swap_axes(1, 2)?;
     let x = patches.linear(&kernel.reshape(&[width, area * 3])?, None)?;
-    let class = get("class_embedding")?.reshape(&[1, width])?.take_rows(&vec![0; n])?.reshape(&[n, 1, width])?;
+    let class = get("class_embedding")?.reshape(&[1, 1, width])?.repeat(n)?;
     let x = T::concat(&[class, x], 1)?.add(get("position_embedding.weight")?)?;
     // So it is spelled in the files.
     tower.norm(weights, "pre_layrnorm", &x)

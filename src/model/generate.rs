@@ -2,8 +2,8 @@
 
 use super::llama::{self, Cache};
 use super::{Config, Model};
-use crate::backend::Tensor;
 use crate::backend::rng::Rng;
+use crate::backend::{Tensor, Texts};
 use crate::failure::Failure;
 
 /// How the next token is chosen, and when to stop.
@@ -65,7 +65,7 @@ pub fn generate<T: Tensor>(
     let mut next = prompt.to_vec();
     let room = most - prompt.len();
     while made.tokens.len() < options.max_tokens.min(room) {
-        let x = llama::encode(&model.weights, config, &[next.clone()], &mut cache)?;
+        let x = llama::encode(&model.weights, config, &Texts::new(&[next.clone()]), &mut cache)?;
         let last = x.narrow(1, next.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
         let logits = model.weights.linear(llama::head(config), &last)?.to_f32()?;
         let token = choose(&logits, options, &mut rng);

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::fit::Weight;
 use super::weights::Weights;
-use crate::backend::{BackendError, Result, Scope, Tensor, segments};
+use crate::backend::{BackendError, Result, Scope, Tensor, Texts, segments};
 use crate::failure::Failure;
 
 /// The fields of `config.json` that the forward pass needs.
@@ -122,11 +122,11 @@ impl Config {
             || module == "lm_head" && !self.tie_word_embeddings
     }
 
-    pub(super) fn kv_heads(&self) -> usize {
+    pub(crate) fn kv_heads(&self) -> usize {
         self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 
-    pub(super) fn head_width(&self) -> usize {
+    pub(crate) fn head_width(&self) -> usize {
         self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads)
     }
 
@@ -160,19 +160,30 @@ pub struct Cache<T> {
     tokens: usize,
 }
 
+impl<T> Cache<T> {
+    /// Of keys and values of so many tokens, layer by layer.
+    pub fn new(layers: Vec<(T, T)>, tokens: usize) -> Self {
+        Self { layers, tokens }
+    }
+
+    /// The keys and values, layer by layer.
+    pub fn into_layers(self) -> Vec<(T, T)> {
+        self.layers
+    }
+}
+
 impl<T> Default for Cache<T> {
     fn default() -> Self {
         Self { layers: Vec::new(), tokens: 0 }
     }
 }
 
-/// The vectors before the last matrix, normed: rows of token ids that come after what the cache holds, all of one length ->
-/// [rows, length, width].
-pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[Vec<u32>], cache: &mut Cache<T>) -> Result<T> {
-    let length = ids.iter().map(Vec::len).max().unwrap_or(0);
-    let before = cache.tokens;
+/// The vectors before the last matrix, normed: of texts that come after what the cache holds, all of one length ->
+/// [texts, length, width].
+pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, texts: &Texts, cache: &mut Cache<T>) -> Result<T> {
+    let (length, before) = (texts.longest(), cache.tokens);
     config.check_length(before + length)?;
-    let scope = Scope { lengths: ids.iter().map(|ids| before + ids.len()).collect(), causal: true };
+    let scope = Scope { lengths: texts.lengths_after(before), causal: true };
     let mut mix = |layer: usize, q: T, k: T, mut v: T| {
         let q = q.rope(before, config.rope_theta)?;
         let mut k = k.rope(before, config.rope_theta)?;
@@ -187,7 +198,7 @@ pub fn encode<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[Vec<u32>]
         }
         T::attention(&q, &k, &v, &scope, config.scale())
     };
-    let mut x = embed(weights, config, &padded(ids, length), ids.len())?;
+    let mut x = weights.embed(EMBEDDING, texts)?;
     for number in 0..config.num_hidden_layers {
         x = layer(weights, config, number, &x, &mut mix)?;
     }
@@ -214,7 +225,7 @@ impl<'a> Stages<'a> {
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         config.check_length(longest)?;
-        let (flat, rows) = if packed { (ids.concat(), 1) } else { (padded(ids, longest), ids.len()) };
+        let (flat, rows) = if packed { (ids.concat(), 1) } else { (Texts::new(ids).padded(), ids.len()) };
         Ok(Self { config, ids: flat, rows, lengths, packed })
     }
 
@@ -234,7 +245,8 @@ impl<'a> Stages<'a> {
 
     /// What the first layer reads: [rows, length, width].
     pub fn begin<T: Tensor>(&self, weights: &Weights<T>) -> Result<T> {
-        embed(weights, self.config, &self.ids, self.rows)
+        let shape = [self.rows, self.ids.len() / self.rows.max(1), self.config.hidden_size];
+        weights.rows(EMBEDDING, &self.ids)?.reshape(&shape)
     }
 
     /// One layer: -> as x.
@@ -245,7 +257,7 @@ impl<'a> Stages<'a> {
                 let (q, k) = (q.rope_packed(&self.lengths, base)?, k.rope_packed(&self.lengths, base)?);
                 return T::attention_packed(&q, &k, &v, &self.lengths, scale);
             }
-            let scope = Scope { lengths: self.lengths.clone(), causal: true };
+            let scope = Scope { lengths: self.lengths.clone().into(), causal: true };
             T::attention(&q.rope(0, base)?, &k.rope(0, base)?, &v, &scope, scale)
         })
     }
@@ -265,15 +277,6 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// Tokens of rows that are padded at their ends.
-fn padded(ids: &[Vec<u32>], length: usize) -> Vec<u32> {
-    let mut flat = vec![0u32; ids.len() * length];
-    for (row, ids) in ids.iter().enumerate() {
-        flat[row * length..][..ids.len()].copy_from_slice(ids);
-    }
-    flat
-}
-
 /// The module of the tokens' vectors.
 pub const EMBEDDING: &str = "model.embed_tokens";
 /// The module of the last norm.
@@ -286,11 +289,6 @@ pub fn layer_name(number: usize) -> String {
 
 /// What a layer makes of its queries, keys and values, [rows, heads, length, head width] each: positions and attention.
 type Mix<'a, T> = dyn FnMut(usize, T, T, T) -> Result<T> + 'a;
-
-/// Tokens [rows * length] -> [rows, length, width].
-fn embed<T: Tensor>(weights: &Weights<T>, config: &Config, ids: &[u32], rows: usize) -> Result<T> {
-    weights.rows(EMBEDDING, ids)?.reshape(&[rows, ids.len() / rows.max(1), config.hidden_size])
-}
 
 fn norm<T: Tensor>(weights: &Weights<T>, config: &Config, x: &T, module: &str) -> Result<T> {
     weights.rounded(&x.rms_norm(weights.get(&format!("{module}.weight"))?, config.rms_norm_eps)?)

@@ -24,7 +24,7 @@ use tokenizers::Tokenizer;
 
 use crate::backend::arrays::Arrays;
 use crate::backend::gguf::Gguf;
-use crate::backend::{BackendError, Precision, Tensor};
+use crate::backend::{BackendError, Precision, Tensor, Texts};
 use crate::failure::Failure;
 use crate::format::image::Preprocessing;
 use crate::format::tensors;
@@ -106,38 +106,42 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a model directory, a quantized one, or an adapter's with its base's.
     pub fn open(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
-        Self::open_form(dir, base, false)
+        Self::open_form(dir, base, Keep::Nothing)
     }
 
     /// The same for computing with it: a language model's quantized matrices stay so, where they can, and matrices of bytes
     /// do in every model.
     pub fn open_as_codes(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
-        Self::open_form(dir, base, true)
+        Self::open_form(dir, base, Keep::Bytes)
     }
 
-    fn open_form(dir: &Path, base: Option<&Path>, keep_codes: bool) -> Result<Self, Failure> {
+    /// The same with every matrix that can stay quantized as it is stored, of any model.
+    pub fn open_as_stored(dir: &Path, base: Option<&Path>) -> Result<Self, Failure> {
+        Self::open_form(dir, base, Keep::All)
+    }
+
+    fn open_form(dir: &Path, base: Option<&Path>, keep: Keep) -> Result<Self, Failure> {
         if dir.join("adapter_config.json").exists() {
             let base = base.ok_or_else(|| {
                 Failure::target(format!("{} is an adapter and its base is not at hand", dir.display()))
             })?;
-            let mut checkpoint = Self::open_form(base, None, keep_codes)?;
+            let mut checkpoint = Self::open_form(base, None, keep)?;
             let adapter = crate::train::peft::read(dir)?;
             weights::merge(&mut checkpoint.arrays, &adapter.arrays, adapter.scale)?;
             checkpoint.weight_bytes += size_of(&dir.join(crate::train::peft::WEIGHTS));
             return Ok(checkpoint);
         }
         let (config, text) = read_config(dir)?;
-        let bytes = if keep_codes { Keep::Bytes } else { Keep::Nothing };
         let (arrays, weight_bytes) = match &config {
             Config::Llama(config) => {
                 config.check()?;
-                language_weights(dir, config, &text, keep_codes)?
+                language_weights(dir, config, &text, keep != Keep::Nothing)?
             }
             Config::Clip(config) => {
                 config.check()?;
-                sharded(dir, &text, bytes)?
+                sharded(dir, &text, keep)?
             }
-            _ => sharded(dir, &text, bytes)?,
+            _ => sharded(dir, &text, keep)?,
         };
         fit::check(&config, "config.json", &|name| arrays.get(name).map(|array| array.shape.clone()))
             .map_err(|f| f.within(dir.display()))?;
@@ -330,18 +334,18 @@ impl<T: Tensor> Model<T> {
         self.tokenizer()?.all(texts)
     }
 
-    /// One batch of token ids -> [rows, d]: pooled, or projected and of length 1 of a picture-text model, where `dropout`
+    /// One batch of texts -> [texts, d]: pooled, or projected and of length 1 of a picture-text model, where `dropout`
     /// is on the heads' inputs.
-    pub fn text_batch(&self, ids: &[Vec<u32>], dropout: Option<&Dropout>) -> crate::backend::Result<T> {
+    pub fn text_batch(&self, texts: &Texts, dropout: Option<&Dropout>) -> crate::backend::Result<T> {
         let none = |why: &str| Err(BackendError::Library(why.to_owned()));
         match &self.config {
-            Config::Bert(config) => bert::encode(&self.weights, config, "", ids),
+            Config::Bert(config) => bert::encode(&self.weights, config, "", texts),
             Config::Clip(config) => {
-                let pooled = clip::text(&self.weights, &config.text_config, ids)?;
+                let pooled = clip::text(&self.weights, &config.text_config, texts)?;
                 head::linear(&self.weights, "text_projection", &pooled, dropout)
             }
             Config::DualEncoder { text, .. } => {
-                head::text(&self.weights, &bert::encode(&self.weights, text, "text.", ids)?, dropout)
+                head::text(&self.weights, &bert::encode(&self.weights, text, "text.", texts)?, dropout)
             }
             Config::EfficientnetLite { .. } => none("a picture model reads no text"),
             Config::Llama(_) => none("a language model gives no vector of a text"),
@@ -375,7 +379,7 @@ impl<T: Tensor> Model<T> {
         let mut rows = vec![Vec::new(); ids.len()];
         for (done, chunk) in order.chunks(TEXT_BATCH).enumerate() {
             let batch: Vec<Vec<u32>> = chunk.iter().map(|i| ids[*i].clone()).collect();
-            let values = self.text_batch(&batch, None)?.to_f32()?;
+            let values = self.text_batch(&Texts::new(&batch), None)?.to_f32()?;
             let width = values.len() / chunk.len();
             for (place, row) in chunk.iter().zip(values.chunks(width)) {
                 rows[*place] = row.to_vec();

@@ -15,7 +15,7 @@ use crate::backend::arrays::{Array, Arrays, Values};
 use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::rng::Rng;
-use crate::backend::{BackendError, Params, Precision, Result, Tensor};
+use crate::backend::{BackendError, Params, Precision, Result, Tensor, Texts};
 use crate::failure::Failure;
 
 /// Named weights.
@@ -47,7 +47,9 @@ impl<T: Tensor> Weights<T> {
         let (mut tensors, mut codes) = (BTreeMap::new(), BTreeMap::new());
         for (name, array) in arrays {
             match &array.values {
-                Values::F32(values) => drop(tensors.insert(name.clone(), T::from_f32(values, &array.shape)?)),
+                Values::F32(values) => {
+                    drop(tensors.insert(name.clone(), T::from_f32(values, &array.shape)?.named(name)))
+                }
                 Values::Codes(matrix) => drop(codes.insert(name.clone(), matrix.clone())),
                 Values::U32(_) | Values::I8(_) => {}
             }
@@ -147,6 +149,15 @@ impl<T: Tensor> Weights<T> {
         self.rounded(&T::from_f32(&values, &[ids.len(), matrix.inner()])?)
     }
 
+    /// Rows of a matrix by the token ids of texts: [texts, longest, width].
+    pub fn embed(&self, name: &str, texts: &Texts) -> Result<T> {
+        // Rounded after: rows that are taken often add up in 32 bits.
+        match self.codes.get(&format!("{name}.weight")) {
+            Some(table) => self.rounded(&T::embed_quantized(table, texts)?.named(name)),
+            None => self.rounded(&self.plain(name)?.embed(texts)?),
+        }
+    }
+
     /// [`Tensor::cross_entropy`] by the module `name`.
     pub fn cross_entropy(&self, name: &str, x: &T, targets: &[u32]) -> Result<T> {
         x.cross_entropy(&self.matrix(name)?, targets)
@@ -162,7 +173,7 @@ impl<T: Tensor> Weights<T> {
             (None, Precision::Bf16) | (Some((_, QMatrix::Groups(_))), Precision::Bf16) => {
                 x.linear(&self.matrix(name)?, None)?
             }
-            (Some((matrix, _)), _) => self.rounded(&x.cast(Precision::F32)?.linear_quantized(matrix)?)?,
+            (Some((matrix, _)), _) => self.rounded(&x.cast(Precision::F32)?.linear_quantized(matrix)?.named(name))?,
         };
         match bias {
             Some(bias) => self.rounded(&y.add(bias)?),

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::backend::Tensor;
 use crate::backend::arrays::{Array, Arrays};
 use crate::backend::gram::Gram;
+use crate::backend::{Tensor, Texts};
 use crate::failure::Failure;
 use crate::model::bert;
 use crate::model::llama::{self, Stages};
@@ -83,7 +83,7 @@ pub fn by_passes<T: Tensor>(
         let mut grams = Grams::new();
         weights.note(true);
         for batch in &batches {
-            bert::encode(weights, config, "", batch)?;
+            bert::encode(weights, config, "", &Texts::new(batch))?;
             for (module, input) in weights.noted() {
                 if module.starts_with(&prefix) && !shared(&module) {
                     let inner = *input.shape().last().unwrap_or(&1);

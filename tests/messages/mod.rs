@@ -2,6 +2,7 @@
 //!
 //! `EFFAI_TEST_UPDATE=1 cargo test --test all messages` writes it anew.
 
+mod exports;
 mod models;
 mod served;
 mod signed;
@@ -301,6 +302,7 @@ fn every_message_reads_as_it_did() {
     actions(&mut book);
     tests(&mut book);
     timed::benchmarks(&mut book);
+    exports::exports(&mut book);
     outputs(&mut book);
     remotes(&mut book);
     signed::signatures(&mut book);

@@ -8,7 +8,7 @@ use image::RgbaImage;
 use super::{Fields, write_whole};
 use crate::backend::arrays::{Array, Arrays};
 use crate::backend::rng::Rng;
-use crate::backend::{Params, Tensor};
+use crate::backend::{Params, Tensor, Texts};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, Row};
 use crate::format::image::{self as picture, Preprocessing};
@@ -72,7 +72,7 @@ pub(super) fn contrast<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields) -> Res
                 texts.push(a_text(concept, &mut rng));
             }
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            let ids = model.tokenize(&texts)?;
+            let ids = Texts::new(&model.tokenize(&texts)?);
             let text_of: Vec<usize> = (0..chosen.len()).collect();
             let x = seen.gather(&model, &pictures)?;
             let noise = |name: &str| RefCell::new(Rng::new(train.seed, &format!("{name} {}", trainer.step)));
@@ -150,7 +150,7 @@ fn validation<T: Tensor>(
     let pooled = model.tower()?.tail(&model.weights, seen.gather(model, &first)?, split)?;
     let v = model.project_pictures(pooled, None)?;
     let names: Vec<&str> = concepts.iter().map(|c| c.texts[0].as_str()).collect();
-    let t = model.text_batch(&model.tokenize(&names)?, None)?;
+    let t = model.text_batch(&Texts::new(&model.tokenize(&names)?), None)?;
     let of: Vec<usize> = (0..concepts.len()).collect();
     Ok(info_nce(&v, &t, &of, &of, model.weights.get("logit_scale")?)?.scalar()?)
 }

@@ -16,7 +16,7 @@ use crate::kind::{ActionCx, features};
 use crate::measure::Sample;
 use crate::measure::kept::{Memory, OfModel};
 use crate::measure::workload::{Load, Work, Workload};
-use crate::model::Config;
+use crate::model::{Config, weight_bytes};
 use crate::recipe::decl::Problems;
 use crate::util::{fs, pages};
 
@@ -332,32 +332,25 @@ impl Part {
     }
 }
 
-/// Whether the system forgets the files of all these models when it is asked to.
+/// Whether the system forgets the weights of all these models when it is asked to.
 fn can_forget(measured: &[Measured]) -> Result<bool, Failure> {
     for model in measured {
-        if !forget(model)? {
+        let mut largest = (0, PathBuf::new());
+        for file in model.files()? {
+            largest = largest.max((fs::at("look at", &file, file.metadata())?.len(), file));
+        }
+        if !pages::is_forgotten(&largest.1)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// What is being read just then stays: it is asked for again.
+/// What somebody else is reading just then stays: it is tried again.
 const ASKED: usize = 3;
 
-/// Has the system forget a model's files; whether it did.
-fn forget(model: &Measured) -> Result<bool, Failure> {
-    for _ in 0..ASKED {
-        let mut left = pages::Left::default();
-        for file in model.files()? {
-            left = left.and(pages::forget(&file)?);
-        }
-        if left.is_nothing() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
+/// Of a model's weights this share at least comes from the disk when it is opened cold.
+const FETCHED: f64 = 0.75;
 
 /// Models that are open.
 pub(super) struct Ready<'a> {
@@ -394,13 +387,19 @@ impl Ready<'_> {
 
     fn load(&self, part: &Part, load: Load) -> Result<Sample, Failure> {
         let model = &self.models.measured[part.of];
-        if load == Load::Cold && !forget(model)? {
-            let what = format!("the files of {} stay in memory", model.task.label);
-            return Err(Failure::environment(what).help("build again when no other program reads them"));
-        }
         let task = Task { backend: part.model.backend, ..model.task.clone() };
-        let Opened { wall_s, cpu_s, peak_bytes, .. } = self.workers.start(&task, &[])?.answer()?;
-        Ok(Sample { wall_s, cpu_s, peak_bytes, first_s: None })
+        let weights = weight_bytes(&task.dir)? + task.base.as_deref().map_or(Ok(0), weight_bytes)?;
+        for _ in 0..ASKED {
+            if load == Load::Cold {
+                model.files()?.iter().try_for_each(|file| pages::forget(file))?;
+            }
+            let Opened { wall_s, cpu_s, peak_bytes, fetched_bytes, .. } = self.workers.start(&task, &[])?.answer()?;
+            if load == Load::Warm || fetched_bytes.is_some_and(|bytes| bytes as f64 >= FETCHED * weights as f64) {
+                return Ok(Sample { wall_s, cpu_s, peak_bytes, first_s: None });
+            }
+        }
+        let what = format!("the files of {} stay in memory", model.task.label);
+        Err(Failure::environment(what).help("build again when no other program reads them"))
     }
 
     /// CPU time of all rounds in these processes, which still run.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::worker::Calls;
 use crate::backend::rng::Rng;
-use crate::backend::{Backend, Tensor};
+use crate::backend::{Backend, Tensor, Texts};
 use crate::failure::Failure;
 use crate::kind::speed::{force, most_likely};
 use crate::measure::workload::Work;
@@ -16,7 +16,7 @@ use crate::model::footprint::Footprint;
 use crate::model::llama::Cache;
 use crate::model::{Checkpoint, Config, Model};
 use crate::train::language::Language;
-use crate::util::machine;
+use crate::util::{machine, pages};
 
 /// What such a process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,6 +51,8 @@ pub(super) struct Opened {
     pub(super) weight_bytes: u64,
     /// Keys and values of a token, of a language model.
     pub(super) token_bytes: Option<u64>,
+    /// What the system fetched from disks meanwhile; none where it does not say.
+    pub(super) fetched_bytes: Option<u64>,
     /// CPU time of the process so far.
     pub(super) spent_s: f64,
 }
@@ -102,15 +104,17 @@ enum Ready<T: Tensor> {
 enum Given<T> {
     /// A prompt, and how many tokens follow.
     Tokens(Vec<u32>, usize),
-    Texts(Vec<Vec<u32>>),
+    Texts(Texts),
     Pictures(T),
 }
 
 /// Opens the model, says so, and does one of its works whenever it is asked.
 pub(super) fn serve<T: Tensor>(task: &Task, calls: &mut Calls) -> Result<(), Failure> {
+    let fetched = pages::fetched_bytes();
     let clock = Clock::begin();
     let ready = Ready::<T>::open(task)?;
     let (wall_s, cpu_s) = clock.end();
+    let fetched_bytes = pages::fetched_bytes().zip(fetched).map(|(now, before)| now - before);
     let (peak_bytes, resident_bytes) = (machine::peak_bytes(), machine::resident_bytes());
     let (weights, config) = (&ready.model().weights, &ready.model().config);
     let token_bytes = match config {
@@ -119,7 +123,16 @@ pub(super) fn serve<T: Tensor>(task: &Task, calls: &mut Calls) -> Result<(), Fai
     };
     let weight_bytes = weights.size(|_| true).1;
     let given: Vec<Given<T>> = task.works.iter().map(|work| ready.given(*work, task.seed)).collect::<Result<_, _>>()?;
-    calls.answer(&Opened { wall_s, cpu_s, peak_bytes, resident_bytes, weight_bytes, token_bytes, spent_s: spent_s() });
+    calls.answer(&Opened {
+        wall_s,
+        cpu_s,
+        peak_bytes,
+        resident_bytes,
+        weight_bytes,
+        token_bytes,
+        fetched_bytes,
+        spent_s: spent_s(),
+    });
     while let Some(given) = calls.next_work().and_then(|number| given.get(number)) {
         // Where the system does not do so, opening is in it, and it is not told.
         let has_own_peak = !task.forgets_peak || machine::forget_peak();
@@ -168,7 +181,7 @@ impl<T: Tensor> Ready<T> {
                     }
                     text
                 };
-                Given::Texts((0..texts).map(text).collect())
+                Given::Texts(Texts::new(&(0..texts).map(text).collect::<Vec<_>>()))
             }
             (Work::Pictures { pictures, size }, Ready::Encoder(_)) => {
                 let values: Vec<f32> = (0..pictures * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();

@@ -1,0 +1,154 @@
+//! Matrices and tables that are kept in few bits, and products by them.
+
+use std::sync::Arc;
+
+use super::super::super::graph::{Dim, Id};
+use super::super::OnnxError;
+use super::super::proto::Node;
+use super::{FLOAT, INT8, Lower, MICROSOFT, UINT8, int, ints, turned};
+use crate::backend::affine::Float;
+use crate::backend::floats;
+use crate::backend::int8::Int8;
+use crate::backend::qmatrix::{Groups, QMatrix};
+
+impl Lower<'_> {
+    /// A table's rows as bytes, and their scales.
+    pub(super) fn table(&mut self, id: Id) -> (String, String) {
+        let value = &self.graph.values[id];
+        let (name, dims) = (value.name.clone(), value.shape.iter().filter_map(Dim::fixed).collect::<Vec<_>>());
+        let rounded = Int8::round(value.constant.as_ref().expect("a constant"), dims[1]).0;
+        let codes = self.initializer(name.clone(), &dims, INT8, bytes(&rounded.codes));
+        let scales = floats::to_bytes(&rounded.scales, Float::F32);
+        (codes, self.initializer(format!("{name}.scale"), &dims[..1], FLOAT, scales))
+    }
+
+    /// The codes of a matrix, [rows, groups, group], its scales and its biases, [rows, groups, 1]: once for all.
+    pub(super) fn codes(&mut self, matrix: &Arc<QMatrix>, groups: &Groups) -> [String; 3] {
+        let key = format!("codes {}", Arc::as_ptr(matrix).addr());
+        let names = ["codes", "scales", "biases"].map(|part| format!("{}.{part}", self.own));
+        let keys = [0, 1, 2].map(|part| format!("{key} {part}"));
+        if let [Some(codes), Some(scales), Some(biases)] = [0, 1, 2].map(|part| self.made.get(&keys[part])) {
+            return [codes.clone(), scales.clone(), biases.clone()];
+        }
+        let (rows, count) = (groups.rows, groups.inner / groups.group);
+        let [codes, scales, biases] = names;
+        let of = |values: &[f32]| floats::to_bytes(values, Float::F32);
+        let made = [
+            self.initializer(codes, &[rows, count, groups.group], UINT8, groups.unpacked()),
+            self.initializer(scales, &[rows, count, 1], FLOAT, of(&groups.scales)),
+            self.initializer(biases, &[rows, count, 1], FLOAT, of(&groups.biases)),
+        ];
+        for (key, made) in keys.into_iter().zip(&made) {
+            self.made.insert(key, made.clone());
+        }
+        made
+    }
+
+    /// `code * scale + bias`, in this shape.
+    pub(super) fn expanded(&mut self, codes: &str, scales: &str, biases: &str, shape: &[i64]) -> String {
+        let floats = self.cast(codes, FLOAT);
+        let scaled = self.node("Mul", &[&floats, scales]);
+        let shifted = self.node("Add", &[&scaled, biases]);
+        let shape = self.integers(shape, false);
+        self.node("Reshape", &[&shifted, &shape])
+    }
+
+    /// A product by codes in groups. onnxruntime's operator for 4 bits has a scale for each group, and 8 for the code of zero:
+    /// what a group's bias differs from that is multiplied by the sum of what the group reads.
+    pub(super) fn product_of_groups(
+        &mut self,
+        x: &str,
+        matrix: &Arc<QMatrix>,
+        groups: &Groups,
+        rank: usize,
+    ) -> Result<String, OnnxError> {
+        let &Groups { rows, inner, group, bits, .. } = groups;
+        if bits != 4 || !group.is_power_of_two() {
+            let [codes, scales, biases] = self.codes(matrix, groups);
+            let key = format!("expanded {codes}");
+            let matrix = match self.made.get(&key) {
+                Some(made) => made.clone(),
+                None => {
+                    let floats = self.expanded(&codes, &scales, &biases, &[rows as i64, inner as i64]);
+                    self.node_of("Transpose", &[&floats], vec![ints("perm", vec![1, 0])])
+                }
+            };
+            self.made.insert(key, matrix.clone());
+            return Ok(self.node("MatMul", &[x, &matrix]));
+        }
+        let count = inner / group;
+        let packed = groups.unpacked().as_chunks::<2>().0.iter().map(|[low, high]| low | high << 4).collect();
+        let name = self.own.clone();
+        let codes = self.initializer(format!("{name}.codes"), &[rows, count, group / 2], UINT8, packed);
+        let scales = floats::to_bytes(&groups.scales, Float::F32);
+        let scales = self.initializer(format!("{name}.scales"), &[rows, count], FLOAT, scales);
+        let own = [("K", inner), ("N", rows), ("bits", bits), ("block_size", group), ("accuracy_level", 1)];
+        let own = own.map(|(name, value)| int(name, value as i64));
+        let product = self.node_of("MatMulNBits", &[x, &codes, &scales], own.into());
+        self.nodes.last_mut().expect("just written").domain = MICROSOFT.into();
+        let rest: Vec<f32> = groups.biases.iter().zip(&groups.scales).map(|(bias, scale)| bias + 8.0 * scale).collect();
+        if rest.iter().all(|rest| *rest == 0.0) {
+            return Ok(product);
+        }
+        let key = format!("sums {x} {group}");
+        let sums = match self.made.get(&key) {
+            Some(made) => made.clone(),
+            None => {
+                let kept = std::iter::repeat_n(0, rank - 1).chain([count as i64, group as i64]);
+                let shape = self.integers(&kept.collect::<Vec<_>>(), false);
+                let grouped = self.node("Reshape", &[x, &shape]);
+                let last = self.integers(&[-1], false);
+                self.node_of("ReduceSum", &[&grouped, &last], vec![int("keepdims", 0)])
+            }
+        };
+        self.made.insert(key, sums.clone());
+        let rest = self.floats(format!("{name}.rest"), &[count, rows], &turned(&rest, rows, count))?;
+        let shifted = self.node("MatMul", &[&sums, &rest]);
+        Ok(self.node("Add", &[&product, &shifted]))
+    }
+
+    /// A product whose factors are both rounded to bytes: the rows of the matrix by a scale each, what it multiplies by one
+    /// scale for all, found as it comes.
+    pub(super) fn product_of_bytes(
+        &mut self,
+        x: &str,
+        weight: Id,
+        weights: &[f32],
+        inner: usize,
+        bias: Option<Id>,
+    ) -> Result<String, OnnxError> {
+        // What several matrices read is rounded once.
+        let key = format!("bytes {x}");
+        let parts = ["y", "y_scale", "y_zero_point"].map(|part| format!("{key}/{part}"));
+        if !self.made.contains_key(&key) {
+            self.made.insert(key.clone(), String::new());
+            self.nodes.push(Node {
+                input: vec![x.to_owned()],
+                output: parts.to_vec(),
+                name: key,
+                op_type: "DynamicQuantizeLinear".into(),
+                ..Node::default()
+            });
+        }
+        let [rounded, scale, zero] = &parts;
+        let name = self.graph.values[weight].name.clone();
+        let matrix = Int8::round_to_seven_bits(weights, inner);
+        let out = matrix.rows;
+        let codes = self.initializer(name.clone(), &[inner, out], INT8, bytes(&turned(&matrix.codes, out, inner)));
+        let scales = floats::to_bytes(&matrix.scales, Float::F32);
+        let scales = self.initializer(format!("{name}.scale"), &[out], FLOAT, scales);
+        let sums = self.node("MatMulInteger", &[rounded, &codes, zero]);
+        let sums = self.cast(&sums, FLOAT);
+        let scale = self.node("Mul", &[scale, &scales]);
+        let mut made = self.node("Mul", &[&sums, &scale]);
+        if let Some(bias) = bias {
+            let bias = self.plain(bias)?;
+            made = self.node("Add", &[&made, &bias]);
+        }
+        Ok(made)
+    }
+}
+
+fn bytes(codes: &[i8]) -> Vec<u8> {
+    codes.iter().map(|code| code.cast_unsigned()).collect()
+}

@@ -1,0 +1,250 @@
+//! ONNX files: <https://onnx.ai/onnx/repo-docs/IR.html>.
+//!
+//! The graph's operations become ONNX's, of the opset that is asked for; what has no operator there is expanded. Pictures are
+//! NHWC here and NCHW there: a value is written in the layout in which it is computed, and seen in another by who asks
+//! ([`view`]), so that a network for pictures is written without a transposition between its layers.
+//!
+//! Equal graphs give equal bytes: nothing is written that is not the model's.
+
+mod lower;
+mod proto;
+mod view;
+
+use std::path::Path;
+
+use prost::Message;
+
+use super::graph::{Dim, Element, Graph, Id, Symbol};
+use crate::failure::Failure;
+use crate::util::fs;
+
+use view::{Seen, View};
+
+/// The oldest opset that is written: since then, axes are inputs of a sum.
+pub const OLDEST: u32 = 13;
+/// The newest opset that is written: what onnxruntime of the same year runs.
+pub const NEWEST: u32 = 26;
+/// More than so many bytes cannot be in one message of protocol buffers.
+const MESSAGE_MAX: usize = i32::MAX as usize - (1 << 20);
+/// The file of a model.
+pub const FILE: &str = "model.onnx";
+/// The file of the weights that a message cannot hold.
+pub const DATA: &str = "model.onnx.data";
+/// Weights of so many bytes and more lie in the file of their own.
+const EXTERNAL_MIN: usize = 1024;
+
+/// In what floats the model computes and its weights are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits; what goes in and comes out has 32.
+    F16,
+    /// Weights in 16 bits, which are made 32 before anything is computed.
+    F16Weights,
+    /// Matrices in bytes, and what they multiply rounded to bytes as it comes; all else in 32 bits.
+    Int8,
+    /// Quantized matrices as the model has them, all else in 32 bits.
+    Stored,
+}
+
+/// How a graph is written.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Between [`OLDEST`] and [`NEWEST`].
+    pub opset: u32,
+    /// Of weights and of what is computed.
+    pub precision: Precision,
+    /// What the file says of itself, in this order.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Precision {
+    /// The one of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let all = [Precision::F32, Precision::F16, Precision::F16Weights, Precision::Int8, Precision::Stored];
+        Self::NAMES.iter().position(|own| *own == name).map(|at| all[at])
+    }
+
+    /// Every precision's name.
+    pub const NAMES: &[&str] = &["f32", "f16", "f16-weights", "int8", "stored"];
+}
+
+/// A file in memory.
+pub struct Written {
+    /// The model.
+    pub model: Vec<u8>,
+    /// The weights, where one message cannot hold them.
+    pub data: Option<Vec<u8>>,
+    /// Where in it the graph's values are.
+    pub places: Vec<Place>,
+}
+
+/// A value of the graph as it was written.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The value.
+    pub id: Id,
+    /// The name of the tensor that has it.
+    pub tensor: String,
+    /// Its axes.
+    pub rank: usize,
+    /// How the tensor is to be turned to be the value; empty where it is as it is. Its shape may be another.
+    pub turned: Vec<Vec<usize>>,
+}
+
+/// A graph that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OnnxError {
+    /// An operation that is written only together with another.
+    #[error("ONNX has no operator for `{op}` of `{name}`: {why}")]
+    NoOperator {
+        /// The operation.
+        op: &'static str,
+        /// The value.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A matrix whose inputs are rounded too, row by row.
+    #[error("ONNX has no operator for `linear-quantized` of `{0}`, whose inputs are rounded row by row")]
+    RoundsInputs(String),
+    /// A size that no input has.
+    #[error("no input of the graph says how large `{0}` is")]
+    NoSize(Symbol),
+    /// A weight beyond the range of 16 bits.
+    #[error("`{name}` holds {value}, which is too large for 16 bits")]
+    TooLarge {
+        /// The weight.
+        name: String,
+        /// Its value.
+        value: f32,
+    },
+}
+
+impl OnnxError {
+    /// The next step.
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::NoOperator { .. } => "export it in another format",
+            Self::RoundsInputs(_) => "export the model that it was made of, with precision \"int8\"",
+            Self::NoSize(_) => "export it in another format",
+            Self::TooLarge { .. } => "write precision \"f32\"",
+        }
+    }
+}
+
+impl From<OnnxError> for Failure {
+    fn from(error: OnnxError) -> Self {
+        Failure::target(error.to_string()).help(error.help())
+    }
+}
+
+/// Writes a graph.
+pub fn write(graph: &Graph, options: &Options) -> Result<Written, OnnxError> {
+    write_within(graph, options, MESSAGE_MAX)
+}
+
+pub(super) fn write_within(graph: &Graph, options: &Options, bytes_max: usize) -> Result<Written, OnnxError> {
+    let lowered = lower::lower(graph, options)?;
+    let mut initializer = lowered.initializers;
+    let bytes = |tensor: &proto::Tensor| tensor.raw_data.as_ref().map_or(0, Vec::len);
+    let mut data = None;
+    if initializer.iter().map(bytes).sum::<usize>() > bytes_max {
+        let mut all = Vec::new();
+        for tensor in initializer.iter_mut().filter(|tensor| bytes(tensor) >= EXTERNAL_MIN) {
+            let values = tensor.raw_data.take().expect("it has bytes");
+            // As others write it: a page can be mapped.
+            all.resize(all.len().next_multiple_of(4096), 0);
+            let entry = |key: &str, value: String| proto::Entry { key: key.into(), value };
+            tensor.external_data = vec![
+                entry("location", DATA.into()),
+                entry("offset", all.len().to_string()),
+                entry("length", values.len().to_string()),
+            ];
+            tensor.data_location = 1;
+            all.extend(values);
+        }
+        data = Some(all);
+    }
+    let metadata = options.metadata.iter();
+    let input = graph.inputs.iter().map(|input| {
+        let kind = match input.element {
+            Element::Float => lower::FLOAT,
+            Element::Integer => lower::INT64,
+        };
+        value_info(&input.name, kind, &input.shape)
+    });
+    let output = graph.outputs.iter().map(|(name, id)| value_info(name, lower::FLOAT, &graph.values[*id].shape));
+    let model = proto::Model {
+        ir_version: ir_version(options.opset),
+        producer_name: "effai".into(),
+        graph: Some(proto::Graph {
+            node: lowered.nodes,
+            name: "model".into(),
+            initializer,
+            input: input.collect(),
+            output: output.collect(),
+        }),
+        opset_import: lowered
+            .domains
+            .into_iter()
+            .map(|(domain, version)| proto::OperatorSet { domain, version })
+            .collect(),
+        metadata_props: metadata.map(|(key, value)| proto::Entry { key: key.clone(), value: value.clone() }).collect(),
+    };
+    Ok(Written { model: model.encode_to_vec(), data, places: lowered.places })
+}
+
+impl Written {
+    /// Writes the file, and that of its weights where there is one.
+    pub fn save(&self, dir: &Path) -> Result<(), Failure> {
+        fs::write(&dir.join(FILE), &self.model)?;
+        if let Some(data) = &self.data {
+            fs::write(&dir.join(DATA), data)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of both files.
+    pub fn bytes(&self) -> usize {
+        self.model.len() + self.data.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// The version of the file's own form that came with an opset.
+fn ir_version(opset: u32) -> i64 {
+    match opset {
+        ..=14 => 7,
+        15..=18 => 8,
+        19..=20 => 9,
+        21..=22 => 10,
+        23 => 11,
+        24 => 12,
+        _ => 13,
+    }
+}
+
+fn value_info(name: &str, elem_type: i32, shape: &[Dim]) -> proto::ValueInfo {
+    let length = |dim: &Dim| match dim {
+        Dim::Fixed(number) => proto::Length::Number(*number as i64),
+        dim => proto::Length::Name(dim.to_string()),
+    };
+    let dim = shape.iter().map(|dim| proto::Dimension { length: Some(length(dim)) }).collect();
+    let tensor_type = proto::TensorType { elem_type, shape: Some(proto::Shape { dim }) };
+    proto::ValueInfo { name: name.to_owned(), r#type: Some(proto::Type { tensor_type: Some(tensor_type) }) }
+}
+
+impl Place {
+    fn of(id: Id, seen: &Seen) -> Option<Self> {
+        let views = &seen.views;
+        // After a reshape the order of values is the same, and none can be turned.
+        let turns = views.iter().take_while(|view| matches!(view, View::Turn(_))).count();
+        let turned = views[..turns].iter().map(|view| match view {
+            View::Turn(order) => order.clone(),
+            View::Reshape(_) => unreachable!("only turns were counted"),
+        });
+        let all = views[turns..].iter().all(|view| matches!(view, View::Reshape(_)));
+        all.then(|| Self { id, tensor: seen.base.clone(), rank: seen.of.len(), turned: turned.collect() })
+    }
+}

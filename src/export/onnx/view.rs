@@ -1,0 +1,102 @@
+//! A tensor of the file, and how it is seen: turned, reshaped. Views that undo one another are none.
+
+use super::super::graph::Dim;
+
+/// A tensor seen in a way that is not written before somebody needs it so.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    /// The tensor in the file.
+    pub(super) base: String,
+    /// Its shape.
+    pub(super) of: Vec<Dim>,
+    /// What is done to it, in this order.
+    pub(super) views: Vec<View>,
+}
+
+/// One way to see a tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum View {
+    /// With its axes in this order.
+    Turn(Vec<usize>),
+    /// In this shape.
+    Reshape(Vec<Dim>),
+}
+
+/// NCHW as NHWC.
+pub(super) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
+/// NHWC as NCHW.
+pub(super) const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
+
+impl View {
+    /// The shape of what it makes of a shape.
+    pub(super) fn shape(&self, of: &[Dim]) -> Vec<Dim> {
+        match self {
+            View::Turn(order) => order.iter().map(|axis| of[*axis].clone()).collect(),
+            View::Reshape(shape) => shape.clone(),
+        }
+    }
+}
+
+impl Seen {
+    /// A tensor as it is.
+    pub(super) fn plain(base: String, of: Vec<Dim>) -> Self {
+        Self { base, of, views: Vec::new() }
+    }
+
+    /// The shape that is seen.
+    pub(super) fn shape(&self) -> Vec<Dim> {
+        self.views.iter().fold(self.of.clone(), |shape, view| view.shape(&shape))
+    }
+
+    /// The same in another way.
+    #[must_use]
+    pub(super) fn seen(mut self, view: View) -> Self {
+        let joined = match (self.views.last(), view) {
+            (Some(View::Turn(before)), View::Turn(order)) => {
+                let joined = order.iter().map(|axis| before[*axis]).collect();
+                self.views.pop();
+                View::Turn(joined)
+            }
+            (Some(View::Reshape(_)), View::Reshape(shape)) => {
+                self.views.pop();
+                View::Reshape(shape)
+            }
+            (_, view) => view,
+        };
+        let shape = self.shape();
+        let is_none = match &joined {
+            View::Turn(order) => order.iter().copied().eq(0..order.len()),
+            View::Reshape(to) => *to == shape,
+        };
+        if !is_none {
+            self.views.push(joined);
+        }
+        self
+    }
+
+    /// Whether it is a tensor of channels first that is seen with them last.
+    pub(super) fn is_channels_last(&self) -> bool {
+        self.of.len() == 4 && self.views == [View::Turn(CHANNELS_LAST.to_vec())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(shape: &[usize]) -> Vec<Dim> {
+        shape.iter().map(|n| Dim::Fixed(*n)).collect()
+    }
+
+    #[test]
+    fn views_that_undo_one_another_are_none() {
+        let plain = Seen::plain("x".into(), fixed(&[2, 3, 4, 5]));
+        let last = plain.clone().seen(View::Turn(CHANNELS_LAST.to_vec()));
+        assert!(last.is_channels_last());
+        assert_eq!(last.shape(), fixed(&[2, 4, 5, 3]));
+        assert!(last.clone().seen(View::Turn(CHANNELS_FIRST.to_vec())).views.is_empty());
+        let flat = last.seen(View::Reshape(fixed(&[40, 3])));
+        assert_eq!(flat.views.len(), 2);
+        assert!(flat.seen(View::Reshape(fixed(&[2, 4, 5, 3]))).is_channels_last());
+    }
+}

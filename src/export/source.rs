@@ -1,0 +1,318 @@
+//! What of a model is exported: the inputs and outputs that its part has in the world, and the model's own run of them.
+
+use crate::backend::texts::Named;
+use crate::backend::trace::TraceTensor;
+use crate::backend::{Precision, Tensor, Texts};
+use crate::failure::Failure;
+use crate::model::llama::{self, Cache};
+use crate::model::{Checkpoint, Config, Model};
+
+use super::graph::{Dim, Element, Graph, Input, Size, Symbol, order};
+
+/// The input of token ids, as Hugging Face's libraries name it.
+pub const IDS: &str = "input_ids";
+/// The input that says which tokens are no padding.
+pub const MASK: &str = "attention_mask";
+/// The input of pictures.
+pub const PIXELS: &str = "pixel_values";
+
+const BATCH: Symbol = "batch";
+const SEQUENCE: Symbol = "sequence";
+const PAST: Symbol = "past";
+
+/// Sizes of the two runs: primes that all differ, as many tokens as a model of few positions reads.
+const OF_BATCH: [usize; 2] = [7, 11];
+const OF_PAST: [usize; 2] = [19, 23];
+const OF_SEQUENCE: [[usize; 2]; 3] = [[13, 17], [3, 5], [2, 3]];
+
+/// A part of a model that is a file of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What reads texts and gives vectors.
+    Text,
+    /// What sees pictures and gives vectors.
+    Picture,
+    /// A language model.
+    Language,
+}
+
+impl Part {
+    /// The parts that a model has.
+    pub fn of(config: &Config) -> &'static [Part] {
+        match config {
+            Config::Bert(_) => &[Part::Text],
+            Config::EfficientnetLite { .. } => &[Part::Picture],
+            Config::Clip(_) | Config::DualEncoder { .. } => &[Part::Text, Part::Picture],
+            Config::Llama(_) => &[Part::Language],
+        }
+    }
+
+    /// Its name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Text => "text",
+            Part::Picture => "picture",
+            Part::Language => "language",
+        }
+    }
+}
+
+/// A model's part, ready to be traced.
+pub struct Source {
+    model: Model<TraceTensor>,
+    part: Part,
+    /// Height and width of its pictures.
+    side: usize,
+}
+
+/// What a part is given in a check.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// Token ids; of a language model all of one length, and how many of the first tokens were read before.
+    Texts(Vec<Vec<u32>>, usize),
+    /// Prepared pictures, NHWC one after the other.
+    Pictures(Vec<f32>, usize),
+}
+
+/// An input as another program is given it.
+#[derive(Clone, Debug)]
+pub struct Tensors {
+    /// Its name.
+    pub name: String,
+    /// The length of each axis.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub values: Values,
+}
+
+/// Values of an input.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// Of pictures and of caches.
+    Floats(Vec<f32>),
+    /// Of token ids and masks.
+    Integers(Vec<i32>),
+}
+
+/// One run of the model itself.
+pub struct Run {
+    /// What another program is to be given.
+    pub inputs: Vec<Tensors>,
+    /// All operations in the graph's order, with their values.
+    pub nodes: Vec<TraceTensor>,
+    /// What comes out.
+    pub outputs: Vec<TraceTensor>,
+}
+
+fn texts_named() -> Named {
+    Named { ids: IDS.into(), mask: MASK.into() }
+}
+
+fn dim(symbol: Symbol) -> Dim {
+    Dim::Product(1, vec![symbol])
+}
+
+impl Source {
+    /// Of a model, whose arrays are emptied on the way.
+    pub fn new(checkpoint: &mut Checkpoint, part: Part) -> Result<Self, Failure> {
+        let model = Model::take(checkpoint, Precision::F32)?;
+        let side = model.preprocessing().map_or(0, |preprocessing| preprocessing.size);
+        Ok(Self { model, part, side })
+    }
+
+    /// The part.
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// Height and width of its pictures; 0 where it sees none.
+    pub fn side(&self) -> usize {
+        self.side
+    }
+
+    /// Tokens that it reads at most, and that it knows.
+    pub fn reads(&self) -> (usize, usize) {
+        match &self.model.config {
+            Config::Bert(text) | Config::DualEncoder { text, .. } => (text.max_position_embeddings, text.vocab_size),
+            Config::Clip(config) => (config.text_config.max_position_embeddings, config.text_config.vocab_size),
+            Config::Llama(config) => (config.max_position_embeddings, config.vocab_size),
+            Config::EfficientnetLite { .. } => (0, 0),
+        }
+    }
+
+    /// The token that has to end each text, where the model looks for one.
+    pub fn ends_with(&self) -> Option<u32> {
+        match &self.model.config {
+            Config::Clip(config) => Some(config.text_config.end()),
+            _ => None,
+        }
+    }
+
+    /// The names of what comes out.
+    pub fn outputs(&self) -> Vec<String> {
+        match (self.part, &self.model.config) {
+            (Part::Text, Config::Bert(_)) => vec!["sentence_embedding".into()],
+            (Part::Text, _) => vec!["text_embeds".into()],
+            (Part::Picture, Config::EfficientnetLite { .. }) => vec!["pooler_output".into()],
+            (Part::Picture, _) => vec!["image_embeds".into()],
+            (Part::Language, Config::Llama(config)) => {
+                let layers = (0..config.num_hidden_layers)
+                    .flat_map(|layer| ["key", "value"].map(|what| format!("present.{layer}.{what}")));
+                ["logits".to_owned()].into_iter().chain(layers).collect()
+            }
+            (Part::Language, _) => unreachable!("a language model is a Llama"),
+        }
+    }
+
+    /// The graph of any number of texts or pictures.
+    pub fn graph(&self) -> Result<Graph, Failure> {
+        let most = self.reads().0;
+        let sequence = match self.part {
+            Part::Picture => OF_SEQUENCE[0],
+            _ => {
+                let room = if self.part == Part::Language { most.saturating_sub(OF_PAST[1]) } else { most };
+                *OF_SEQUENCE.iter().find(|sizes| sizes[1] <= room).ok_or_else(|| {
+                    Failure::target(format!("the model reads {most} tokens at most, too few to be traced"))
+                        .help("export a model that reads more")
+                })?
+            }
+        };
+        let runs = [0, 1].map(|run| self.unknown(OF_BATCH[run], sequence[run], OF_PAST[run]));
+        let [one, other] = runs;
+        let (one, other) = (one?, other?);
+        let names = self.outputs();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let sizes = [
+            Size { symbol: BATCH, runs: OF_BATCH },
+            Size { symbol: SEQUENCE, runs: sequence },
+            Size { symbol: PAST, runs: OF_PAST },
+        ];
+        let mut graph = Graph::of(self.inputs(), &names, [&one, &other], &sizes)?;
+        graph.fold_scales();
+        Ok(graph)
+    }
+
+    fn inputs(&self) -> Vec<Input> {
+        let integer = |name: &str, shape| Input { name: name.into(), element: Element::Integer, shape };
+        let float = |name: String, shape| Input { name, element: Element::Float, shape };
+        match (self.part, &self.model.config) {
+            (Part::Picture, _) => {
+                let side = Dim::Fixed(self.side);
+                vec![float(PIXELS.into(), vec![dim(BATCH), Dim::Fixed(3), side.clone(), side])]
+            }
+            (Part::Text, _) => {
+                let shape = vec![dim(BATCH), dim(SEQUENCE)];
+                vec![integer(IDS, shape.clone()), integer(MASK, shape)]
+            }
+            (Part::Language, config) => {
+                let seen = Dim::Sum(vec![SEQUENCE, PAST]);
+                let mut all =
+                    vec![integer(IDS, vec![dim(BATCH), dim(SEQUENCE)]), integer(MASK, vec![dim(BATCH), seen])];
+                let Config::Llama(config) = config else { unreachable!("a language model is a Llama") };
+                let shape = vec![dim(BATCH), Dim::Fixed(config.kv_heads()), dim(PAST), Dim::Fixed(config.head_width())];
+                all.extend(past_names(config).into_iter().map(|name| float(name, shape.clone())));
+                all
+            }
+        }
+    }
+
+    /// A run of which only the shapes are known.
+    fn unknown(&self, batch: usize, sequence: usize, past: usize) -> Result<Vec<TraceTensor>, Failure> {
+        match (self.part, &self.model.config) {
+            (Part::Picture, _) => self.see(&TraceTensor::input(PIXELS, &[batch, 3, self.side, self.side])),
+            (Part::Language, Config::Llama(config)) => {
+                let shape = [batch, config.kv_heads(), past, config.head_width()];
+                let caches = past_names(config).iter().map(|name| TraceTensor::input(name, &shape)).collect();
+                self.go_on(config, &Texts::unknown(batch, sequence, texts_named()), caches, past)
+            }
+            _ => Ok(vec![self.model.text_batch(&Texts::unknown(batch, sequence, texts_named()), None)?]),
+        }
+    }
+
+    /// A run of what is given.
+    pub fn run(&self, given: &Given) -> Result<Run, Failure> {
+        let (inputs, outputs) = match (given, &self.model.config) {
+            (Given::Pictures(values, count), _) => {
+                let side = self.side;
+                let shape = [*count, 3, side, side];
+                let values = channels_first(values, *count, side * side);
+                let pictures = TraceTensor::given(PIXELS, &values, &shape)?;
+                let input = Tensors { name: PIXELS.into(), shape: shape.into(), values: Values::Floats(values) };
+                (vec![input], self.see(&pictures)?)
+            }
+            (Given::Texts(rows, before), Config::Llama(config)) => {
+                let head: Vec<Vec<u32>> = rows.iter().map(|row| row[..*before].to_vec()).collect();
+                let rest: Vec<Vec<u32>> = rows.iter().map(|row| row[*before..].to_vec()).collect();
+                let mut cache = Cache::default();
+                let shape = [rows.len(), config.kv_heads(), *before, config.head_width()];
+                if *before > 0 {
+                    llama::encode(&self.model.weights, config, &Texts::new(&head), &mut cache)?;
+                }
+                let mut inputs = of_texts(&rest, *before);
+                let mut caches = Vec::new();
+                let kept = cache.into_layers().into_iter().flat_map(|(keys, values)| [keys, values]);
+                let kept = kept.map(|tensor| tensor.to_f32()).collect::<crate::backend::Result<Vec<_>>>()?;
+                for (at, name) in past_names(config).into_iter().enumerate() {
+                    let values = kept.get(at).cloned().unwrap_or_default();
+                    caches.push(TraceTensor::given(&name, &values, &shape)?);
+                    inputs.push(Tensors { name, shape: shape.into(), values: Values::Floats(values) });
+                }
+                (inputs, self.go_on(config, &Texts::given(&rest, texts_named()), caches, *before)?)
+            }
+            (Given::Texts(rows, _), _) => {
+                let texts = Texts::given(rows, texts_named());
+                (of_texts(rows, 0), vec![self.model.text_batch(&texts, None)?])
+            }
+        };
+        Ok(Run { inputs, nodes: order(&outputs), outputs })
+    }
+
+    /// Pictures NCHW, as others lay them out.
+    fn see(&self, pictures: &TraceTensor) -> Result<Vec<TraceTensor>, Failure> {
+        Ok(vec![self.model.picture_batch(&pictures.swap_axes(1, 2)?.swap_axes(2, 3)?)?])
+    }
+
+    /// The logits of texts that come after what the caches hold, and the caches after them.
+    fn go_on(
+        &self,
+        config: &llama::Config,
+        texts: &Texts,
+        caches: Vec<TraceTensor>,
+        past: usize,
+    ) -> Result<Vec<TraceTensor>, Failure> {
+        let layers = caches.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+        let mut cache = Cache::new(layers, past);
+        let x = llama::encode(&self.model.weights, config, texts, &mut cache)?;
+        let logits = self.model.weights.linear(llama::head(config), &x)?;
+        let after = cache.into_layers().into_iter().flat_map(|(keys, values)| [keys, values]);
+        Ok([logits].into_iter().chain(after).collect())
+    }
+}
+
+fn past_names(config: &llama::Config) -> Vec<String> {
+    let of = |layer| ["key", "value"].map(|what| format!("past_key_values.{layer}.{what}"));
+    (0..config.num_hidden_layers).flat_map(of).collect()
+}
+
+/// Token ids, and the mask of them and of what was read before.
+fn of_texts(rows: &[Vec<u32>], before: usize) -> Vec<Tensors> {
+    let texts = Texts::new(rows);
+    let (count, longest) = (texts.count(), texts.longest());
+    let ids = texts.padded().into_iter().map(|id| id as i32).collect();
+    let seen = rows.iter().flat_map(|row| (0..before + longest).map(|at| i32::from(at < before + row.len())));
+    let mask = seen.collect();
+    vec![
+        Tensors { name: IDS.into(), shape: vec![count, longest], values: Values::Integers(ids) },
+        Tensors { name: MASK.into(), shape: vec![count, before + longest], values: Values::Integers(mask) },
+    ]
+}
+
+fn channels_first(values: &[f32], count: usize, area: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for picture in values.chunks_exact((area * 3).max(1)).take(count) {
+        for colour in 0..3 {
+            out.extend(picture.iter().skip(colour).step_by(3));
+        }
+    }
+    out
+}

@@ -1,0 +1,386 @@
+//! The check of what was written: the model itself and the file, on the same inputs.
+//!
+//! The model is run by candle, which notes the value of every operation on the way ([`super::source`]). The file is run by
+//! rten, which shares no code with the writer. Where they differ by more than is allowed, the file is run again with all
+//! that the graph has as outputs, and the first operation that departs from what it was given is named.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rten::{Model, ModelOptions, NodeId, Value, ValueOrView};
+use serde_json::{Value as Json, json};
+
+use super::graph::{Graph, Id};
+use super::onnx::{DATA, Place, Precision, Written};
+use super::source::{Given, Part, Run, Source, Tensors, Values};
+use crate::backend::rng::Rng;
+use crate::failure::Failure;
+
+/// The program that runs the file.
+pub const PROGRAM: &str = "rten 0.24.0";
+
+/// What is allowed of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Allowed {
+    /// [`Difference::relative`] at most.
+    pub relative: f64,
+    /// [`Difference::cosine`] at least.
+    pub cosine: f64,
+}
+
+impl Allowed {
+    /// Where nothing is said.
+    pub fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 | Precision::Stored => Self { relative: 1e-4, cosine: 0.999_99 },
+            Precision::F16 | Precision::F16Weights => Self { relative: 2e-3, cosine: 0.999_99 },
+            // Of a tensor's inputs, what stands out takes the digits of all else.
+            Precision::Int8 => Self { relative: 0.5, cosine: 0.97 },
+        }
+    }
+}
+
+/// How far a file is from its model, over all inputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// Of a value at most.
+    pub largest: f64,
+    /// Of a value on average.
+    pub mean: f64,
+    /// The largest over the largest value of the model.
+    pub relative: f64,
+    /// Of a row at least.
+    pub cosine: f64,
+    /// Rows whose highest value is at the same place, as a share.
+    pub top1: f64,
+    values: usize,
+    rows: usize,
+    sum: f64,
+    agree: usize,
+}
+
+impl Default for Difference {
+    fn default() -> Self {
+        Self { largest: 0.0, mean: 0.0, relative: 0.0, cosine: 1.0, top1: 1.0, values: 0, rows: 0, sum: 0.0, agree: 0 }
+    }
+}
+
+impl Difference {
+    /// Takes in rows of `width` values of the model and of the file.
+    pub fn add(&mut self, own: &[f32], other: &[f32], width: usize) {
+        let mut top = 0.0f64;
+        let mut largest = 0.0f64;
+        for (a, b) in own.iter().zip(other) {
+            let far = (f64::from(*a) - f64::from(*b)).abs();
+            // What is no number is as far as can be.
+            let far = if far.is_nan() { f64::INFINITY } else { far };
+            top = top.max(f64::from(a.abs()));
+            largest = largest.max(far);
+            self.sum += far;
+        }
+        self.largest = self.largest.max(largest);
+        self.relative = self.relative.max(if largest == 0.0 { 0.0 } else { largest / top.max(f64::MIN_POSITIVE) });
+        self.values += own.len();
+        for (a, b) in own.chunks_exact(width.max(1)).zip(other.chunks_exact(width.max(1))) {
+            self.rows += 1;
+            self.agree += usize::from(highest(a) == highest(b));
+            self.cosine = self.cosine.min(cosine(a, b));
+        }
+        self.mean = self.sum / self.values.max(1) as f64;
+        self.top1 = self.agree as f64 / self.rows.max(1) as f64;
+    }
+
+    /// The numbers by the names of their metrics.
+    pub fn metrics(&self) -> [(&'static str, f64); 5] {
+        [
+            ("error.max", self.largest),
+            ("error.mean", self.mean),
+            ("error.relative", self.relative),
+            ("cosine", self.cosine),
+            ("top-1", self.top1),
+        ]
+    }
+
+    /// To two digits: another processor's instructions differ in the third.
+    pub fn json(&self) -> Json {
+        let rounded = |value: f64| format!("{value:.1e}").parse::<f64>().unwrap_or(value);
+        // Of what is near one, what is missing has the digits.
+        json!({
+            "max_absolute_error": rounded(self.largest),
+            "mean_absolute_error": rounded(self.mean),
+            "max_relative_error": rounded(self.relative),
+            "cosine": 1.0 - rounded((1.0 - self.cosine).max(0.0)),
+            "top1_agreement": self.top1,
+        })
+    }
+}
+
+fn highest(row: &[f32]) -> usize {
+    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths == 0.0 { f64::from(u8::from(a == b)) } else { (dot(a, b) / lengths).min(1.0) }
+}
+
+/// Inputs of several sizes, drawn.
+pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
+    let mut rng = Rng::new(seed, "export");
+    let (most, known) = source.reads();
+    let mut all = Vec::with_capacity(rounds);
+    for round in 0..rounds {
+        let rows = 1 + round % 3;
+        all.push(match source.part() {
+            Part::Picture => {
+                let count = rows * source.side() * source.side() * 3;
+                Given::Pictures((0..count).map(|_| rng.between(-1.0, 1.0)).collect(), rows)
+            }
+            Part::Text => {
+                let longest = longest(round, most.min(64));
+                let text = |rng: &mut Rng, row: usize| {
+                    // The first is as long as it goes, others are padded.
+                    let len = if row == 0 { longest } else { 1 + rng.below(longest) };
+                    let mut ids: Vec<u32> = (0..len).map(|_| rng.below(known) as u32).collect();
+                    if let Some(end) = source.ends_with() {
+                        ids.iter_mut().filter(|id| **id == end).for_each(|id| *id = 0);
+                        *ids.last_mut().expect("at least one token") = end;
+                    }
+                    ids
+                };
+                Given::Texts((0..rows).map(|row| text(&mut rng, row)).collect(), 0)
+            }
+            Part::Language => {
+                // A prompt, then one token more, in turns.
+                let len = longest(round / 2, most.min(32)).max(2);
+                let before = if round % 2 == 0 { 0 } else { len - 1 };
+                let row = |rng: &mut Rng| (0..len).map(|_| rng.below(known) as u32).collect();
+                Given::Texts((0..rows).map(|_| row(&mut rng)).collect(), before)
+            }
+        });
+    }
+    all
+}
+
+/// Tokens of the longest text of a round: few, then more.
+fn longest(round: usize, most: usize) -> usize {
+    [7, 16, 1, 33, 64][round % 5].min(most).max(1)
+}
+
+/// A file that rten runs.
+pub struct Opened {
+    model: Model,
+    outputs: Vec<NodeId>,
+}
+
+impl Opened {
+    /// Of what was written; `is_whole` keeps every tensor that the file names.
+    pub fn new(written: &Written, outputs: &[String], is_whole: bool) -> Result<Self, Failure> {
+        let mut options = ModelOptions::with_all_ops();
+        options.enable_optimization(!is_whole);
+        if let Some(data) = &written.data {
+            options.external_data(DATA, data.clone());
+        }
+        let refused = |what: String| {
+            Failure::target(format!("{PROGRAM} does not run the exported file: {what}"))
+                .help("write `verify #false` to export it all the same, and check it by the program that is to run it")
+        };
+        let model = options.load(written.model.clone()).map_err(|e| refused(e.to_string()))?;
+        let of = |name: &String| model.node_id(name).map_err(|e| refused(e.to_string()));
+        let outputs = outputs.iter().map(of).collect::<Result<_, _>>()?;
+        Ok(Self { model, outputs })
+    }
+
+    /// What the outputs are.
+    fn run(&self, inputs: &[Tensors], outputs: &[(NodeId, usize)]) -> Result<Vec<Array>, Failure> {
+        let failed = |what: String| Failure::target(format!("{PROGRAM} does not run the exported file: {what}"));
+        let given = |input: &Tensors| -> Result<(NodeId, ValueOrView<'static>), Failure> {
+            let id = self.model.node_id(&input.name).map_err(|e| failed(e.to_string()))?;
+            let value = match &input.values {
+                Values::Floats(values) => {
+                    Value::from_shape(&input.shape, values.clone()).map_err(|e| failed(e.to_string()))?
+                }
+                Values::Integers(values) => {
+                    Value::from_shape(&input.shape, values.clone()).map_err(|e| failed(e.to_string()))?
+                }
+            };
+            Ok((id, value.into()))
+        };
+        let inputs = inputs.iter().map(given).collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<NodeId> = outputs.iter().map(|(id, _)| *id).collect();
+        let values = self.model.run(inputs, &ids, None).map_err(|e| failed(e.to_string()))?;
+        let taken = values.into_iter().zip(outputs).map(|(value, (_, rank))| array(value, *rank));
+        taken.collect::<Option<_>>().ok_or_else(|| failed("an output is no tensor of floats of its rank".into()))
+    }
+}
+
+/// The length of each axis, and the values.
+type Array = (Vec<usize>, Vec<f32>);
+
+/// A tensor of floats of so many axes.
+fn array(value: Value, rank: usize) -> Option<Array> {
+    fn of<const N: usize>((shape, values): ([usize; N], Vec<f32>)) -> Array {
+        (shape.into(), values)
+    }
+    match rank {
+        0 => value.into_shape_vec::<f32, 0>().ok().map(of),
+        1 => value.into_shape_vec::<f32, 1>().ok().map(of),
+        2 => value.into_shape_vec::<f32, 2>().ok().map(of),
+        3 => value.into_shape_vec::<f32, 3>().ok().map(of),
+        4 => value.into_shape_vec::<f32, 4>().ok().map(of),
+        5 => value.into_shape_vec::<f32, 5>().ok().map(of),
+        _ => None,
+    }
+}
+
+/// Holds a file against its model on all that is given; past the tolerance it fails and names the operation.
+pub fn check(
+    source: &Source,
+    graph: &Graph,
+    written: &Written,
+    given: &[Given],
+    allowed: Allowed,
+    told: &mut dyn FnMut(usize),
+) -> Result<Difference, Failure> {
+    let names = source.outputs();
+    let opened = Opened::new(written, &names, false)?;
+    let mut all = Difference::default();
+    for (round, given) in given.iter().enumerate() {
+        let run = source.run(given)?;
+        let ranks = run.outputs.iter().map(|output| output.node().shape.len());
+        let found = opened.run(&run.inputs, &opened.outputs.iter().copied().zip(ranks).collect::<Vec<_>>())?;
+        let mut own = Difference::default();
+        for (output, (shape, values)) in run.outputs.iter().zip(&found) {
+            let expected = output.values().expect("it was given")?;
+            if *shape != output.node().shape {
+                return Err(Failure::target(format!(
+                    "the exported file gives a tensor {shape:?} where the model gives {:?}",
+                    output.node().shape
+                )));
+            }
+            let width = shape.last().copied().unwrap_or(1);
+            own.add(&expected, values, width);
+            // Keys and values of a cache are no answers: they count by their error alone.
+            let is_answer = output.id() == run.outputs[0].id();
+            if is_answer {
+                all.add(&expected, values, width);
+            } else {
+                all.relative = all.relative.max(own.relative);
+            }
+        }
+        let Allowed { relative, cosine } = allowed;
+        if own.relative > relative || own.cosine < cosine {
+            let what = if own.relative > relative {
+                let far = own.relative;
+                format!(
+                    "the exported file and its model differ by {far:.1e} of the largest value, more than {relative:e}"
+                )
+            } else {
+                format!(
+                    "a row of the exported file has the cosine {:.6} to its model's, less than {cosine}",
+                    own.cosine
+                )
+            };
+            let parted = match parting(graph, written, &run, relative)? {
+                Some((name, error)) => format!("{what}; they part at `{name}`, by {error:.1e}"),
+                None => format!("{what}, and no operation of the graph departs by so much from what it was given"),
+            };
+            return Err(Failure::target(parted).help(
+                "a wider `tolerance` or `cosine` allows it; a file in 32 bits that departs is a fault of effai, which you may report",
+            ));
+        }
+        told(round + 1);
+    }
+    Ok(all)
+}
+
+/// Of what a value departs by, this is noise: sums in another order.
+const NOISE: f64 = 0.02;
+/// An operation that makes an error so many times as large as what it was given is its source.
+const GROWS: f64 = 8.0;
+
+/// The first operation whose result departs from the model's while what it was given does not, and by how much.
+pub fn parting(graph: &Graph, written: &Written, run: &Run, tolerance: f64) -> Result<Option<(String, f64)>, Failure> {
+    let opened = Opened::new(written, &[], true)?;
+    let is_input = |place: &&Place| run.inputs.iter().any(|input| input.name == place.tensor);
+    let computed = written.places.iter().filter(|place| !is_input(place));
+    // What the program has folded away has no tensor any more.
+    let places: Vec<(&Place, NodeId)> =
+        computed.filter_map(|place| Some((place, opened.model.find_node(&place.tensor)?))).collect();
+    let mut errors: Vec<Option<f64>> = vec![None; graph.values.len()];
+    // Several values may be one tensor, seen in different ways.
+    let unique: BTreeMap<&str, (NodeId, usize)> =
+        places.iter().map(|(place, id)| (&place.tensor[..], (*id, place.rank))).collect();
+    let ids: Vec<(NodeId, usize)> = unique.values().copied().collect();
+    let found: BTreeMap<&str, Array> = unique.into_keys().zip(opened.run(&run.inputs, &ids)?).collect();
+    for (place, _) in &places {
+        let (shape, values) = found[&place.tensor[..]].clone();
+        let Some(at) = graph.values[place.id].place else { continue };
+        let expected = run.nodes[at].values().expect("it was given")?;
+        let values = place.turned.iter().fold((shape, values), |(shape, values), order| turn(&shape, &values, order)).1;
+        if values.len() != expected.len() {
+            errors[place.id] = Some(f64::INFINITY);
+            continue;
+        }
+        let mut difference = Difference::default();
+        difference.add(&expected, &values, values.len());
+        errors[place.id] = Some(difference.relative);
+    }
+    let floor = tolerance * NOISE;
+    let before = |id: Id| -> f64 { largest_before(graph, &errors, id) };
+    let departs =
+        |id: &Id| errors[*id].is_some_and(|error| error > floor && error > GROWS * before(*id).max(floor / GROWS));
+    let by_error = |id: Id| (graph.values[id].name.clone(), errors[id].unwrap_or(0.0));
+    let first = (0..graph.values.len()).find(|id| departs(id));
+    let first = first.or_else(|| (0..graph.values.len()).find(|id| errors[*id].is_some_and(|error| error > tolerance)));
+    Ok(first.map(by_error))
+}
+
+/// The largest error among what a value is computed of; past values that have no tensor, of what those are computed of.
+fn largest_before(graph: &Graph, errors: &[Option<f64>], id: Id) -> f64 {
+    let of = |input: &Id| errors[*input].unwrap_or_else(|| largest_before(graph, errors, *input));
+    graph.values[id].inputs.iter().map(of).fold(0.0, f64::max)
+}
+
+/// Axes in another order.
+fn turn(shape: &[usize], values: &[f32], order: &[usize]) -> (Vec<usize>, Vec<f32>) {
+    let mut strides = vec![1; shape.len()];
+    for axis in (0..shape.len().saturating_sub(1)).rev() {
+        strides[axis] = strides[axis + 1] * shape[axis + 1];
+    }
+    let to: Vec<usize> = order.iter().map(|axis| shape[*axis]).collect();
+    let mut at = vec![0; to.len()];
+    let mut out = Vec::with_capacity(values.len());
+    for _ in 0..values.len() {
+        out.push(values[at.iter().zip(order).map(|(at, axis)| at * strides[*axis]).sum::<usize>()]);
+        for axis in (0..to.len()).rev() {
+            at[axis] += 1;
+            if at[axis] < to[axis] {
+                break;
+            }
+            at[axis] = 0;
+        }
+    }
+    (to, out)
+}
+
+/// What the check found, beside the file.
+pub fn report(difference: &Difference, program: &str, allowed: Allowed, rounds: usize, seed: u64) -> Json {
+    let mut report = difference.json();
+    report["program"] = program.into();
+    report["tolerance"] = allowed.relative.into();
+    report["cosine_allowed"] = allowed.cosine.into();
+    report["rounds"] = rounds.into();
+    report["seed"] = seed.into();
+    report
+}
+
+/// The name of the report.
+pub const REPORT: &str = "verify.json";
+
+/// Writes it.
+pub fn save(report: &Json, dir: &Path) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(report).expect("plain");
+    Ok(crate::util::fs::write(&dir.join(REPORT), text.as_bytes())?)
+}

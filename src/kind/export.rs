@@ -1,0 +1,338 @@
+//! `export`: a model as a file that other programs run, held against the model.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{ActionCx, How, Kind, Needs, Pool, Run};
+use crate::backend::Backend;
+use crate::backend::arrays::Values;
+use crate::export::graph::Graph;
+use crate::export::onnx::{self, NEWEST, OLDEST, Options, Precision, Written};
+use crate::export::source::{Given, Part, Source};
+use crate::export::verify::{self, Allowed, Difference, PROGRAM};
+use crate::failure::Failure;
+use crate::model::{Checkpoint, Config, copy_companions};
+use crate::recipe::decl::{Decl, Problems};
+use crate::recipe::schema::{Default, Prop, Schema, Type};
+use crate::util::fs;
+
+/// The kind.
+#[derive(Debug)]
+pub struct Export;
+
+static SCHEMA: Schema = Schema::new("export", "A model as a file that other programs run, held against the model.").children(&[
+    Schema::new("from", "The model.").arg("model", Type::NamedLabel).required().props(&[Prop::new(
+        "adapter",
+        Type::NamedLabel,
+        "an adapter, merged before",
+    )]),
+    Schema::new("part", "Of a picture-text model: what reads texts, or what sees pictures.")
+        .arg("name", Type::Choice(&["text", "picture"])),
+    Schema::new("format", "The format of the file.").arg("name", Type::Choice(&["onnx"])).required().flat().props(&[
+        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `stored`: quantized matrices as the model has them")
+            .default(Default::Text("f32")),
+        Prop::new(
+            "opset",
+            Type::Int(OLDEST as i64, NEWEST as i64),
+            "the version of ONNX's operators; what an older one lacks is expanded",
+        )
+        .default(Default::Int(OPSET)),
+    ]),
+    Schema::new("text", "A text that is part of the check, besides those that are drawn.").arg("text", Type::Text).many(),
+    Schema::new("verify", "Whether the file is run and held against the model.").optional_arg("yes", Type::Bool).props(&[
+        Prop::new(
+            "tolerance",
+            Type::FloatAbove(0.0, 1.0),
+            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.5 of bytes",
+        ),
+        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.97 of bytes"),
+        Prop::new("rounds", Type::Int(1, 1000), "inputs that are drawn, of several sizes").default(Default::Int(6)),
+        Prop::new("seed", Type::Int(0, i64::MAX), "another seed, other inputs").default(Default::Int(0)),
+    ]),
+]);
+
+/// The opset where none is asked for: that of onnxruntime 1.20 and later.
+const OPSET: i64 = 21;
+
+#[derive(Deserialize)]
+struct Fields {
+    from: From,
+    part: Option<String>,
+    format: Format,
+    text: Vec<String>,
+    verify: Option<Verify>,
+}
+
+#[derive(Deserialize)]
+struct From {
+    model: String,
+    adapter: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Format {
+    precision: String,
+    opset: u32,
+}
+
+#[derive(Deserialize)]
+struct Verify {
+    yes: Option<bool>,
+    tolerance: Option<f64>,
+    cosine: Option<f64>,
+    rounds: usize,
+    seed: u64,
+}
+
+impl Kind for Export {
+    fn schema(&self) -> &'static Schema {
+        &SCHEMA
+    }
+
+    /// 1: first.
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
+        let fields: Fields = decl.read();
+        let Some(Verify { yes: Some(false), tolerance, .. }) = fields.verify else { return };
+        if tolerance.is_some() {
+            let what = "`tolerance` means nothing where the file is not held against the model";
+            problems.at("verify.tolerance", what, "given here", "leave it out, or write `verify` without `#false`");
+        }
+        if !fields.text.is_empty() {
+            let what = "`text` means nothing where the file is not held against the model";
+            problems.at("text", what, "given here", "leave it out, or write `verify` without `#false`");
+        }
+    }
+
+    fn needs(&self, _decl: &Decl) -> Needs {
+        Needs { pool: Pool::Machine, ..Needs::default() }
+    }
+
+    fn how(&self) -> How<'_> {
+        How::Inside(self)
+    }
+}
+
+impl Run for Export {
+    fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        let fields: Fields = cx.decl.read();
+        let base = cx.input(&fields.from.model).to_owned();
+        let precision = Precision::by_name(&fields.format.precision).expect("one of the names");
+        let open = if precision == Precision::Stored { Checkpoint::open_as_stored } else { Checkpoint::open };
+        let mut checkpoint = match &fields.from.adapter {
+            Some(adapter) => open(cx.input(adapter), Some(&base))?,
+            None => open(&base, None)?,
+        };
+        let has_codes = checkpoint.arrays.values().any(|array| matches!(array.values, Values::Codes(_)));
+        if precision == Precision::Stored && !has_codes {
+            return Err(Failure::user(format!("no matrix of `{}` is stored quantized", fields.from.model))
+                .help("name a `quantized` target of it, or take another precision"));
+        }
+        let part = part_of(&fields, &checkpoint.config)?;
+        cx.progress("trace", 0, 3, "steps");
+        let source = Source::new(&mut checkpoint, part)?;
+        let graph = source.graph()?;
+        cx.log(format!(
+            "{} operations: {}",
+            graph.values.len(),
+            graph.operations().into_iter().collect::<Vec<_>>().join(", ")
+        ));
+        cx.progress("write", 1, 3, "steps");
+        let options = Options {
+            opset: fields.format.opset,
+            precision,
+            metadata: metadata(cx, &fields, part, &base, &checkpoint),
+        };
+        let written = onnx::write(&graph, &options)?;
+        let out = cx.out().to_owned();
+        written.save(&out)?;
+        cx.metric("bytes", written.bytes() as f64);
+        beside(&base, &out)?;
+        cx.progress("verify", 2, 3, "steps");
+        let found = match &fields.verify {
+            Some(Verify { yes: Some(false), .. }) => None,
+            asked => {
+                let checked = Checked { source: &source, graph: &graph, checkpoint: &checkpoint, options: &options };
+                Some(checked.run(cx, &fields, asked.as_ref(), &written)?)
+            }
+        };
+        card(cx, &fields, part, &source, found.as_ref(), &written)
+    }
+}
+
+/// The part that is meant: of a model that has one, that one.
+fn part_of(fields: &Fields, config: &Config) -> Result<Part, Failure> {
+    let (parts, model) = (Part::of(config), &fields.from.model);
+    let names = || parts.iter().map(|part| format!("`{}`", part.name())).collect::<Vec<_>>().join(" and ");
+    match (&fields.part, parts) {
+        (None, [part]) => Ok(*part),
+        (None, _) => Err(Failure::user(format!("`{model}` has the parts {}, and a file holds one", names()))
+            .help("write part \"text\" or part \"picture\"; a target each for both")),
+        (Some(name), parts) => parts.iter().find(|part| part.name() == name).copied().ok_or_else(|| {
+            Failure::user(format!("`{model}` has no part `{name}`, only {}", names())).help("leave `part` out")
+        }),
+    }
+}
+
+/// What the file says of itself: where it is from, and how what it is given is prepared. Nothing that another run would
+/// say otherwise.
+fn metadata(
+    cx: &ActionCx<'_>,
+    fields: &Fields,
+    part: Part,
+    base: &Path,
+    checkpoint: &Checkpoint,
+) -> Vec<(String, String)> {
+    let mut all = vec![
+        ("effai.label".to_owned(), cx.decl.label.to_string()),
+        ("effai.source".to_owned(), fields.from.model.clone()),
+        ("effai.part".to_owned(), part.name().to_owned()),
+    ];
+    if let Some(adapter) = &fields.from.adapter {
+        all.push(("effai.adapter".to_owned(), adapter.clone()));
+    }
+    if let Some(licence) = licence(base) {
+        all.push(("license".to_owned(), licence));
+    }
+    if part == Part::Picture
+        && let Some(preprocessing) = &checkpoint.preprocessing
+    {
+        all.push(("preprocessing".to_owned(), serde_json::to_string(preprocessing).expect("plain")));
+    }
+    all
+}
+
+/// The licence that a model's card names.
+fn licence(dir: &Path) -> Option<String> {
+    let card = fs::read_text(&dir.join("README.md")).ok()?;
+    let head = card.strip_prefix("---\n")?.split("\n---").next()?;
+    head.lines().find_map(|line| line.strip_prefix("license:")).map(|licence| licence.trim().to_owned())
+}
+
+/// The model's own configuration and tokenizer: who runs the file needs them.
+fn beside(base: &Path, out: &Path) -> Result<(), Failure> {
+    let path = base.join("config.json");
+    let mut config: Value = serde_json::from_str(&fs::read_text(&path)?)
+        .map_err(|e| Failure::target(format!("{}: {e}", path.display())))?;
+    // What was packed is expanded.
+    if let Some(config) = config.as_object_mut() {
+        config.retain(|name, _| name != "quantization" && name != "quantization_config");
+    }
+    fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
+    copy_companions(base, out)
+}
+
+/// What a check stands on.
+struct Checked<'a> {
+    source: &'a Source,
+    graph: &'a Graph,
+    checkpoint: &'a Checkpoint,
+    options: &'a Options,
+}
+
+impl Checked<'_> {
+    fn run(
+        &self,
+        cx: &mut ActionCx<'_>,
+        fields: &Fields,
+        asked: Option<&Verify>,
+        written: &Written,
+    ) -> Result<(Difference, Allowed), Failure> {
+        cx.tell_backend(Backend::Candle);
+        let (rounds, seed) = asked.map_or((ROUNDS, 0), |asked| (asked.rounds, asked.seed));
+        let mut allowed = Allowed::of(self.options.precision);
+        if let Some(Verify { tolerance, cosine, .. }) = asked {
+            allowed.relative = tolerance.unwrap_or(allowed.relative);
+            allowed.cosine = cosine.unwrap_or(allowed.cosine);
+        }
+        let mut given = verify::drawn(self.source, rounds, seed);
+        given.extend(self.declared(fields)?);
+        let count = given.len() as u64;
+        // rten has no floats of 16 bits: the same operators and weights, computed in 32.
+        let (program, twin) = match self.options.precision {
+            Precision::F32 | Precision::Int8 | Precision::Stored => (PROGRAM.to_owned(), None),
+            Precision::F16 | Precision::F16Weights => {
+                let options = Options { precision: Precision::F32, ..self.options.clone() };
+                let twin = onnx::write(&self.graph.rounded_to_halves(), &options)?;
+                (format!("{PROGRAM}, with the weights of 16 bits in 32"), Some(twin))
+            }
+        };
+        let file = twin.as_ref().unwrap_or(written);
+        let mut told = |round: usize| cx.progress("verify", round as u64, count, "rounds");
+        let found = verify::check(self.source, self.graph, file, &given, allowed, &mut told)?;
+        for (name, value) in found.metrics() {
+            cx.metric(name, value);
+        }
+        verify::save(&verify::report(&found, &program, allowed, given.len(), seed), cx.out())?;
+        Ok((found, allowed))
+    }
+
+    /// The texts that the recipe names.
+    fn declared(&self, fields: &Fields) -> Result<Vec<Given>, Failure> {
+        if fields.text.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.source.part() == Part::Picture {
+            return Err(Failure::user("`text` is for what reads, and this part sees pictures").help("leave it out"));
+        }
+        let tokenizer = self.checkpoint.tokenizer.as_ref();
+        let tokenizer = tokenizer.ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
+        let texts: Vec<&str> = fields.text.iter().map(String::as_str).collect();
+        let rows = tokenizer.all(&texts)?;
+        Ok(match self.source.part() {
+            // Of one length each.
+            Part::Language => rows.into_iter().map(|row| Given::Texts(vec![row], 0)).collect(),
+            _ => vec![Given::Texts(rows, 0)],
+        })
+    }
+}
+
+/// Inputs that are drawn where nothing is said.
+const ROUNDS: usize = 6;
+
+fn card(
+    cx: &ActionCx<'_>,
+    fields: &Fields,
+    part: Part,
+    source: &Source,
+    found: Option<&(Difference, Allowed)>,
+    written: &Written,
+) -> Result<(), Failure> {
+    let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
+    let inputs = match part {
+        Part::Text => "`input_ids` and `attention_mask` [batch, sequence]".to_owned(),
+        Part::Picture => format!("`pixel_values` [batch, 3, {side}, {side}]", side = source.side()),
+        Part::Language => "`input_ids` [batch, sequence], `attention_mask` [batch, past + sequence] and the keys and values of what was read before, `past_key_values.LAYER.key` and `.value`".to_owned(),
+    };
+    let outputs = source.outputs();
+    let outputs = if part == Part::Language {
+        "`logits` and the keys and values after it, `present.LAYER.key` and `.value`".to_owned()
+    } else {
+        format!("`{}`", outputs.join("`, `"))
+    };
+    let checked = match found {
+        None => "It was not held against the model.".to_owned(),
+        Some((found, allowed)) => {
+            let (own, Allowed { relative, cosine }) = (found.json(), allowed);
+            format!(
+                "Held against the model by {PROGRAM}: it differs by {most} of the largest value at most ({relative:e} is allowed), and the cosine of a row is {least} at least ({cosine}).",
+                most = own["max_relative_error"],
+                least = own["cosine"],
+            )
+        }
+    };
+    let text = format!(
+        "---\nlibrary_name: onnx\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter} as ONNX, opset {opset}, {precision}, {size:.1} MB.\n\nIn: {inputs}. Out: {outputs}.\n\n{checked}\n",
+        from = fields.from.model,
+        label = cx.decl.label,
+        opset = fields.format.opset,
+        precision = fields.format.precision,
+        size = written.bytes() as f64 / 1e6,
+    );
+    Ok(fs::write(&cx.out().join("README.md"), text.as_bytes())?)
+}

@@ -1,0 +1,38 @@
+//! What is said of exports.
+
+use effai::export::onnx::OnnxError;
+use effai::failure::Failure;
+
+use super::Book;
+use crate::exports::project;
+
+pub(super) fn exports(book: &mut Book) {
+    book.chapter("Exports");
+    let mut with = |about: &str, export: &str| {
+        let project = project(&format!("export \"x\" {{ {export}; }}"));
+        project.effai(&["build", "m", "l"]);
+        book.say(about, &project, &["build", "x"]);
+    };
+    with("a part that a model does not have", "from \"m\"; part \"picture\"; format \"onnx\"");
+    with("an opset of before", "from \"m\"; format \"onnx\" opset=12");
+    with("a tolerance of no check", "from \"m\"; format \"onnx\"; verify #false tolerance=0.1");
+    with("codes of a model that has none", "from \"m\"; format \"onnx\" precision=\"stored\"");
+    let told = [
+        OnnxError::NoOperator {
+            op: "patches",
+            name: "patches".into(),
+            why: "windows of pictures are written as a convolution, and what follows is none",
+        },
+        OnnxError::RoundsInputs("model.layers.0.mlp.up_proj".into()),
+        OnnxError::NoSize("past"),
+        OnnxError::TooLarge { name: "model.norm.weight".into(), value: 1e6 },
+    ];
+    for (about, error) in
+        ["an operation alone", "inputs that are rounded", "a size from nowhere", "a weight beyond 16 bits"]
+            .into_iter()
+            .zip(told)
+    {
+        let Failure { message, help, .. } = error.into();
+        book.shown(about, &format!("error: {message}\n  help: {}\n", help.unwrap_or_default()));
+    }
+}

@@ -1,0 +1,109 @@
+"""Exported files: accepted by onnx's own checker, and under onnxruntime as the models are in PyTorch and transformers.
+
+    python tests/reference/export.py
+"""
+
+import json
+import sys
+
+import numpy
+import onnx
+import onnxruntime
+import torch
+from peft import PeftModel
+from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, texts
+from transformers import AutoModelForCausalLM
+
+EXPORTS = OUT / "exports"
+# Of the largest value.
+TOLERANCE = {"f32": 1e-4, "f16": 2e-3, "stored": 1e-4}
+# What rounding weights to 16 bits moves adds up over many layers, whoever computes.
+TOLERANCE_OF_MANY_LAYERS = 6e-3
+COSINE = {"rtn8": 0.999, "int8": 0.97}
+
+
+def session(name):
+    path = EXPORTS / name / "model.onnx"
+    onnx.checker.check_model(str(path), full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def padded(rows):
+    """Rows of ids as one batch, and its mask."""
+    ids = numpy.zeros((len(rows), max(row.shape[1] for row in rows)), numpy.int64)
+    mask = numpy.zeros_like(ids)
+    for at, row in enumerate(rows):
+        ids[at, : row.shape[1]] = row[0]
+        mask[at, : row.shape[1]] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def hold(what, precision, ours, theirs, tolerance=None):
+    ours, theirs = torch.as_tensor(ours).flatten(1), torch.as_tensor(theirs).flatten(1)
+    assert ours.shape == theirs.shape, f"{what}: {tuple(ours.shape)} and {tuple(theirs.shape)}"
+    far = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    cosine = torch.nn.functional.cosine_similarity(ours, theirs).min().item()
+    print(f"{what}, {precision}: off by {far:.1e} of the largest value, cosine at least {cosine:.6f}")
+    return cosine >= COSINE[precision] if precision in COSINE else far <= (tolerance or TOLERANCE[precision])
+
+
+def encoders():
+    directory = OUT / "models/minilm"
+    encoder = bert(json.loads((directory / "config.json").read_text()))
+    load(encoder, directory)
+    ids = texts(directory)
+    read = torch.cat([mean_pooled(encoder, i) for i in ids])
+    directory = OUT / "models/efficientnet-lite0"
+    tower = efficientnet(json.loads((directory / "config.json").read_text()))
+    load(tower, directory)
+    seen = tower(pictures())
+    fits = True
+    for precision in ("f32", "f16", "int8", "rtn8"):
+        found = session(f"minilm-{precision}").run(["sentence_embedding"], padded(ids))[0]
+        fits &= hold("minilm", precision, found, read)
+    for precision in ("f32", "f16"):
+        found = session(f"efficientnet-lite0-{precision}").run(None, {"pixel_values": pictures().numpy()})[0]
+        fits &= hold("efficientnet-lite0", precision, found, seen, TOLERANCE_OF_MANY_LAYERS if precision == "f16" else None)
+    return fits
+
+
+def towers():
+    base = DualEncoder(OUT / "models/emoji-clip")
+    ids = texts(OUT / "models/emoji-clip")
+    model = PeftModel.from_pretrained(base, OUT / "adapters/emoji-clip-lora").eval().get_base_model()
+    seen, read = model.see(pictures()), torch.cat([model.read(i) for i in ids])
+    found = session("emoji-clip-picture").run(["image_embeds"], {"pixel_values": pictures().numpy()})[0]
+    fits = hold("emoji-clip, pictures", "f32", found, seen)
+    found = session("emoji-clip-text").run(["text_embeds"], padded(ids))[0]
+    return fits & hold("emoji-clip, texts", "f32", found, read)
+
+
+def language():
+    """A prompt, then a token after it by the caches that came out."""
+    directory = OUT / "models/smollm2"
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, gguf_file="model.gguf").eval()
+    ids = torch.randint(0, model.config.vocab_size, (2, 17), generator=torch.Generator().manual_seed(7))
+    theirs = model(ids).logits
+    fits = True
+    for precision in ("f32", "stored"):
+        ours = session(f"smollm2-{precision}")
+        names = [i.name for i in ours.get_inputs() if i.name.startswith("past")]
+        shape = next(i.shape for i in ours.get_inputs() if i.name == names[0])
+        past = {name: numpy.zeros((len(ids), shape[1], 0, shape[3]), numpy.float32) for name in names}
+        mask = numpy.ones(ids.shape, numpy.int64)
+        given = {"input_ids": ids[:, :-1].numpy(), "attention_mask": mask[:, :-1], **past}
+        first, *after = ours.run(None, given)
+        fits &= hold("smollm2, a prompt", precision, first, theirs[:, :-1])
+        given = {"input_ids": ids[:, -1:].numpy(), "attention_mask": mask, **dict(zip(names, after))}
+        last = ours.run(None, given)[0]
+        fits &= hold("smollm2, a token after it", precision, last, theirs[:, -1:])
+    return fits
+
+
+with torch.inference_mode():
+    fits = encoders()
+    fits &= towers()
+    fits &= language()
+sys.exit(not fits)
