@@ -2,7 +2,7 @@
 //!
 //! The graph's operations become ONNX's, of the opset that is asked for; what has no operator there is expanded. Pictures are
 //! NHWC here and NCHW there: a value is written in the layout in which it is computed, and seen in another by who asks
-//! ([`view`]), so that a network for pictures is written without a transposition between its layers.
+//! (`view`), so that a network for pictures is written without a transposition between its layers.
 //!
 //! Equal graphs give equal bytes: nothing is written that is not the model's.
 
