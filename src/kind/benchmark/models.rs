@@ -251,7 +251,7 @@ impl Models {
             .tasks
             .extend(processes.iter().map(|(backend, of)| Task { backend: *backend, ..measured[*of].task.clone() }));
         for workload in workloads {
-            if let (Work::Load { load: Load::Cold }, false) = (workload.work, can_forget(&measured)?) {
+            if workload.work == (Work::Load { load: Load::Cold }) && !can_forget(&measured)? {
                 let name = &workload.name;
                 models.left_out.push(format!("{name}: this system does not forget files that it has read"));
                 continue;
@@ -339,7 +339,8 @@ fn can_forget(measured: &[Measured]) -> Result<bool, Failure> {
         for file in model.files()? {
             largest = largest.max((fs::at("look at", &file, file.metadata())?.len(), file));
         }
-        if !pages::is_forgotten(&largest.1)? {
+        // Of nothing, nothing is forgotten.
+        if largest.0 == 0 || !pages::is_forgotten(&largest.1)? {
             return Ok(false);
         }
     }
