@@ -57,9 +57,10 @@ struct Fields {
 /// Measured rounds where it is not said; of a language model, whose rounds are long.
 const ROUNDS: usize = 30;
 const ROUNDS_OF_LANGUAGE: usize = 5;
-const BATCH: usize = 16;
-const PROMPT: usize = 256;
-const GENERATE: usize = 64;
+/// What a model is asked where it is not said, here and by `benchmark`.
+pub(super) const BATCH: usize = 16;
+pub(super) const PROMPT: usize = 256;
+pub(super) const GENERATE: usize = 64;
 
 impl Kind for Speed {
     fn schema(&self) -> &'static Schema {

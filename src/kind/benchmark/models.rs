@@ -12,6 +12,7 @@ use super::work::{Opened, Round, Task};
 use crate::action::worker::{Worker, Workers};
 use crate::backend::Backend;
 use crate::failure::Failure;
+use crate::kind::speed::{BATCH, GENERATE, PROMPT};
 use crate::kind::{ActionCx, features};
 use crate::measure::Sample;
 use crate::measure::kept::{Memory, OfModel};
@@ -33,10 +34,7 @@ pub(super) struct Asked {
     load: Option<Load>,
 }
 
-/// Where it is not said: as `speed` has it, and what a sentence takes.
-const PROMPT: usize = 256;
-const GENERATE: usize = 64;
-const BATCH: usize = 16;
+/// Tokens of a text where it is not said: what a sentence takes. All else is as `speed` has it.
 const LENGTH: usize = 32;
 
 impl Asked {
