@@ -1,26 +1,30 @@
 //! Models as files that other programs run: the graph of a model, its writers, and the check of what was written.
 //!
 //! ```text
-//! model code -> backend::trace -> graph -> onnx -> verify
+//! model code -> backend::trace -> graph -> a writer -> verify
 //! ```
 //!
 //! A writer knows the graph and its format, and no model. What a format has no operator for is expanded where it is
 //! written; what it cannot carry is refused by the operator's name.
 
+pub mod format;
 pub mod graph;
 pub mod onnx;
 pub mod source;
 pub mod verify;
+mod view;
+pub mod written;
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
+    use super::format::{Format, Layout, Options, Precision, write};
     use super::graph::{Dim, Graph};
-    use super::onnx::{Options, Precision};
+    use super::onnx;
     use super::source::{Part, Source};
     use super::verify::{self, Allowed, Difference};
-    use super::{onnx, source};
+    use super::written::Written;
     use crate::backend::affine::{self, Form};
     use crate::backend::arrays::{Array, Arrays};
     use crate::backend::qmatrix::Groups;
@@ -161,17 +165,25 @@ mod tests {
     }
 
     fn source(config: &Value, part: Part) -> Source {
-        Source::new(&mut checkpoint(config), part).expect("a model")
+        Source::new(&mut checkpoint(config), part, Layout::ChannelsFirst).expect("a model")
     }
 
     fn options(opset: u32) -> Options {
-        Options { opset, precision: Precision::F32, metadata: vec![("effai.label".into(), "exports/x".into())] }
+        Options {
+            format: Format::Onnx { opset },
+            precision: Precision::F32,
+            metadata: vec![("effai.label".into(), "exports/x".into())],
+        }
+    }
+
+    fn onnx(written: &Written) -> (&Written, Format) {
+        (written, Format::Onnx { opset: 21 })
     }
 
     fn check(source: &Source, graph: &Graph, opset: u32) -> Result<Difference, Failure> {
-        let written = onnx::write(graph, &options(opset))?;
+        let written = write(graph, &options(opset))?;
         let given = verify::drawn(source, 6, 3);
-        verify::check(source, graph, &written, &given, Allowed::of(Precision::F32), &mut |_| {})
+        verify::check(source, graph, onnx(&written), &given, Allowed::of(Precision::F32), &mut |_| {})
     }
 
     #[test]
@@ -205,12 +217,31 @@ mod tests {
             let source = source(&config, part);
             let graph = source.graph().expect("traces");
             let options = Options { precision: Precision::Int8, ..options(21) };
-            let written = onnx::write(&graph, &options).expect("writes");
+            let written = write(&graph, &options).expect("writes");
             let given = verify::drawn(&source, 6, 3);
             // Of so few inputs, each counts much.
             let allowed = Allowed { relative: 0.2, cosine: 0.99 };
-            let found = verify::check(&source, &graph, &written, &given, allowed, &mut |_| {}).expect("near");
+            let found = verify::check(&source, &graph, onnx(&written), &given, allowed, &mut |_| {}).expect("near");
             assert!(found.relative > 1e-5, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn weights_in_bytes_are_nearer_than_where_inputs_are_rounded_too() {
+        for (config, part) in
+            [(reading(), Part::Text), (both(), Part::Picture), (speaking(), Part::Language), (seeing(), Part::Picture)]
+        {
+            let source = source(&config, part);
+            let graph = source.graph().expect("traces");
+            let given = verify::drawn(&source, 6, 3);
+            let written = |precision| write(&graph, &Options { precision, ..options(21) }).expect("writes");
+            let (whole, bytes) = (written(Precision::F32), written(Precision::Int8Weights));
+            let allowed = Allowed::of(Precision::Int8Weights);
+            let found = verify::check(&source, &graph, onnx(&bytes), &given, allowed, &mut |_| {}).expect("near");
+            assert!(found.relative > 1e-5 && found.cosine > 0.999, "{found:?}");
+            assert!(bytes.bytes() < whole.bytes());
+            let has = |op: &[u8]| bytes.files[0].1.windows(op.len()).any(|bytes| bytes == op);
+            assert!(has(b"DequantizeLinear") && !has(b"DynamicQuantizeLinear"));
         }
     }
 
@@ -229,15 +260,16 @@ mod tests {
                     let codes = affine::codes(&made.words, bits);
                     *array = Array::codes(Groups::new(out, inner, 32, bits, &codes, made.scales, made.biases));
                 }
-                let source = Source::new(&mut checkpoint, part).expect("a model");
+                let source = Source::new(&mut checkpoint, part, Layout::ChannelsFirst).expect("a model");
                 let graph = source.graph().expect("traces");
                 let options = Options { precision: Precision::Stored, ..options(21) };
-                let written = onnx::write(&graph, &options).expect("writes");
+                let written = write(&graph, &options).expect("writes");
                 let allowed = Allowed::of(Precision::Stored);
                 let given = verify::drawn(&source, 6, 3);
-                let found = verify::check(&source, &graph, &written, &given, allowed, &mut |_| {}).expect("equal");
+                let found =
+                    verify::check(&source, &graph, onnx(&written), &given, allowed, &mut |_| {}).expect("equal");
                 assert!(found.relative < 1e-5, "{bits} bits: {found:?}");
-                let has = |op: &[u8]| written.model.windows(op.len()).any(|bytes| bytes == op);
+                let has = |op: &[u8]| written.files[0].1.windows(op.len()).any(|bytes| bytes == op);
                 assert_eq!(has(b"MatMulNBits"), bits == 4);
             }
         }
@@ -247,7 +279,7 @@ mod tests {
     fn equal_models_give_equal_bytes() {
         let write = || {
             let graph = source(&both(), Part::Text).graph().expect("traces");
-            onnx::write(&graph, &options(21)).expect("writes").model
+            write(&graph, &options(21)).expect("writes").files
         };
         assert_eq!(write(), write());
     }
@@ -256,19 +288,19 @@ mod tests {
     fn weights_that_one_message_cannot_hold_lie_beside_it() {
         let source = source(&reading(), Part::Text);
         let graph = source.graph().expect("traces");
-        let written = onnx::write_within(&graph, &options(21), 1000).expect("writes");
-        assert!(written.data.as_ref().is_some_and(|data| data.len() > 4096));
+        let written = onnx::write_within(&graph, 21, &options(21), 1000).expect("writes");
+        assert!(written.file(onnx::DATA).is_some_and(|data| data.len() > 4096));
         let given = verify::drawn(&source, 2, 3);
-        let found =
-            verify::check(&source, &graph, &written, &given, Allowed::of(Precision::F32), &mut |_| {}).expect("runs");
+        let found = verify::check(&source, &graph, onnx(&written), &given, Allowed::of(Precision::F32), &mut |_| {})
+            .expect("runs");
         assert!(found.relative < 1e-5);
     }
 
     #[test]
     fn a_network_for_pictures_is_written_without_transpositions() {
         let graph = source(&seeing(), Part::Picture).graph().expect("traces");
-        let written = onnx::write(&graph, &options(21)).expect("writes");
-        let has = |op: &[u8]| written.model.windows(op.len()).any(|bytes| bytes == op);
+        let written = write(&graph, &options(21)).expect("writes");
+        let has = |op: &[u8]| written.files[0].1.windows(op.len()).any(|bytes| bytes == op);
         assert!(has(b"Conv") && !has(b"Transpose") && !has(b"MatMul"), "{graph}");
     }
 
@@ -346,6 +378,6 @@ mod tests {
         ] {
             assert!(text.contains(&format!("{line}\n")), "{text}");
         }
-        assert_eq!(source::IDS, "input_ids");
+        assert_eq!(super::source::IDS, "input_ids");
     }
 }

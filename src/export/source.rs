@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::model::llama::{self, Cache};
 use crate::model::{Checkpoint, Config, Model};
 
+use super::format::Layout;
 use super::graph::{Dim, Element, Graph, Input, Size, Symbol, order};
 
 /// The input of token ids, as Hugging Face's libraries name it.
@@ -63,6 +64,7 @@ pub struct Source {
     part: Part,
     /// Height and width of its pictures.
     side: usize,
+    layout: Layout,
 }
 
 /// What a part is given in a check.
@@ -113,11 +115,11 @@ fn dim(symbol: Symbol) -> Dim {
 }
 
 impl Source {
-    /// Of a model, whose arrays are emptied on the way.
-    pub fn new(checkpoint: &mut Checkpoint, part: Part) -> Result<Self, Failure> {
+    /// Of a model, whose arrays are emptied on the way; pictures go in as `layout` says.
+    pub fn new(checkpoint: &mut Checkpoint, part: Part, layout: Layout) -> Result<Self, Failure> {
         let model = Model::take(checkpoint, Precision::F32)?;
         let side = model.preprocessing().map_or(0, |preprocessing| preprocessing.size);
-        Ok(Self { model, part, side })
+        Ok(Self { model, part, side, layout })
     }
 
     /// The part.
@@ -197,8 +199,8 @@ impl Source {
         let float = |name: String, shape| Input { name, element: Element::Float, shape };
         match (self.part, &self.model.config) {
             (Part::Picture, _) => {
-                let side = Dim::Fixed(self.side);
-                vec![float(PIXELS.into(), vec![dim(BATCH), Dim::Fixed(3), side.clone(), side])]
+                let [_, lengths @ ..] = self.pictures(1).map(Dim::Fixed);
+                vec![float(PIXELS.into(), [dim(BATCH)].into_iter().chain(lengths).collect())]
             }
             (Part::Text, _) => {
                 let shape = vec![dim(BATCH), dim(SEQUENCE)];
@@ -219,7 +221,7 @@ impl Source {
     /// A run of which only the shapes are known.
     fn unknown(&self, batch: usize, sequence: usize, past: usize) -> Result<Vec<TraceTensor>, Failure> {
         match (self.part, &self.model.config) {
-            (Part::Picture, _) => self.see(&TraceTensor::input(PIXELS, &[batch, 3, self.side, self.side])),
+            (Part::Picture, _) => self.see(&TraceTensor::input(PIXELS, &self.pictures(batch))),
             (Part::Language, Config::Llama(config)) => {
                 let shape = [batch, config.kv_heads(), past, config.head_width()];
                 let caches = past_names(config).iter().map(|name| TraceTensor::input(name, &shape)).collect();
@@ -233,9 +235,11 @@ impl Source {
     pub fn run(&self, given: &Given) -> Result<Run, Failure> {
         let (inputs, outputs) = match (given, &self.model.config) {
             (Given::Pictures(values, count), _) => {
-                let side = self.side;
-                let shape = [*count, 3, side, side];
-                let values = channels_first(values, *count, side * side);
+                let shape = self.pictures(*count);
+                let values = match self.layout {
+                    Layout::ChannelsFirst => channels_first(values, *count, self.side * self.side),
+                    Layout::ChannelsLast => values.clone(),
+                };
                 let pictures = TraceTensor::given(PIXELS, &values, &shape)?;
                 let input = Tensors { name: PIXELS.into(), shape: shape.into(), values: Values::Floats(values) };
                 (vec![input], self.see(&pictures)?)
@@ -267,9 +271,21 @@ impl Source {
         Ok(Run { inputs, nodes: order(&outputs), outputs })
     }
 
-    /// Pictures NCHW, as others lay them out.
+    /// Pictures, as they are given.
     fn see(&self, pictures: &TraceTensor) -> Result<Vec<TraceTensor>, Failure> {
-        Ok(vec![self.model.picture_batch(&pictures.swap_axes(1, 2)?.swap_axes(2, 3)?)?])
+        Ok(vec![match self.layout {
+            Layout::ChannelsFirst => self.model.picture_batch(&pictures.swap_axes(1, 2)?.swap_axes(2, 3)?)?,
+            Layout::ChannelsLast => self.model.picture_batch(pictures)?,
+        }])
+    }
+
+    /// The shape of so many pictures.
+    pub fn pictures(&self, count: usize) -> [usize; 4] {
+        let side = self.side;
+        match self.layout {
+            Layout::ChannelsFirst => [count, 3, side, side],
+            Layout::ChannelsLast => [count, side, side, 3],
+        }
     }
 
     /// The logits of texts that come after what the caches hold, and the caches after them.

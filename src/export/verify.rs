@@ -1,23 +1,20 @@
 //! The check of what was written: the model itself and the file, on the same inputs.
 //!
 //! The model is run by candle, which notes the value of every operation on the way ([`super::source`]). The file is run by
-//! rten, which shares no code with the writer. Where they differ by more than is allowed, the file is run again with all
+//! a program that shares no code with the writer ([`super::written::Program`]). Where they differ by more than is allowed, the file is run again with all
 //! that the graph has as outputs, and the first operation that departs from what it was given is named.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rten::{Model, ModelOptions, NodeId, Value, ValueOrView};
 use serde_json::{Value as Json, json};
 
+use super::format::{self, Format, Precision};
 use super::graph::{Graph, Id};
-use super::onnx::{DATA, Place, Precision, Written};
-use super::source::{Given, Part, Run, Source, Tensors, Values};
+use super::source::{Given, Part, Run, Source};
+use super::written::{Array, Place, Written};
 use crate::backend::rng::Rng;
 use crate::failure::Failure;
-
-/// The program that runs the file.
-pub const PROGRAM: &str = "rten 0.24.0";
 
 /// What is allowed of a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +31,7 @@ impl Allowed {
         match precision {
             Precision::F32 | Precision::Stored => Self { relative: 1e-4, cosine: 0.999_99 },
             Precision::F16 | Precision::F16Weights => Self { relative: 2e-3, cosine: 0.999_99 },
+            Precision::Int8Weights => Self { relative: 5e-2, cosine: 0.999 },
             // Of a tensor's inputs, what stands out takes the digits of all else.
             Precision::Int8 => Self { relative: 0.5, cosine: 0.97 },
         }
@@ -168,88 +166,22 @@ fn longest(round: usize, most: usize) -> usize {
     [7, 16, 1, 33, 64][round % 5].min(most).max(1)
 }
 
-/// A file that rten runs.
-pub struct Opened {
-    model: Model,
-    outputs: Vec<NodeId>,
-}
-
-impl Opened {
-    /// Of what was written; `is_whole` keeps every tensor that the file names.
-    pub fn new(written: &Written, outputs: &[String], is_whole: bool) -> Result<Self, Failure> {
-        let mut options = ModelOptions::with_all_ops();
-        options.enable_optimization(!is_whole);
-        if let Some(data) = &written.data {
-            options.external_data(DATA, data.clone());
-        }
-        let refused = |what: String| {
-            Failure::target(format!("{PROGRAM} does not run the exported file: {what}"))
-                .help("write `verify #false` to export it all the same, and check it by the program that is to run it")
-        };
-        let model = options.load(written.model.clone()).map_err(|e| refused(e.to_string()))?;
-        let of = |name: &String| model.node_id(name).map_err(|e| refused(e.to_string()));
-        let outputs = outputs.iter().map(of).collect::<Result<_, _>>()?;
-        Ok(Self { model, outputs })
-    }
-
-    /// What the outputs are.
-    fn run(&self, inputs: &[Tensors], outputs: &[(NodeId, usize)]) -> Result<Vec<Array>, Failure> {
-        let failed = |what: String| Failure::target(format!("{PROGRAM} does not run the exported file: {what}"));
-        let given = |input: &Tensors| -> Result<(NodeId, ValueOrView<'static>), Failure> {
-            let id = self.model.node_id(&input.name).map_err(|e| failed(e.to_string()))?;
-            let value = match &input.values {
-                Values::Floats(values) => {
-                    Value::from_shape(&input.shape, values.clone()).map_err(|e| failed(e.to_string()))?
-                }
-                Values::Integers(values) => {
-                    Value::from_shape(&input.shape, values.clone()).map_err(|e| failed(e.to_string()))?
-                }
-            };
-            Ok((id, value.into()))
-        };
-        let inputs = inputs.iter().map(given).collect::<Result<Vec<_>, _>>()?;
-        let ids: Vec<NodeId> = outputs.iter().map(|(id, _)| *id).collect();
-        let values = self.model.run(inputs, &ids, None).map_err(|e| failed(e.to_string()))?;
-        let taken = values.into_iter().zip(outputs).map(|(value, (_, rank))| array(value, *rank));
-        taken.collect::<Option<_>>().ok_or_else(|| failed("an output is no tensor of floats of its rank".into()))
-    }
-}
-
-/// The length of each axis, and the values.
-type Array = (Vec<usize>, Vec<f32>);
-
-/// A tensor of floats of so many axes.
-fn array(value: Value, rank: usize) -> Option<Array> {
-    fn of<const N: usize>((shape, values): ([usize; N], Vec<f32>)) -> Array {
-        (shape.into(), values)
-    }
-    match rank {
-        0 => value.into_shape_vec::<f32, 0>().ok().map(of),
-        1 => value.into_shape_vec::<f32, 1>().ok().map(of),
-        2 => value.into_shape_vec::<f32, 2>().ok().map(of),
-        3 => value.into_shape_vec::<f32, 3>().ok().map(of),
-        4 => value.into_shape_vec::<f32, 4>().ok().map(of),
-        5 => value.into_shape_vec::<f32, 5>().ok().map(of),
-        _ => None,
-    }
-}
-
 /// Holds a file against its model on all that is given; past the tolerance it fails and names the operation.
 pub fn check(
     source: &Source,
     graph: &Graph,
-    written: &Written,
+    (written, format): (&Written, Format),
     given: &[Given],
     allowed: Allowed,
     told: &mut dyn FnMut(usize),
 ) -> Result<Difference, Failure> {
     let names = source.outputs();
-    let opened = Opened::new(written, &names, false)?;
+    let program = format::open(written, format, false)?;
     let mut all = Difference::default();
     for (round, given) in given.iter().enumerate() {
         let run = source.run(given)?;
         let ranks = run.outputs.iter().map(|output| output.node().shape.len());
-        let found = opened.run(&run.inputs, &opened.outputs.iter().copied().zip(ranks).collect::<Vec<_>>())?;
+        let found = program.run(&run.inputs, &names.iter().map(String::as_str).zip(ranks).collect::<Vec<_>>())?;
         let mut own = Difference::default();
         for (output, (shape, values)) in run.outputs.iter().zip(&found) {
             let expected = output.values().expect("it was given")?;
@@ -282,7 +214,7 @@ pub fn check(
                     own.cosine
                 )
             };
-            let parted = match parting(graph, written, &run, relative)? {
+            let parted = match parting(graph, (written, format), &run, relative)? {
                 Some((name, error)) => format!("{what}; they part at `{name}`, by {error:.1e}"),
                 None => format!("{what}, and no operation of the graph departs by so much from what it was given"),
             };
@@ -301,20 +233,24 @@ const NOISE: f64 = 0.02;
 const GROWS: f64 = 8.0;
 
 /// The first operation whose result departs from the model's while what it was given does not, and by how much.
-pub fn parting(graph: &Graph, written: &Written, run: &Run, tolerance: f64) -> Result<Option<(String, f64)>, Failure> {
-    let opened = Opened::new(written, &[], true)?;
+pub fn parting(
+    graph: &Graph,
+    (written, format): (&Written, Format),
+    run: &Run,
+    tolerance: f64,
+) -> Result<Option<(String, f64)>, Failure> {
+    let program = format::open(written, format, true)?;
     let is_input = |place: &&Place| run.inputs.iter().any(|input| input.name == place.tensor);
     let computed = written.places.iter().filter(|place| !is_input(place));
     // What the program has folded away has no tensor any more.
-    let places: Vec<(&Place, NodeId)> =
-        computed.filter_map(|place| Some((place, opened.model.find_node(&place.tensor)?))).collect();
+    let places: Vec<&Place> = computed.filter(|place| program.has(&place.tensor)).collect();
     let mut errors: Vec<Option<f64>> = vec![None; graph.values.len()];
     // Several values may be one tensor, seen in different ways.
-    let unique: BTreeMap<&str, (NodeId, usize)> =
-        places.iter().map(|(place, id)| (&place.tensor[..], (*id, place.rank))).collect();
-    let ids: Vec<(NodeId, usize)> = unique.values().copied().collect();
-    let found: BTreeMap<&str, Array> = unique.into_keys().zip(opened.run(&run.inputs, &ids)?).collect();
-    for (place, _) in &places {
+    let unique: BTreeMap<&str, usize> = places.iter().map(|place| (&place.tensor[..], place.rank)).collect();
+    let asked: Vec<(&str, usize)> = unique.into_iter().collect();
+    let values = program.run(&run.inputs, &asked)?;
+    let found: BTreeMap<&str, Array> = asked.iter().map(|(tensor, _)| *tensor).zip(values).collect();
+    for place in &places {
         let (shape, values) = found[&place.tensor[..]].clone();
         let Some(at) = graph.values[place.id].place else { continue };
         let expected = run.nodes[at].values().expect("it was given")?;

@@ -8,10 +8,12 @@ use serde_json::Value;
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::Backend;
 use crate::backend::arrays::Values;
+use crate::export::format::{self, Format, Options, Precision};
 use crate::export::graph::Graph;
-use crate::export::onnx::{self, NEWEST, OLDEST, Options, Precision, Written};
+use crate::export::onnx::{NEWEST, OLDEST};
 use crate::export::source::{Given, Part, Source};
-use crate::export::verify::{self, Allowed, Difference, PROGRAM};
+use crate::export::verify::{self, Allowed, Difference};
+use crate::export::written::Written;
 use crate::failure::Failure;
 use crate::model::{Checkpoint, Config, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
@@ -30,37 +32,36 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
     )]),
     Schema::new("part", "Of a picture-text model: what reads texts, or what sees pictures.")
         .arg("name", Type::Choice(&["text", "picture"])),
-    Schema::new("format", "The format of the file.").arg("name", Type::Choice(&["onnx"])).required().flat().props(&[
-        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `stored`: quantized matrices as the model has them")
+    Schema::new("format", "The format of the file.").arg("name", Type::Choice(Format::NAMES)).required().flat().props(&[
+        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `int8-weights`: bytes that are made floats before they are used; `stored`: quantized matrices as the model has them")
             .default(Default::Text("f32")),
         Prop::new(
             "opset",
             Type::Int(OLDEST as i64, NEWEST as i64),
-            "the version of ONNX's operators; what an older one lacks is expanded",
-        )
-        .default(Default::Int(OPSET)),
+            "of `onnx`, the version of its operators, 21 where it is not said; what an older one lacks is expanded",
+        ),
     ]),
     Schema::new("text", "A text that is part of the check, besides those that are drawn.").arg("text", Type::Text).many(),
     Schema::new("verify", "Whether the file is run and held against the model.").optional_arg("yes", Type::Bool).props(&[
         Prop::new(
             "tolerance",
             Type::FloatAbove(0.0, 1.0),
-            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.5 of bytes",
+            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.05 of weights in bytes, 0.5 of `int8`",
         ),
-        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.97 of bytes"),
+        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.999 of weights in bytes, 0.97 of `int8`"),
         Prop::new("rounds", Type::Int(1, 1000), "inputs that are drawn, of several sizes").default(Default::Int(6)),
         Prop::new("seed", Type::Int(0, i64::MAX), "another seed, other inputs").default(Default::Int(0)),
     ]),
 ]);
 
 /// The opset where none is asked for: that of onnxruntime 1.20 and later.
-const OPSET: i64 = 21;
+const OPSET: u32 = 21;
 
 #[derive(Deserialize)]
 struct Fields {
     from: From,
     part: Option<String>,
-    format: Format,
+    format: Form,
     text: Vec<String>,
     verify: Option<Verify>,
 }
@@ -72,9 +73,34 @@ struct From {
 }
 
 #[derive(Deserialize)]
-struct Format {
+struct Form {
+    name: String,
     precision: String,
-    opset: u32,
+    opset: Option<u32>,
+}
+
+impl Form {
+    fn precision(&self) -> Precision {
+        Precision::by_name(&self.precision).expect("one of the names")
+    }
+
+    fn format(&self) -> Format {
+        match &self.name[..] {
+            "onnx" => Format::Onnx { opset: self.opset.unwrap_or(OPSET) },
+            name => unreachable!("`{name}` is no format"),
+        }
+    }
+
+    /// What is said that this format has not.
+    fn check(&self, problems: &mut Problems<'_>) {
+        let format = self.format();
+        if !format.precisions().contains(&self.precision()) {
+            let what = format!("`{}` is not written in `{}`", format.name(), self.precision);
+            let names: Vec<_> = format.precisions().iter().map(|own| format!("`{}`", own.name())).collect();
+            let help = format!("it can be one of {}", names.join(", "));
+            problems.at("format.precision", &what, "not one of its precisions", &help);
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -98,6 +124,7 @@ impl Kind for Export {
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
+        fields.format.check(problems);
         let Some(Verify { yes: Some(false), tolerance, .. }) = fields.verify else { return };
         if tolerance.is_some() {
             let what = "`tolerance` means nothing where the file is not held against the model";
@@ -122,7 +149,7 @@ impl Run for Export {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
         let fields: Fields = cx.decl.read();
         let base = cx.input(&fields.from.model).to_owned();
-        let precision = Precision::by_name(&fields.format.precision).expect("one of the names");
+        let (format, precision) = (fields.format.format(), fields.format.precision());
         let open = if precision == Precision::Stored { Checkpoint::open_as_stored } else { Checkpoint::open };
         let mut checkpoint = match &fields.from.adapter {
             Some(adapter) => open(cx.input(adapter), Some(&base))?,
@@ -135,7 +162,7 @@ impl Run for Export {
         }
         let part = part_of(&fields, &checkpoint.config)?;
         cx.progress("trace", 0, 3, "steps");
-        let source = Source::new(&mut checkpoint, part)?;
+        let source = Source::new(&mut checkpoint, part, format.layout())?;
         let graph = source.graph()?;
         cx.log(format!(
             "{} operations: {}",
@@ -143,25 +170,21 @@ impl Run for Export {
             graph.operations().into_iter().collect::<Vec<_>>().join(", ")
         ));
         cx.progress("write", 1, 3, "steps");
-        let options = Options {
-            opset: fields.format.opset,
-            precision,
-            metadata: metadata(cx, &fields, part, &base, &checkpoint),
-        };
-        let written = onnx::write(&graph, &options)?;
+        let options = Options { format, precision, metadata: metadata(cx, &fields, part, &base, &checkpoint) };
+        let written = format::write(&graph, &options)?;
         let out = cx.out().to_owned();
         written.save(&out)?;
         cx.metric("bytes", written.bytes() as f64);
         beside(&base, &out)?;
         cx.progress("verify", 2, 3, "steps");
-        let found = match &fields.verify {
+        let held = match &fields.verify {
             Some(Verify { yes: Some(false), .. }) => None,
             asked => {
                 let checked = Checked { source: &source, graph: &graph, checkpoint: &checkpoint, options: &options };
                 Some(checked.run(cx, &fields, asked.as_ref(), &written)?)
             }
         };
-        card(cx, &fields, part, &source, found.as_ref(), &written)
+        card(cx, &fields, part, &source, held.as_ref(), &written)
     }
 }
 
@@ -227,6 +250,13 @@ fn beside(base: &Path, out: &Path) -> Result<(), Failure> {
     copy_companions(base, out)
 }
 
+/// What a check found, and by which program.
+struct Held {
+    found: Difference,
+    allowed: Allowed,
+    program: String,
+}
+
 /// What a check stands on.
 struct Checked<'a> {
     source: &'a Source,
@@ -242,7 +272,7 @@ impl Checked<'_> {
         fields: &Fields,
         asked: Option<&Verify>,
         written: &Written,
-    ) -> Result<(Difference, Allowed), Failure> {
+    ) -> Result<Held, Failure> {
         cx.tell_backend(Backend::Candle);
         let (rounds, seed) = asked.map_or((ROUNDS, 0), |asked| (asked.rounds, asked.seed));
         let mut allowed = Allowed::of(self.options.precision);
@@ -253,23 +283,18 @@ impl Checked<'_> {
         let mut given = verify::drawn(self.source, rounds, seed);
         given.extend(self.declared(fields)?);
         let count = given.len() as u64;
-        // rten has no floats of 16 bits: the same operators and weights, computed in 32.
-        let (program, twin) = match self.options.precision {
-            Precision::F32 | Precision::Int8 | Precision::Stored => (PROGRAM.to_owned(), None),
-            Precision::F16 | Precision::F16Weights => {
-                let options = Options { precision: Precision::F32, ..self.options.clone() };
-                let twin = onnx::write(&self.graph.rounded_to_halves(), &options)?;
-                (format!("{PROGRAM}, with the weights of 16 bits in 32"), Some(twin))
-            }
-        };
-        let file = twin.as_ref().unwrap_or(written);
+        let format = self.options.format;
+        let twin = format::twin(self.graph, self.options)?;
+        let (file, instead) = twin.as_ref().map_or((written, None), |(file, how)| (file, Some(how)));
         let mut told = |round: usize| cx.progress("verify", round as u64, count, "rounds");
-        let found = verify::check(self.source, self.graph, file, &given, allowed, &mut told)?;
+        let found = verify::check(self.source, self.graph, (file, format), &given, allowed, &mut told)?;
         for (name, value) in found.metrics() {
             cx.metric(name, value);
         }
+        let program = format::open(file, format, false)?.name();
+        let program = instead.map_or(program.clone(), |how| format!("{program}, {how}"));
         verify::save(&verify::report(&found, &program, allowed, given.len(), seed), cx.out())?;
-        Ok((found, allowed))
+        Ok(Held { found, allowed, program })
     }
 
     /// The texts that the recipe names.
@@ -300,13 +325,16 @@ fn card(
     fields: &Fields,
     part: Part,
     source: &Source,
-    found: Option<&(Difference, Allowed)>,
+    held: Option<&Held>,
     written: &Written,
 ) -> Result<(), Failure> {
     let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
     let inputs = match part {
         Part::Text => "`input_ids` and `attention_mask` [batch, sequence]".to_owned(),
-        Part::Picture => format!("`pixel_values` [batch, 3, {side}, {side}]", side = source.side()),
+        Part::Picture => {
+            let [_, a, b, c] = source.pictures(1);
+            format!("`pixel_values` [batch, {a}, {b}, {c}]")
+        }
         Part::Language => "`input_ids` [batch, sequence], `attention_mask` [batch, past + sequence] and the keys and values of what was read before, `past_key_values.LAYER.key` and `.value`".to_owned(),
     };
     let outputs = source.outputs();
@@ -315,22 +343,23 @@ fn card(
     } else {
         format!("`{}`", outputs.join("`, `"))
     };
-    let checked = match found {
+    let checked = match held {
         None => "It was not held against the model.".to_owned(),
-        Some((found, allowed)) => {
+        Some(Held { found, allowed, program }) => {
             let (own, Allowed { relative, cosine }) = (found.json(), allowed);
             format!(
-                "Held against the model by {PROGRAM}: it differs by {most} of the largest value at most ({relative:e} is allowed), and the cosine of a row is {least} at least ({cosine}).",
+                "Held against the model by {program}: it differs by {most} of the largest value at most ({relative:e} is allowed), and the cosine of a row is {least} at least ({cosine}).",
                 most = own["max_relative_error"],
                 least = own["cosine"],
             )
         }
     };
     let text = format!(
-        "---\nlibrary_name: onnx\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter} as ONNX, opset {opset}, {precision}, {size:.1} MB.\n\nIn: {inputs}. Out: {outputs}.\n\n{checked}\n",
+        "---\nlibrary_name: {library}\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\nIn: {inputs}. Out: {outputs}.\n\n{checked}\n",
         from = fields.from.model,
         label = cx.decl.label,
-        opset = fields.format.opset,
+        library = fields.format.format().library(),
+        title = fields.format.format().title(),
         precision = fields.format.precision,
         size = written.bytes() as f64 / 1e6,
     );

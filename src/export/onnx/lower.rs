@@ -6,15 +6,17 @@ mod codes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::super::graph::{Dim, Graph, Id, Symbol, Value};
+use super::OnnxError;
 use super::proto::{Attribute, Node, Tensor};
-use super::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View};
-use super::{OnnxError, Options, Place, Precision};
 use crate::backend::Window;
 use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
+use crate::export::format::Precision;
+use crate::export::graph::{Dim, Graph, Id, Symbol, Value};
+use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View};
+use crate::export::written::Place;
 
 /// ONNX's numbers of element types.
 pub(super) const FLOAT: i32 = 1;
@@ -46,13 +48,14 @@ pub(super) struct Lowered {
 }
 
 /// Writes all values of a graph that its outputs need.
-pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered, OnnxError> {
+pub(super) fn lower(graph: &Graph, opset: u32, precision: Precision) -> Result<Lowered, OnnxError> {
     let mut lower = Lower {
         graph,
-        opset: options.opset,
-        is_half: options.precision == Precision::F16,
-        keeps_halves: options.precision == Precision::F16Weights,
-        has_bytes: options.precision == Precision::Int8,
+        opset,
+        is_half: precision == Precision::F16,
+        keeps_halves: precision == Precision::F16Weights,
+        has_bytes: precision == Precision::Int8,
+        keeps_bytes: precision == Precision::Int8Weights,
         uses: graph.uses(),
         nodes: Vec::new(),
         initializers: Vec::new(),
@@ -89,7 +92,7 @@ pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered, OnnxErr
         lower.nodes.push(node);
     }
     let Lower { nodes, initializers, .. } = lower;
-    let mut domains = vec![(String::new(), i64::from(options.opset))];
+    let mut domains = vec![(String::new(), i64::from(opset))];
     if nodes.iter().any(|node| node.domain == MICROSOFT) {
         domains.push((MICROSOFT.into(), 1));
     }
@@ -112,7 +115,10 @@ struct Lower<'a> {
     opset: u32,
     is_half: bool,
     keeps_halves: bool,
+    /// Matrices in bytes, and what they multiply.
     has_bytes: bool,
+    /// Matrices in bytes, which are made floats before they are used.
+    keeps_bytes: bool,
     uses: Vec<usize>,
     nodes: Vec<Node>,
     initializers: Vec<Tensor>,
@@ -331,6 +337,10 @@ impl Lower<'_> {
                 let key = format!("constant {id}");
                 let name = match self.made.get(&key) {
                     Some(name) => name.clone(),
+                    None if self.is_kept_in_bytes(&dims, values) => {
+                        let (codes, scales) = self.table(id);
+                        self.expanded_rows(&codes, &scales, 0)
+                    }
                     None => self.floats(value.name.clone(), &dims, values)?,
                 };
                 self.made.insert(key, name.clone());
@@ -407,7 +417,7 @@ impl Lower<'_> {
                 let to = self.shape(shape)?;
                 tensor(self.node("Expand", &[&x, &to]))
             }
-            Op::Embed(ids) if self.has_bytes && self.constant(inputs[0]).is_some() => {
+            Op::Embed(ids) if (self.has_bytes || self.keeps_bytes) && self.constant(inputs[0]).is_some() => {
                 // Rows of bytes are taken, and made floats.
                 let (codes, scales) = self.table(inputs[0]);
                 let codes = self.node_of("Gather", &[&codes, ids], vec![int("axis", 0)]);
@@ -534,7 +544,7 @@ impl Lower<'_> {
                 let size = window.size;
                 let taps = turned(&taps, size * size, c);
                 let name = self.graph.values[inputs[1]].name.clone();
-                let taps = self.floats(name, &[c, 1, size, size], &taps)?;
+                let taps = self.kernel(name, &[c, 1, size, size], &taps)?;
                 self.convolution(inputs[0], &taps, inputs.get(2).copied(), *window, c, c)
             }
             Op::Patches(window) => Ok(Written::Windows(inputs[0], *window)),
@@ -653,14 +663,14 @@ impl Lower<'_> {
                 // [out, k, k, c] -> [out, c, k, k]
                 let rows = weights.chunks_exact(inner).flat_map(|row| turned(row, size * size, c));
                 let kernel: Vec<f32> = rows.collect();
-                let kernel = self.floats(name(), &[out, c, size, size], &kernel)?;
+                let kernel = self.kernel(name(), &[out, c, size, size], &kernel)?;
                 let made = self.convolution(of, &kernel, bias, window, out, 1)?;
                 let Written::Seen(seen) = made else { unreachable!("a convolution is a tensor") };
                 return Ok(Written::Seen(seen.seen(View::Reshape(value.shape.clone()))));
             }
             let seen = self.seen(x)?;
             if seen.is_channels_last() {
-                let kernel = self.floats(name(), &[out, inner, 1, 1], weights)?;
+                let kernel = self.kernel(name(), &[out, inner, 1, 1], weights)?;
                 let [h, w] = [2, 3].map(|axis| seen.of[axis].fixed().expect("pictures are of one size"));
                 let window = Window { size: 1, stride: 1, before: 0, out_h: h, out_w: w };
                 return self.convolution(x, &kernel, bias, window, out, 1);
@@ -674,7 +684,12 @@ impl Lower<'_> {
         let matrix = match known {
             Some(weights) if self.uses[weight] == 1 => {
                 let name = self.graph.values[weight].name.clone();
-                self.floats(name, &[dims[1], dims[0]], &turned(&weights, dims[0], dims[1]))?
+                let (out, inner) = (dims[0], dims[1]);
+                if self.is_kept_in_bytes(&dims, &weights) {
+                    self.matrix_of_bytes(name, &weights, out, inner)
+                } else {
+                    self.floats(name, &[inner, out], &turned(&weights, out, inner))?
+                }
             }
             // Others need it as it is: it is in the file once.
             _ => {

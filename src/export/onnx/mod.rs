@@ -8,17 +8,16 @@
 
 mod lower;
 mod proto;
-mod view;
-
-use std::path::Path;
+mod run;
 
 use prost::Message;
 
-use super::graph::{Dim, Element, Graph, Id, Symbol};
+use super::format::Options;
+use super::graph::{Dim, Element, Graph, Symbol};
+use super::written::Written;
 use crate::failure::Failure;
-use crate::util::fs;
 
-use view::{Seen, View};
+pub(super) use run::Rten;
 
 /// The oldest opset that is written: since then, axes are inputs of a sum.
 pub const OLDEST: u32 = 13;
@@ -32,66 +31,6 @@ pub const FILE: &str = "model.onnx";
 pub const DATA: &str = "model.onnx.data";
 /// Weights of so many bytes and more lie in the file of their own.
 const EXTERNAL_MIN: usize = 1024;
-
-/// In what floats the model computes and its weights are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// 32 bits.
-    F32,
-    /// 16 bits; what goes in and comes out has 32.
-    F16,
-    /// Weights in 16 bits, which are made 32 before anything is computed.
-    F16Weights,
-    /// Matrices in bytes, and what they multiply rounded to bytes as it comes; all else in 32 bits.
-    Int8,
-    /// Quantized matrices as the model has them, all else in 32 bits.
-    Stored,
-}
-
-/// How a graph is written.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Between [`OLDEST`] and [`NEWEST`].
-    pub opset: u32,
-    /// Of weights and of what is computed.
-    pub precision: Precision,
-    /// What the file says of itself, in this order.
-    pub metadata: Vec<(String, String)>,
-}
-
-impl Precision {
-    /// The one of a name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        let all = [Precision::F32, Precision::F16, Precision::F16Weights, Precision::Int8, Precision::Stored];
-        Self::NAMES.iter().position(|own| *own == name).map(|at| all[at])
-    }
-
-    /// Every precision's name.
-    pub const NAMES: &[&str] = &["f32", "f16", "f16-weights", "int8", "stored"];
-}
-
-/// A file in memory.
-pub struct Written {
-    /// The model.
-    pub model: Vec<u8>,
-    /// The weights, where one message cannot hold them.
-    pub data: Option<Vec<u8>>,
-    /// Where in it the graph's values are.
-    pub places: Vec<Place>,
-}
-
-/// A value of the graph as it was written.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The value.
-    pub id: Id,
-    /// The name of the tensor that has it.
-    pub tensor: String,
-    /// Its axes.
-    pub rank: usize,
-    /// How the tensor is to be turned to be the value; empty where it is as it is. Its shape may be another.
-    pub turned: Vec<Vec<usize>>,
-}
 
 /// A graph that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -141,12 +80,17 @@ impl From<OnnxError> for Failure {
 }
 
 /// Writes a graph.
-pub fn write(graph: &Graph, options: &Options) -> Result<Written, OnnxError> {
-    write_within(graph, options, MESSAGE_MAX)
+pub fn write(graph: &Graph, opset: u32, options: &Options) -> Result<Written, OnnxError> {
+    write_within(graph, opset, options, MESSAGE_MAX)
 }
 
-pub(super) fn write_within(graph: &Graph, options: &Options, bytes_max: usize) -> Result<Written, OnnxError> {
-    let lowered = lower::lower(graph, options)?;
+pub(super) fn write_within(
+    graph: &Graph,
+    opset: u32,
+    options: &Options,
+    bytes_max: usize,
+) -> Result<Written, OnnxError> {
+    let lowered = lower::lower(graph, opset, options.precision)?;
     let mut initializer = lowered.initializers;
     let bytes = |tensor: &proto::Tensor| tensor.raw_data.as_ref().map_or(0, Vec::len);
     let mut data = None;
@@ -177,7 +121,7 @@ pub(super) fn write_within(graph: &Graph, options: &Options, bytes_max: usize) -
     });
     let output = graph.outputs.iter().map(|(name, id)| value_info(name, lower::FLOAT, &graph.values[*id].shape));
     let model = proto::Model {
-        ir_version: ir_version(options.opset),
+        ir_version: ir_version(opset),
         producer_name: "effai".into(),
         graph: Some(proto::Graph {
             node: lowered.nodes,
@@ -193,23 +137,9 @@ pub(super) fn write_within(graph: &Graph, options: &Options, bytes_max: usize) -
             .collect(),
         metadata_props: metadata.map(|(key, value)| proto::Entry { key: key.clone(), value: value.clone() }).collect(),
     };
-    Ok(Written { model: model.encode_to_vec(), data, places: lowered.places })
-}
-
-impl Written {
-    /// Writes the file, and that of its weights where there is one.
-    pub fn save(&self, dir: &Path) -> Result<(), Failure> {
-        fs::write(&dir.join(FILE), &self.model)?;
-        if let Some(data) = &self.data {
-            fs::write(&dir.join(DATA), data)?;
-        }
-        Ok(())
-    }
-
-    /// Bytes of both files.
-    pub fn bytes(&self) -> usize {
-        self.model.len() + self.data.as_ref().map_or(0, Vec::len)
-    }
+    let mut files = vec![(FILE.to_owned(), model.encode_to_vec())];
+    files.extend(data.map(|data| (DATA.to_owned(), data)));
+    Ok(Written { files, places: lowered.places })
 }
 
 /// The version of the file's own form that came with an opset.
@@ -233,18 +163,4 @@ fn value_info(name: &str, elem_type: i32, shape: &[Dim]) -> proto::ValueInfo {
     let dim = shape.iter().map(|dim| proto::Dimension { length: Some(length(dim)) }).collect();
     let tensor_type = proto::TensorType { elem_type, shape: Some(proto::Shape { dim }) };
     proto::ValueInfo { name: name.to_owned(), r#type: Some(proto::Type { tensor_type: Some(tensor_type) }) }
-}
-
-impl Place {
-    fn of(id: Id, seen: &Seen) -> Option<Self> {
-        let views = &seen.views;
-        // After a reshape the order of values is the same, and none can be turned.
-        let turns = views.iter().take_while(|view| matches!(view, View::Turn(_))).count();
-        let turned = views[..turns].iter().map(|view| match view {
-            View::Turn(order) => order.clone(),
-            View::Reshape(_) => unreachable!("only turns were counted"),
-        });
-        let all = views[turns..].iter().all(|view| matches!(view, View::Reshape(_)));
-        all.then(|| Self { id, tensor: seen.base.clone(), rank: seen.of.len(), turned: turned.collect() })
-    }
 }

@@ -2,11 +2,11 @@
 
 use super::super::super::graph::{Dim, Id, Value};
 use super::super::OnnxError;
-use super::super::view::{Seen, View};
 use super::{BOOL, FLOAT, FLOAT16, INT32, Lower, Written, int};
 use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::texts::Mark;
+use crate::export::view::{Seen, View};
 
 impl Lower<'_> {
     /// Where the marked token of each text is: [texts, 1].

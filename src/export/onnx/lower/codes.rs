@@ -5,21 +5,62 @@ use std::sync::Arc;
 use super::super::super::graph::{Dim, Id};
 use super::super::OnnxError;
 use super::super::proto::Node;
-use super::{FLOAT, INT8, Lower, MICROSOFT, UINT8, int, ints, turned};
+use super::{FLOAT, INT8, KEPT_MIN, Lower, MICROSOFT, UINT8, int, ints, turned};
 use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::int8::Int8;
 use crate::backend::qmatrix::{Groups, QMatrix};
 
 impl Lower<'_> {
-    /// A table's rows as bytes, and their scales.
+    /// The rows of a table, or of what else has several axes, as bytes, and their scales: once for all.
     pub(super) fn table(&mut self, id: Id) -> (String, String) {
+        let key = format!("table {id}");
         let value = &self.graph.values[id];
+        if let Some(name) = self.made.get(&key) {
+            return (name.clone(), format!("{name}.scale"));
+        }
         let (name, dims) = (value.name.clone(), value.shape.iter().filter_map(Dim::fixed).collect::<Vec<_>>());
-        let rounded = Int8::round(value.constant.as_ref().expect("a constant"), dims[1]).0;
-        let codes = self.initializer(name.clone(), &dims, INT8, bytes(&rounded.codes));
-        let scales = floats::to_bytes(&rounded.scales, Float::F32);
-        (codes, self.initializer(format!("{name}.scale"), &dims[..1], FLOAT, scales))
+        let inner = dims[1..].iter().product();
+        let rounded = Int8::round(value.constant.as_ref().expect("a constant"), inner).0;
+        let made = self.rows_of_bytes(name, &dims, &rounded.codes, &rounded.scales);
+        self.made.insert(key, made.0.clone());
+        made
+    }
+
+    /// Codes of this shape, and the scales of what they are rounded by.
+    fn rows_of_bytes(&mut self, name: String, dims: &[usize], codes: &[i8], scales: &[f32]) -> (String, String) {
+        let codes = self.initializer(name, dims, INT8, bytes(codes));
+        let scales =
+            self.initializer(format!("{codes}.scale"), &[scales.len()], FLOAT, floats::to_bytes(scales, Float::F32));
+        (codes, scales)
+    }
+
+    /// Whether weights are many enough, and have rows.
+    pub(super) fn is_kept_in_bytes(&self, dims: &[usize], values: &[f32]) -> bool {
+        self.keeps_bytes && dims.len() > 1 && values.len() >= KEPT_MIN
+    }
+
+    /// Codes times the scales along an axis.
+    pub(super) fn expanded_rows(&mut self, codes: &str, scales: &str, axis: i64) -> String {
+        self.node_of("DequantizeLinear", &[codes, scales], vec![int("axis", axis)])
+    }
+
+    /// A matrix [out, inner] as [inner, out], kept in bytes with a scale for each of what comes out.
+    pub(super) fn matrix_of_bytes(&mut self, name: String, weights: &[f32], out: usize, inner: usize) -> String {
+        let rounded = Int8::round(weights, inner).0;
+        let codes = turned(&rounded.codes, out, inner);
+        let (codes, scales) = self.rows_of_bytes(name, &[inner, out], &codes, &rounded.scales);
+        self.expanded_rows(&codes, &scales, 1)
+    }
+
+    /// The kernel [out, in / groups, k, k] of a convolution.
+    pub(super) fn kernel(&mut self, name: String, dims: &[usize], values: &[f32]) -> Result<String, OnnxError> {
+        if !self.is_kept_in_bytes(dims, values) {
+            return self.floats(name, dims, values);
+        }
+        let rounded = Int8::round(values, dims[1..].iter().product()).0;
+        let (codes, scales) = self.rows_of_bytes(name, dims, &rounded.codes, &rounded.scales);
+        Ok(self.expanded_rows(&codes, &scales, 0))
     }
 
     /// The codes of a matrix, [rows, groups, group], its scales and its biases, [rows, groups, 1]: once for all.

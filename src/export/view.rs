@@ -1,21 +1,21 @@
 //! A tensor of the file, and how it is seen: turned, reshaped. Views that undo one another are none.
 
-use super::super::graph::Dim;
+use super::graph::Dim;
 
 /// A tensor seen in a way that is not written before somebody needs it so.
 #[derive(Clone, Debug)]
-pub(super) struct Seen {
+pub(in crate::export) struct Seen {
     /// The tensor in the file.
-    pub(super) base: String,
+    pub(in crate::export) base: String,
     /// Its shape.
-    pub(super) of: Vec<Dim>,
+    pub(in crate::export) of: Vec<Dim>,
     /// What is done to it, in this order.
-    pub(super) views: Vec<View>,
+    pub(in crate::export) views: Vec<View>,
 }
 
 /// One way to see a tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum View {
+pub(in crate::export) enum View {
     /// With its axes in this order.
     Turn(Vec<usize>),
     /// In this shape.
@@ -23,13 +23,13 @@ pub(super) enum View {
 }
 
 /// NCHW as NHWC.
-pub(super) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
+pub(in crate::export) const CHANNELS_LAST: [usize; 4] = [0, 2, 3, 1];
 /// NHWC as NCHW.
-pub(super) const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
+pub(in crate::export) const CHANNELS_FIRST: [usize; 4] = [0, 3, 1, 2];
 
 impl View {
     /// The shape of what it makes of a shape.
-    pub(super) fn shape(&self, of: &[Dim]) -> Vec<Dim> {
+    pub(in crate::export) fn shape(&self, of: &[Dim]) -> Vec<Dim> {
         match self {
             View::Turn(order) => order.iter().map(|axis| of[*axis].clone()).collect(),
             View::Reshape(shape) => shape.clone(),
@@ -39,18 +39,18 @@ impl View {
 
 impl Seen {
     /// A tensor as it is.
-    pub(super) fn plain(base: String, of: Vec<Dim>) -> Self {
+    pub(in crate::export) fn plain(base: String, of: Vec<Dim>) -> Self {
         Self { base, of, views: Vec::new() }
     }
 
     /// The shape that is seen.
-    pub(super) fn shape(&self) -> Vec<Dim> {
+    pub(in crate::export) fn shape(&self) -> Vec<Dim> {
         self.views.iter().fold(self.of.clone(), |shape, view| view.shape(&shape))
     }
 
     /// The same in another way.
     #[must_use]
-    pub(super) fn seen(mut self, view: View) -> Self {
+    pub(in crate::export) fn seen(mut self, view: View) -> Self {
         let joined = match (self.views.last(), view) {
             (Some(View::Turn(before)), View::Turn(order)) => {
                 let joined = order.iter().map(|axis| before[*axis]).collect();
@@ -75,7 +75,7 @@ impl Seen {
     }
 
     /// Whether it is a tensor of channels first that is seen with them last.
-    pub(super) fn is_channels_last(&self) -> bool {
+    pub(in crate::export) fn is_channels_last(&self) -> bool {
         self.of.len() == 4 && self.views == [View::Turn(CHANNELS_LAST.to_vec())]
     }
 }
