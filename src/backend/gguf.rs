@@ -11,7 +11,9 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use half::f16;
 use rayon::prelude::*;
 
+use super::affine::Float;
 use super::blocks::Blocks;
+use super::floats;
 use super::qmatrix::{BLOCK, Groups};
 use crate::arrays::{Array, Arrays};
 
@@ -216,6 +218,8 @@ pub struct Stored {
 pub enum StoredValues {
     /// 32-bit floats.
     F32(Vec<f32>),
+    /// The same, to be written as floats of 16 bits, which hold them.
+    F16(Vec<f32>),
     /// Blocks, and the bytes of whole ones.
     Blocks(Blocks, Vec<u8>),
 }
@@ -230,6 +234,9 @@ pub fn write(facts: &[(String, Fact)], tensors: &[Stored]) -> Result<Vec<u8>, Gg
             StoredValues::F32(values) => {
                 let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
                 QStorage::from_data(bytes.into(), &Device::Cpu, GgmlDType::F32)?
+            }
+            StoredValues::F16(values) => {
+                QStorage::from_data(floats::to_bytes(values, Float::F16).into(), &Device::Cpu, GgmlDType::F16)?
             }
             StoredValues::Blocks(form, bytes) => QStorage::from_data(bytes.into(), &Device::Cpu, kind(*form))?,
         };

@@ -18,6 +18,10 @@ pub enum Precision {
     Int8,
     /// Weights in bytes by rows, which are made 32-bit floats before anything is computed.
     Int8Weights,
+    /// The same in 4 bits, by groups of a row.
+    Int4Weights,
+    /// Weights in 16 bits with the range of 32, which are made 32 before anything is computed.
+    Bf16,
     /// Quantized matrices as the model has them, all else in 32 bits.
     Stored,
 }
@@ -29,10 +33,12 @@ impl Precision {
         Precision::F16Weights,
         Precision::Int8,
         Precision::Int8Weights,
+        Precision::Int4Weights,
+        Precision::Bf16,
         Precision::Stored,
     ];
     /// Every precision's name.
-    pub const NAMES: &[&str] = &["f32", "f16", "f16-weights", "int8", "int8-weights", "stored"];
+    pub const NAMES: &[&str] = &["f32", "f16", "f16-weights", "int8", "int8-weights", "int4-weights", "bf16", "stored"];
 
     /// The one of a name.
     pub fn by_name(name: &str) -> Option<Self> {
@@ -63,6 +69,12 @@ pub enum Format {
         /// The version of its operators.
         opset: u32,
     },
+    /// llama.cpp's file of a language model's weights.
+    Gguf,
+    /// MLX's safetensors, as mlx-lm loads them.
+    Mlx,
+    /// Hugging Face's safetensors.
+    Safetensors,
 }
 
 /// How a graph is written.
@@ -78,12 +90,15 @@ pub struct Options {
 
 impl Format {
     /// Every format's name.
-    pub const NAMES: &[&str] = &["onnx"];
+    pub const NAMES: &[&str] = &["onnx", "gguf", "mlx", "safetensors"];
 
     /// Its name in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::Gguf => "gguf",
+            Format::Mlx => "mlx",
+            Format::Safetensors => "safetensors",
         }
     }
 
@@ -91,6 +106,9 @@ impl Format {
     pub fn title(self) -> String {
         match self {
             Format::Onnx { opset } => format!("ONNX, opset {opset}"),
+            Format::Gguf => "GGUF".to_owned(),
+            Format::Mlx => "safetensors in MLX's layout".to_owned(),
+            Format::Safetensors => "safetensors".to_owned(),
         }
     }
 
@@ -98,20 +116,40 @@ impl Format {
     pub fn library(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::Gguf => "gguf",
+            Format::Mlx => "mlx",
+            Format::Safetensors => "transformers",
         }
+    }
+
+    /// Whether it has a model's weights and none of its operations.
+    pub fn is_of_weights(self) -> bool {
+        matches!(self, Format::Gguf | Format::Mlx | Format::Safetensors)
     }
 
     /// What it can be written in.
     pub fn precisions(self) -> &'static [Precision] {
         match self {
-            Format::Onnx { .. } => Precision::ALL,
+            Format::Onnx { .. } => &[
+                Precision::F32,
+                Precision::F16,
+                Precision::F16Weights,
+                Precision::Int8,
+                Precision::Int8Weights,
+                Precision::Stored,
+            ],
+            Format::Gguf => &[Precision::F32, Precision::F16, Precision::Int8Weights, Precision::Int4Weights],
+            Format::Mlx => {
+                &[Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8Weights, Precision::Int4Weights]
+            }
+            Format::Safetensors => &[Precision::F32, Precision::F16, Precision::Bf16],
         }
     }
 
     /// How it is given pictures.
     pub fn layout(self) -> Layout {
         match self {
-            Format::Onnx { .. } => Layout::ChannelsFirst,
+            Format::Onnx { .. } | Format::Gguf | Format::Mlx | Format::Safetensors => Layout::ChannelsFirst,
         }
     }
 }
@@ -120,6 +158,7 @@ impl Format {
 pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
     match options.format {
         Format::Onnx { opset } => Ok(onnx::write(graph, opset, options)?),
+        Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone have no graph"),
     }
 }
 
@@ -127,6 +166,7 @@ pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
 pub fn open(written: &Written, format: Format, is_whole: bool) -> Result<Box<dyn Program>, Failure> {
     match format {
         Format::Onnx { .. } => Ok(Box::new(onnx::Rten::new(written, is_whole)?)),
+        Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone are opened as a model"),
     }
 }
 
@@ -139,6 +179,6 @@ pub fn twin(graph: &Graph, options: &Options) -> Result<Option<(Written, &'stati
             let options = Options { precision: Precision::F32, ..options.clone() };
             Ok(Some((write(&graph.rounded_to_halves(), &options)?, "with the weights of 16 bits in 32")))
         }
-        (Format::Onnx { .. }, _) => Ok(None),
+        _ => Ok(None),
     }
 }

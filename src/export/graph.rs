@@ -101,7 +101,7 @@ pub struct Value {
 }
 
 /// A model as a graph.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Graph {
     /// What it is given.
     pub inputs: Vec<Input>,

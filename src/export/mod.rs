@@ -13,13 +13,14 @@ pub mod onnx;
 pub mod source;
 pub mod verify;
 mod view;
+pub mod weights;
 pub mod written;
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::format::{Format, Layout, Options, Precision, write};
+    use super::format::{Format, Layout, Options, Precision, open, write};
     use super::graph::{Dim, Graph};
     use super::onnx;
     use super::source::{Part, Source};
@@ -176,14 +177,15 @@ mod tests {
         }
     }
 
-    fn onnx(written: &Written) -> (&Written, Format) {
-        (written, Format::Onnx { opset: 21 })
+    /// Holds a file against its model, on a few inputs that are drawn.
+    fn held(source: &Source, graph: &Graph, written: &Written, allowed: Allowed) -> Result<Difference, Failure> {
+        let programs = |is_whole: bool| open(written, Format::Onnx { opset: 21 }, is_whole);
+        verify::check(source, graph, (written, &programs), &verify::drawn(source, 6, 3), allowed, &mut |_| {})
     }
 
     fn check(source: &Source, graph: &Graph, opset: u32) -> Result<Difference, Failure> {
         let written = write(graph, &options(opset))?;
-        let given = verify::drawn(source, 6, 3);
-        verify::check(source, graph, onnx(&written), &given, Allowed::of(Precision::F32), &mut |_| {})
+        held(source, graph, &written, Allowed::of(Precision::F32))
     }
 
     #[test]
@@ -218,10 +220,9 @@ mod tests {
             let graph = source.graph().expect("traces");
             let options = Options { precision: Precision::Int8, ..options(21) };
             let written = write(&graph, &options).expect("writes");
-            let given = verify::drawn(&source, 6, 3);
             // Of so few inputs, each counts much.
             let allowed = Allowed { relative: 0.2, cosine: 0.99 };
-            let found = verify::check(&source, &graph, onnx(&written), &given, allowed, &mut |_| {}).expect("near");
+            let found = held(&source, &graph, &written, allowed).expect("near");
             assert!(found.relative > 1e-5, "{found:?}");
         }
     }
@@ -233,11 +234,10 @@ mod tests {
         {
             let source = source(&config, part);
             let graph = source.graph().expect("traces");
-            let given = verify::drawn(&source, 6, 3);
             let written = |precision| write(&graph, &Options { precision, ..options(21) }).expect("writes");
             let (whole, bytes) = (written(Precision::F32), written(Precision::Int8Weights));
             let allowed = Allowed::of(Precision::Int8Weights);
-            let found = verify::check(&source, &graph, onnx(&bytes), &given, allowed, &mut |_| {}).expect("near");
+            let found = held(&source, &graph, &bytes, allowed).expect("near");
             assert!(found.relative > 1e-5 && found.cosine > 0.999, "{found:?}");
             assert!(bytes.bytes() < whole.bytes());
             let has = |op: &[u8]| bytes.files[0].1.windows(op.len()).any(|bytes| bytes == op);
@@ -265,9 +265,7 @@ mod tests {
                 let options = Options { precision: Precision::Stored, ..options(21) };
                 let written = write(&graph, &options).expect("writes");
                 let allowed = Allowed::of(Precision::Stored);
-                let given = verify::drawn(&source, 6, 3);
-                let found =
-                    verify::check(&source, &graph, onnx(&written), &given, allowed, &mut |_| {}).expect("equal");
+                let found = held(&source, &graph, &written, allowed).expect("equal");
                 assert!(found.relative < 1e-5, "{bits} bits: {found:?}");
                 let has = |op: &[u8]| written.files[0].1.windows(op.len()).any(|bytes| bytes == op);
                 assert_eq!(has(b"MatMulNBits"), bits == 4);
@@ -290,9 +288,7 @@ mod tests {
         let graph = source.graph().expect("traces");
         let written = onnx::write_within(&graph, 21, &options(21), 1000).expect("writes");
         assert!(written.file(onnx::DATA).is_some_and(|data| data.len() > 4096));
-        let given = verify::drawn(&source, 2, 3);
-        let found = verify::check(&source, &graph, onnx(&written), &given, Allowed::of(Precision::F32), &mut |_| {})
-            .expect("runs");
+        let found = held(&source, &graph, &written, Allowed::of(Precision::F32)).expect("runs");
         assert!(found.relative < 1e-5);
     }
 

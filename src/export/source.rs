@@ -271,6 +271,32 @@ impl Source {
         Ok(Run { inputs, nodes: order(&outputs), outputs })
     }
 
+    /// What comes out of inputs as another program is given them.
+    pub fn run_of(&self, inputs: &[Tensors]) -> Result<Vec<TraceTensor>, Failure> {
+        let input =
+            |name: &str| inputs.iter().find(|input| input.name == name).expect("each input of the part is given");
+        let floats = |input: &Tensors| match &input.values {
+            Values::Floats(values) => TraceTensor::given(&input.name, values, &input.shape),
+            Values::Integers(_) => unreachable!("pictures and caches are floats"),
+        };
+        if self.part == Part::Picture {
+            return self.see(&floats(input(PIXELS))?);
+        }
+        let texts = Texts::given(&rows(input(IDS), input(MASK)), texts_named());
+        let Config::Llama(config) = &self.model.config else { return Ok(vec![self.model.text_batch(&texts, None)?]) };
+        let caches =
+            past_names(config).iter().map(|name| floats(input(name))).collect::<crate::backend::Result<_>>()?;
+        let past = input(MASK).shape[1] - input(IDS).shape[1];
+        self.go_on(config, &texts, caches, past)
+    }
+
+    /// Another part of the same model.
+    #[must_use]
+    pub fn of_part(mut self, part: Part) -> Self {
+        self.part = part;
+        self
+    }
+
     /// Pictures, as they are given.
     fn see(&self, pictures: &TraceTensor) -> Result<Vec<TraceTensor>, Failure> {
         Ok(vec![match self.layout {
@@ -321,6 +347,19 @@ fn of_texts(rows: &[Vec<u32>], before: usize) -> Vec<Tensors> {
         Tensors { name: IDS.into(), shape: vec![count, longest], values: Values::Integers(ids) },
         Tensors { name: MASK.into(), shape: vec![count, before + longest], values: Values::Integers(mask) },
     ]
+}
+
+/// The reverse: the tokens of each text, without its padding.
+fn rows(ids: &Tensors, mask: &Tensors) -> Vec<Vec<u32>> {
+    let (Values::Integers(of_ids), Values::Integers(of_mask)) = (&ids.values, &mask.values) else {
+        unreachable!("ids and masks are integers")
+    };
+    let (longest, seen) = (ids.shape[1], mask.shape[1]);
+    let masks = of_mask.chunks_exact(seen).map(|row| &row[seen - longest..]);
+    let kept = |(ids, mask): (&[i32], &[i32])| {
+        ids.iter().zip(mask).filter(|(_, keep)| **keep == 1).map(|(id, _)| *id as u32).collect()
+    };
+    of_ids.chunks_exact(longest).zip(masks).map(kept).collect()
 }
 
 fn channels_first(values: &[f32], count: usize, area: usize) -> Vec<f32> {

@@ -9,10 +9,10 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use super::format::{self, Format, Precision};
+use super::format::Precision;
 use super::graph::{Graph, Id};
 use super::source::{Given, Part, Run, Source};
-use super::written::{Array, Place, Written};
+use super::written::{Array, Place, Program, Written};
 use crate::backend::rng::Rng;
 use crate::failure::Failure;
 
@@ -32,6 +32,8 @@ impl Allowed {
             Precision::F32 | Precision::Stored => Self { relative: 1e-4, cosine: 0.999_99 },
             Precision::F16 | Precision::F16Weights => Self { relative: 2e-3, cosine: 0.999_99 },
             Precision::Int8Weights => Self { relative: 5e-2, cosine: 0.999 },
+            Precision::Bf16 => Self { relative: 2e-2, cosine: 0.999 },
+            Precision::Int4Weights => Self { relative: 0.5, cosine: 0.97 },
             // Of a tensor's inputs, what stands out takes the digits of all else.
             Precision::Int8 => Self { relative: 0.5, cosine: 0.97 },
         }
@@ -86,6 +88,24 @@ impl Difference {
         }
         self.mean = self.sum / self.values.max(1) as f64;
         self.top1 = self.agree as f64 / self.rows.max(1) as f64;
+    }
+
+    /// Of two checks, what holds for both.
+    #[must_use]
+    pub fn worst(&self, other: &Self) -> Self {
+        let (values, rows) = (self.values + other.values, self.rows + other.rows);
+        let (sum, agree) = (self.sum + other.sum, self.agree + other.agree);
+        Self {
+            largest: self.largest.max(other.largest),
+            mean: sum / values.max(1) as f64,
+            relative: self.relative.max(other.relative),
+            cosine: self.cosine.min(other.cosine),
+            top1: agree as f64 / rows.max(1) as f64,
+            values,
+            rows,
+            sum,
+            agree,
+        }
     }
 
     /// The numbers by the names of their metrics.
@@ -166,17 +186,20 @@ fn longest(round: usize, most: usize) -> usize {
     [7, 16, 1, 33, 64][round % 5].min(most).max(1)
 }
 
+/// Opens what was written in what runs it; whole where every tensor that it names is kept.
+pub type Programs<'a> = &'a dyn Fn(bool) -> Result<Box<dyn Program>, Failure>;
+
 /// Holds a file against its model on all that is given; past the tolerance it fails and names the operation.
 pub fn check(
     source: &Source,
     graph: &Graph,
-    (written, format): (&Written, Format),
+    (written, programs): (&Written, Programs<'_>),
     given: &[Given],
     allowed: Allowed,
     told: &mut dyn FnMut(usize),
 ) -> Result<Difference, Failure> {
     let names = source.outputs();
-    let program = format::open(written, format, false)?;
+    let program = programs(false)?;
     let mut all = Difference::default();
     for (round, given) in given.iter().enumerate() {
         let run = source.run(given)?;
@@ -214,7 +237,7 @@ pub fn check(
                     own.cosine
                 )
             };
-            let parted = match parting(graph, (written, format), &run, relative)? {
+            let parted = match parting(graph, (written, programs), &run, relative)? {
                 Some((name, error)) => format!("{what}; they part at `{name}`, by {error:.1e}"),
                 None => format!("{what}, and no operation of the graph departs by so much from what it was given"),
             };
@@ -235,11 +258,11 @@ const GROWS: f64 = 8.0;
 /// The first operation whose result departs from the model's while what it was given does not, and by how much.
 pub fn parting(
     graph: &Graph,
-    (written, format): (&Written, Format),
+    (written, programs): (&Written, Programs<'_>),
     run: &Run,
     tolerance: f64,
 ) -> Result<Option<(String, f64)>, Failure> {
-    let program = format::open(written, format, true)?;
+    let program = programs(true)?;
     let is_input = |place: &&Place| run.inputs.iter().any(|input| input.name == place.tensor);
     let computed = written.places.iter().filter(|place| !is_input(place));
     // What the program has folded away has no tensor any more.

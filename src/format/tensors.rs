@@ -65,6 +65,12 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
 
 /// The same, with the floats in a number type; what it cannot hold is an error.
 pub fn write_as(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)], float: Float) -> Result<(), Failure> {
+    let file = to_bytes(arrays, metadata, float).map_err(|f| f.within(path.display()))?;
+    Ok(fs::write(path, &file)?)
+}
+
+/// The bytes of such a file.
+pub fn to_bytes(arrays: &Arrays, metadata: &[(&str, &str)], float: Float) -> Result<Vec<u8>, Failure> {
     for (name, array) in arrays {
         if let Some(value) = floats::too_large(array.floats(), float) {
             return Err(Failure::target(format!("`{name}` holds {value}, which is too large for {float}"))
@@ -88,7 +94,7 @@ pub fn write_as(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)], float: 
             (name, (dtype, bytes))
         })
         .collect();
-    let bad = |e: safetensors::SafeTensorError| Failure::target(format!("cannot write {}: {e}", path.display()));
+    let bad = |e: safetensors::SafeTensorError| Failure::target(format!("cannot be written: {e}"));
     let views = bytes
         .iter()
         .map(|(name, (dtype, data))| Ok((name.as_str(), TensorView::new(*dtype, arrays[*name].shape.clone(), data)?)))
@@ -98,6 +104,5 @@ pub fn write_as(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)], float: 
     debug_assert!(metadata.len() <= 1);
     let metadata =
         (!metadata.is_empty()).then(|| metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
-    let file = safetensors::serialize(views, metadata).map_err(bad)?;
-    Ok(fs::write(path, &file)?)
+    safetensors::serialize(views, metadata).map_err(bad)
 }

@@ -12,9 +12,11 @@ use crate::export::format::{self, Format, Options, Precision};
 use crate::export::graph::Graph;
 use crate::export::onnx::{NEWEST, OLDEST};
 use crate::export::source::{Given, Part, Source};
-use crate::export::verify::{self, Allowed, Difference};
-use crate::export::written::Written;
+use crate::export::verify::{self, Allowed, Difference, Programs};
+use crate::export::weights::{self, Reopened};
+use crate::export::written::{Program, Written};
 use crate::failure::Failure;
+use crate::model::fit::Words;
 use crate::model::{Checkpoint, Config, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
@@ -86,6 +88,9 @@ impl Form {
 
     fn format(&self) -> Format {
         match &self.name[..] {
+            "gguf" => Format::Gguf,
+            "mlx" => Format::Mlx,
+            "safetensors" => Format::Safetensors,
             "onnx" => Format::Onnx { opset: self.opset.unwrap_or(OPSET) },
             name => unreachable!("`{name}` is no format"),
         }
@@ -94,6 +99,10 @@ impl Form {
     /// What is said that this format has not.
     fn check(&self, problems: &mut Problems<'_>) {
         let format = self.format();
+        if self.opset.is_some() && !matches!(format, Format::Onnx { .. }) {
+            let what = format!("`opset` means nothing to `{}`", format.name());
+            problems.at("format.opset", &what, "given here", "leave it out, or write format \"onnx\"");
+        }
         if !format.precisions().contains(&self.precision()) {
             let what = format!("`{}` is not written in `{}`", format.name(), self.precision);
             let names: Vec<_> = format.precisions().iter().map(|own| format!("`{}`", own.name())).collect();
@@ -112,6 +121,12 @@ struct Verify {
     seed: u64,
 }
 
+impl Fields {
+    fn is_verified(&self) -> bool {
+        !matches!(self.verify, Some(Verify { yes: Some(false), .. }))
+    }
+}
+
 impl Kind for Export {
     fn schema(&self) -> &'static Schema {
         &SCHEMA
@@ -125,6 +140,10 @@ impl Kind for Export {
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
         let fields: Fields = decl.read();
         fields.format.check(problems);
+        if fields.part.is_some() && fields.format.format().is_of_weights() {
+            let what = format!("a `{}` file has all parts of a model", fields.format.name);
+            problems.at("part", &what, "given here", "leave it out");
+        }
         let Some(Verify { yes: Some(false), tolerance, .. }) = fields.verify else { return };
         if tolerance.is_some() {
             let what = "`tolerance` means nothing where the file is not held against the model";
@@ -160,6 +179,9 @@ impl Run for Export {
             return Err(Failure::user(format!("no matrix of `{}` is stored quantized", fields.from.model))
                 .help("name a `quantized` target of it, or take another precision"));
         }
+        if format.is_of_weights() {
+            return weights_alone(cx, &fields, &base, checkpoint);
+        }
         let part = part_of(&fields, &checkpoint.config)?;
         cx.progress("trace", 0, 3, "steps");
         let source = Source::new(&mut checkpoint, part, format.layout())?;
@@ -172,20 +194,83 @@ impl Run for Export {
         cx.progress("write", 1, 3, "steps");
         let options = Options { format, precision, metadata: metadata(cx, &fields, part, &base, &checkpoint) };
         let written = format::write(&graph, &options)?;
-        let out = cx.out().to_owned();
-        written.save(&out)?;
-        cx.metric("bytes", written.bytes() as f64);
-        beside(&base, &out)?;
+        save(cx, &written, &base)?;
         cx.progress("verify", 2, 3, "steps");
-        let held = match &fields.verify {
-            Some(Verify { yes: Some(false), .. }) => None,
-            asked => {
-                let checked = Checked { source: &source, graph: &graph, checkpoint: &checkpoint, options: &options };
-                Some(checked.run(cx, &fields, asked.as_ref(), &written)?)
-            }
-        };
-        card(cx, &fields, part, &source, held.as_ref(), &written)
+        let held = fields.is_verified().then(|| {
+            let twin = format::twin(&graph, &options)?;
+            let (file, instead) = twin.as_ref().map_or((&written, None), |(file, how)| (file, Some(*how)));
+            let programs = |is_whole: bool| format::open(file, format, is_whole);
+            let checked =
+                Checked { source: &source, graph: &graph, tokenizer: checkpoint.tokenizer.as_ref(), precision };
+            checked.run(cx, &fields, (file, &programs), instead)
+        });
+        let held = held.transpose()?;
+        report(cx, &held)?;
+        card(cx, &fields, &signature(part, &source), &held, &written)
     }
+}
+
+/// A model's weights in another layout, each part of it held against the model.
+fn weights_alone(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    base: &Path,
+    mut checkpoint: Checkpoint,
+) -> Result<(), Failure> {
+    let (format, precision) = (fields.format.format(), fields.format.precision());
+    cx.progress("write", 0, 2, "steps");
+    let label = cx.decl.label.to_string();
+    let written = weights::Model { checkpoint: &checkpoint, dir: base, name: &label }.write(format, precision)?;
+    save(cx, &written, base)?;
+    cx.progress("verify", 1, 2, "steps");
+    let mut held = None;
+    if fields.is_verified() {
+        let parts = Part::of(&checkpoint.config);
+        let mut source = Source::new(&mut checkpoint, parts[0], format.layout())?;
+        for part in parts {
+            source = source.of_part(*part);
+            let programs = |_is_whole: bool| -> Result<Box<dyn Program>, Failure> {
+                Ok(Box::new(Reopened::new(&written, base, *part, format)?))
+            };
+            let graph = Graph::default();
+            let checked =
+                Checked { source: &source, graph: &graph, tokenizer: checkpoint.tokenizer.as_ref(), precision };
+            let own = checked.run(cx, fields, (&written, &programs), None)?;
+            held = Some(match held {
+                Some(before) => own.worst(before),
+                None => own,
+            });
+        }
+    }
+    report(cx, &held)?;
+    card(cx, fields, "", &held, &written)
+}
+
+/// Writes the files and what goes along: the model's own configuration and tokenizer, which who runs the file needs.
+fn save(cx: &mut ActionCx<'_>, written: &Written, base: &Path) -> Result<(), Failure> {
+    let out = cx.out().to_owned();
+    written.save(&out)?;
+    cx.metric("bytes", written.bytes() as f64);
+    if written.file("config.json").is_none() {
+        let path = base.join("config.json");
+        let mut config: Value = serde_json::from_str(&fs::read_text(&path)?)
+            .map_err(|e| Failure::target(format!("{}: {e}", path.display())))?;
+        // What was packed is expanded.
+        if let Some(config) = config.as_object_mut() {
+            config.retain(|name, _| name != "quantization" && name != "quantization_config");
+        }
+        fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
+    }
+    copy_companions(base, &out)
+}
+
+/// What the check found, as metrics and beside the file.
+fn report(cx: &mut ActionCx<'_>, held: &Option<Held>) -> Result<(), Failure> {
+    let Some(held) = held else { return Ok(()) };
+    for (name, value) in held.found.metrics() {
+        cx.metric(name, value);
+    }
+    verify::save(&verify::report(&held.found, &held.program, held.allowed, held.rounds, held.seed), cx.out())
 }
 
 /// The part that is meant: of a model that has one, that one.
@@ -237,45 +322,43 @@ fn licence(dir: &Path) -> Option<String> {
     head.lines().find_map(|line| line.strip_prefix("license:")).map(|licence| licence.trim().to_owned())
 }
 
-/// The model's own configuration and tokenizer: who runs the file needs them.
-fn beside(base: &Path, out: &Path) -> Result<(), Failure> {
-    let path = base.join("config.json");
-    let mut config: Value = serde_json::from_str(&fs::read_text(&path)?)
-        .map_err(|e| Failure::target(format!("{}: {e}", path.display())))?;
-    // What was packed is expanded.
-    if let Some(config) = config.as_object_mut() {
-        config.retain(|name, _| name != "quantization" && name != "quantization_config");
-    }
-    fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
-    copy_companions(base, out)
-}
-
 /// What a check found, and by which program.
 struct Held {
     found: Difference,
     allowed: Allowed,
     program: String,
+    rounds: usize,
+    seed: u64,
+}
+
+impl Held {
+    /// Of two parts of a model, what holds for both.
+    fn worst(self, other: Self) -> Self {
+        Self { found: self.found.worst(&other.found), rounds: self.rounds + other.rounds, ..self }
+    }
 }
 
 /// What a check stands on.
 struct Checked<'a> {
     source: &'a Source,
     graph: &'a Graph,
-    checkpoint: &'a Checkpoint,
-    options: &'a Options,
+    tokenizer: Option<&'a Words>,
+    precision: Precision,
 }
 
 impl Checked<'_> {
+    /// Holds a file, or what is run `instead` of it, against the model.
     fn run(
         &self,
         cx: &mut ActionCx<'_>,
         fields: &Fields,
-        asked: Option<&Verify>,
-        written: &Written,
+        (file, programs): (&Written, Programs<'_>),
+        instead: Option<&str>,
     ) -> Result<Held, Failure> {
         cx.tell_backend(Backend::Candle);
+        let asked = fields.verify.as_ref();
         let (rounds, seed) = asked.map_or((ROUNDS, 0), |asked| (asked.rounds, asked.seed));
-        let mut allowed = Allowed::of(self.options.precision);
+        let mut allowed = Allowed::of(self.precision);
         if let Some(Verify { tolerance, cosine, .. }) = asked {
             allowed.relative = tolerance.unwrap_or(allowed.relative);
             allowed.cosine = cosine.unwrap_or(allowed.cosine);
@@ -283,18 +366,11 @@ impl Checked<'_> {
         let mut given = verify::drawn(self.source, rounds, seed);
         given.extend(self.declared(fields)?);
         let count = given.len() as u64;
-        let format = self.options.format;
-        let twin = format::twin(self.graph, self.options)?;
-        let (file, instead) = twin.as_ref().map_or((written, None), |(file, how)| (file, Some(how)));
         let mut told = |round: usize| cx.progress("verify", round as u64, count, "rounds");
-        let found = verify::check(self.source, self.graph, (file, format), &given, allowed, &mut told)?;
-        for (name, value) in found.metrics() {
-            cx.metric(name, value);
-        }
-        let program = format::open(file, format, false)?.name();
+        let found = verify::check(self.source, self.graph, (file, programs), &given, allowed, &mut told)?;
+        let program = programs(false)?.name();
         let program = instead.map_or(program.clone(), |how| format!("{program}, {how}"));
-        verify::save(&verify::report(&found, &program, allowed, given.len(), seed), cx.out())?;
-        Ok(Held { found, allowed, program })
+        Ok(Held { found, allowed, program, rounds: given.len(), seed })
     }
 
     /// The texts that the recipe names.
@@ -303,10 +379,13 @@ impl Checked<'_> {
             return Ok(Vec::new());
         }
         if self.source.part() == Part::Picture {
+            if fields.format.format().is_of_weights() {
+                return Ok(Vec::new());
+            }
             return Err(Failure::user("`text` is for what reads, and this part sees pictures").help("leave it out"));
         }
-        let tokenizer = self.checkpoint.tokenizer.as_ref();
-        let tokenizer = tokenizer.ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
+        let tokenizer =
+            self.tokenizer.ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
         let texts: Vec<&str> = fields.text.iter().map(String::as_str).collect();
         let rows = tokenizer.all(&texts)?;
         Ok(match self.source.part() {
@@ -320,15 +399,8 @@ impl Checked<'_> {
 /// Inputs that are drawn where nothing is said.
 const ROUNDS: usize = 6;
 
-fn card(
-    cx: &ActionCx<'_>,
-    fields: &Fields,
-    part: Part,
-    source: &Source,
-    held: Option<&Held>,
-    written: &Written,
-) -> Result<(), Failure> {
-    let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
+/// What goes in and comes out, for people.
+fn signature(part: Part, source: &Source) -> String {
     let inputs = match part {
         Part::Text => "`input_ids` and `attention_mask` [batch, sequence]".to_owned(),
         Part::Picture => {
@@ -337,15 +409,25 @@ fn card(
         }
         Part::Language => "`input_ids` [batch, sequence], `attention_mask` [batch, past + sequence] and the keys and values of what was read before, `past_key_values.LAYER.key` and `.value`".to_owned(),
     };
-    let outputs = source.outputs();
     let outputs = if part == Part::Language {
         "`logits` and the keys and values after it, `present.LAYER.key` and `.value`".to_owned()
     } else {
-        format!("`{}`", outputs.join("`, `"))
+        format!("`{}`", source.outputs().join("`, `"))
     };
+    format!("In: {inputs}. Out: {outputs}.\n\n")
+}
+
+fn card(
+    cx: &ActionCx<'_>,
+    fields: &Fields,
+    signature: &str,
+    held: &Option<Held>,
+    written: &Written,
+) -> Result<(), Failure> {
+    let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
     let checked = match held {
         None => "It was not held against the model.".to_owned(),
-        Some(Held { found, allowed, program }) => {
+        Some(Held { found, allowed, program, .. }) => {
             let (own, Allowed { relative, cosine }) = (found.json(), allowed);
             format!(
                 "Held against the model by {program}: it differs by {most} of the largest value at most ({relative:e} is allowed), and the cosine of a row is {least} at least ({cosine}).",
@@ -355,7 +437,7 @@ fn card(
         }
     };
     let text = format!(
-        "---\nlibrary_name: {library}\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\nIn: {inputs}. Out: {outputs}.\n\n{checked}\n",
+        "---\nlibrary_name: {library}\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\n{signature}{checked}\n",
         from = fields.from.model,
         label = cx.decl.label,
         library = fields.format.format().library(),

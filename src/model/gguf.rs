@@ -1,13 +1,16 @@
 //! A GGUF file as a model in Hugging Face's names: configuration, weights, tokenizer.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::{Config, fit, llama};
 use crate::backend::arrays::{Array, Arrays, Values};
+use crate::backend::blocks::Blocks;
 use crate::backend::gguf::{Fact, Gguf};
 use crate::failure::Failure;
+use crate::util::fs;
 
 /// The configuration that the file's metadata states.
 pub fn config(file: &Gguf) -> Result<Config, Failure> {
@@ -215,6 +218,27 @@ pub fn facts(config: &llama::Config, tokenizer: &Value, about: &Value) -> Result
     ];
     facts.extend(tokenizer_facts(config, tokenizer, about)?);
     Ok(facts.into_iter().map(|(key, fact)| (key.to_owned(), fact)).collect())
+}
+
+/// The facts of a file of the model that lies in a directory, with a name of its own.
+pub fn facts_of(dir: &Path, config: &llama::Config, name: &str) -> Result<Vec<(String, Fact)>, Failure> {
+    let read = |name: &str| -> Result<Value, Failure> {
+        let path = dir.join(name);
+        if !path.exists() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&fs::read_text(&path)?).map_err(|e| Failure::target(format!("{}: {e}", path.display())))
+    };
+    let mut facts = facts(config, &read("tokenizer.json")?, &read("tokenizer_config.json")?)?;
+    facts.push(("general.name".into(), Fact::Text(name.to_owned())));
+    Ok(facts)
+}
+
+/// What a matrix with rows of `inner` weights is written in where a file has blocks of `form`: what is wanted, and what its
+/// rows allow, if anything. As llama.cpp's own quantizer has it, what the logits are computed by is 6 bits at the least.
+pub fn form_of(module: &str, inner: usize, form: Blocks, config: &llama::Config) -> (Blocks, Option<Blocks>) {
+    let wanted = if module == llama::head(config) && form != Blocks::Q8_0 { Blocks::Q6K } else { form };
+    (wanted, wanted.for_rows_of(inner))
 }
 
 fn tokenizer_facts(

@@ -80,4 +80,70 @@ fn what_is_not_meant_is_one_error() {
     let said = fails("from \"m\"; format \"onnx\"; verify tolerance=1e-12", 1);
     assert!(said.contains("the exported file and its model differ by"), "{said}");
     assert!(said.contains("a wider `tolerance` or `cosine` allows it"), "{said}");
+    for (export, code, wanted) in [
+        ("format \"mlx\" opset=17", 2, "`opset` means nothing to `mlx`"),
+        ("format \"safetensors\" precision=\"int8\"", 2, "`safetensors` is not written in `int8`"),
+        ("part \"text\"; format \"mlx\"", 2, "a `mlx` file has all parts of a model"),
+        ("format \"gguf\"", 2, "GGUF holds language models of the architecture `llama`"),
+    ] {
+        let said = fails(&format!("from \"m\"; {export}"), code);
+        assert!(said.contains(wanted), "{said}");
+    }
+}
+
+#[test]
+fn weights_are_written_in_the_layouts_of_others_and_opened_again() {
+    let project = project(
+        r#"
+export "x/{model}-{format}-{precision}" {
+    matrix {
+        model "m" "l"
+        format "mlx" "safetensors"
+        precision "f32" "f16" "bf16"
+    }
+    from "{model}"
+    format "{format}" precision="{precision}"
+}
+export "x/{model}-{precision}" {
+    matrix { model "m" "l"; precision "int8-weights" "int4-weights"; }
+    from "{model}"
+    format "mlx" precision="{precision}"
+    verify tolerance=1 cosine=0.5
+}
+export "x/gguf-{precision}" {
+    matrix { precision "f32" "f16" "int8-weights" "int4-weights"; }
+    from "l"
+    format "gguf" precision="{precision}"
+    text "one and more"
+    verify tolerance=1 cosine=0.5
+}
+"#,
+    );
+    project.builds(&[]);
+    let off = |label: &str| -> f64 {
+        let report: Value = serde_json::from_str(&project.read(&format!("out/{label}/verify.json"))).expect("JSON");
+        assert!(report["program"].as_str().is_some_and(|program| program.starts_with("effai's own reader")));
+        report["max_relative_error"].as_f64().expect("a number")
+    };
+    let size = |file: &str| project.read_bytes(&format!("out/{file}")).len();
+    for model in ["m", "l"] {
+        for format in ["mlx", "safetensors"] {
+            let label = |precision: &str| format!("x/{model}-{format}-{precision}");
+            assert_eq!(off(&label("f32")), 0.0);
+            assert!((1e-6..2e-3).contains(&off(&label("f16"))), "{}", off(&label("f16")));
+            assert!((1e-5..2e-2).contains(&off(&label("bf16"))), "{}", off(&label("bf16")));
+            let file = |precision: &str| size(&format!("{}/model.safetensors", label(precision)));
+            assert!(file("f16") < file("f32") && file("f16").abs_diff(file("bf16")) < 1000);
+        }
+        let (eight, four) = (off(&format!("x/{model}-int8-weights")), off(&format!("x/{model}-int4-weights")));
+        assert!(0.0 < eight && eight < four, "{eight} {four}");
+        let config = project.read(&format!("out/x/{model}-int4-weights/config.json"));
+        assert!(config.contains(r#""bits": 4"#), "{config}");
+    }
+    let gguf = ["f32", "f16", "int8-weights", "int4-weights"]
+        .map(|precision| (off(&format!("x/gguf-{precision}")), size(&format!("x/gguf-{precision}/model.gguf"))));
+    assert_eq!(gguf[0].0, 0.0);
+    for pair in gguf.windows(2) {
+        assert!(pair[0].0 < pair[1].0 && pair[0].1 > pair[1].1, "{gguf:?}");
+    }
 }

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::{Fields, Weighed, check_finite, relative_error};
 use crate::backend::blocks::Blocks;
-use crate::backend::gguf::{self as file, Fact, Stored, StoredValues, expand};
+use crate::backend::gguf::{self as file, Stored, StoredValues, expand};
 use crate::failure::Failure;
 use crate::kind::ActionCx;
-use crate::model::{self, Checkpoint, Config, copy_companions, gguf, llama};
+use crate::model::{self, Checkpoint, Config, copy_companions, gguf};
 use crate::util::{fs, text};
 
 /// Writes a language model in blocks of this form; matrices whose rows are no whole blocks in another, which is told.
@@ -26,15 +24,7 @@ pub(super) fn write(
         return Err(Failure::user(format!("{} is not a language model", fields.from.model))
             .help("GGUF files are written of architecture \"llama\"; take the method `rtn` for others"));
     };
-    let read = |name: &str| -> Result<Value, Failure> {
-        let path = base.join(name);
-        if !path.exists() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_str(&fs::read_text(&path)?).map_err(|e| Failure::target(format!("{}: {e}", path.display())))
-    };
-    let mut facts = gguf::facts(config, &read("tokenizer.json")?, &read("tokenizer_config.json")?)?;
-    facts.push(("general.name".into(), Fact::Text(cx.decl.label.to_string())));
+    let facts = gguf::facts_of(base, config, &cx.decl.label.to_string())?;
     let mut weights = Weighed::default();
     let (mut stored, mut others) = (Vec::new(), BTreeMap::<&str, usize>::new());
     let total = checkpoint.arrays.len() as u64;
@@ -44,9 +34,8 @@ pub(super) fn write(
         weights.all += array.floats().len();
         let module = name.strip_suffix(".weight").unwrap_or_default();
         let inner = array.shape.get(1).copied().unwrap_or(0);
-        // As llama.cpp's own quantizer has it: what the logits are computed by is 6 bits at the least.
-        let wanted = if module == llama::head(config) && form != Blocks::Q8_0 { Blocks::Q6K } else { form };
-        let taken = wanted.for_rows_of(inner).filter(|_| array.shape.len() == 2 && !stays(module));
+        let (wanted, taken) = gguf::form_of(module, inner, form, config);
+        let taken = taken.filter(|_| array.shape.len() == 2 && !stays(module));
         let Some(taken) = taken else {
             stored.push(Stored {
                 name: theirs,
