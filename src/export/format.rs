@@ -1,5 +1,6 @@
 //! The formats of exported models: which precisions each has, who writes it, and what runs it.
 
+use super::coreml::{self, Target};
 use super::graph::Graph;
 use super::onnx;
 use super::written::{Program, Written};
@@ -18,6 +19,14 @@ pub enum Precision {
     Int8,
     /// Weights in bytes by rows, which are made 32-bit floats before anything is computed.
     Int8Weights,
+    /// Weights as numbers of 64 values that each tensor has, which are looked up before anything is computed.
+    Palette6Weights,
+    /// The same of 16 values.
+    Palette4Weights,
+    /// Weights that are not zero, and where they are.
+    SparseWeights,
+    /// Weights in 4 bits with a sign, 32 to a scale, which are made 32-bit floats before anything is computed.
+    Int4Weights,
     /// Quantized matrices as the model has them, all else in 32 bits.
     Stored,
 }
@@ -29,10 +38,25 @@ impl Precision {
         Precision::F16Weights,
         Precision::Int8,
         Precision::Int8Weights,
+        Precision::Palette6Weights,
+        Precision::Palette4Weights,
+        Precision::SparseWeights,
+        Precision::Int4Weights,
         Precision::Stored,
     ];
     /// Every precision's name.
-    pub const NAMES: &[&str] = &["f32", "f16", "f16-weights", "int8", "int8-weights", "stored"];
+    pub const NAMES: &[&str] = &[
+        "f32",
+        "f16",
+        "f16-weights",
+        "int8",
+        "int8-weights",
+        "palette6-weights",
+        "palette4-weights",
+        "sparse-weights",
+        "int4-weights",
+        "stored",
+    ];
 
     /// The one of a name.
     pub fn by_name(name: &str) -> Option<Self> {
@@ -63,6 +87,11 @@ pub enum Format {
         /// The version of its operators.
         opset: u32,
     },
+    /// An ML Program for Core ML.
+    CoreMl {
+        /// What it runs on at least.
+        target: Target,
+    },
 }
 
 /// How a graph is written.
@@ -74,16 +103,19 @@ pub struct Options {
     pub precision: Precision,
     /// What the file says of itself, in this order.
     pub metadata: Vec<(String, String)>,
+    /// Tokens that the model reads at most, for formats whose files say so; 0 where it reads none.
+    pub longest: usize,
 }
 
 impl Format {
     /// Every format's name.
-    pub const NAMES: &[&str] = &["onnx"];
+    pub const NAMES: &[&str] = &["onnx", "coreml"];
 
     /// Its name in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::CoreMl { .. } => "coreml",
         }
     }
 
@@ -91,6 +123,7 @@ impl Format {
     pub fn title(self) -> String {
         match self {
             Format::Onnx { opset } => format!("ONNX, opset {opset}"),
+            Format::CoreMl { target } => format!("Core ML for {} and later", target.title()),
         }
     }
 
@@ -98,20 +131,56 @@ impl Format {
     pub fn library(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::CoreMl { .. } => "coreml",
         }
     }
 
     /// What it can be written in.
     pub fn precisions(self) -> &'static [Precision] {
         match self {
-            Format::Onnx { .. } => Precision::ALL,
+            Format::Onnx { .. } => &[
+                Precision::F32,
+                Precision::F16,
+                Precision::F16Weights,
+                Precision::Int8,
+                Precision::Int8Weights,
+                Precision::Stored,
+            ],
+            Format::CoreMl { .. } => &[
+                Precision::F32,
+                Precision::F16,
+                Precision::F16Weights,
+                Precision::Int8Weights,
+                Precision::Palette6Weights,
+                Precision::Palette4Weights,
+                Precision::SparseWeights,
+                Precision::Int4Weights,
+                Precision::Stored,
+            ],
         }
     }
 
     /// How it is given pictures.
     pub fn layout(self) -> Layout {
         match self {
-            Format::Onnx { .. } => Layout::ChannelsFirst,
+            Format::Onnx { .. } | Format::CoreMl { .. } => Layout::ChannelsFirst,
+        }
+    }
+
+    /// Positions that a language model's caches hold at least: where no tensor is empty, a prompt comes after one that is
+    /// masked.
+    pub fn least_past(self) -> usize {
+        match self {
+            Format::Onnx { .. } => 0,
+            Format::CoreMl { .. } => 1,
+        }
+    }
+
+    /// The name of an input or output in a file.
+    pub fn names(self, name: &str) -> String {
+        match self {
+            Format::Onnx { .. } => name.to_owned(),
+            Format::CoreMl { .. } => coreml::identifier(name),
         }
     }
 }
@@ -120,6 +189,7 @@ impl Format {
 pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
     match options.format {
         Format::Onnx { opset } => Ok(onnx::write(graph, opset, options)?),
+        Format::CoreMl { target } => Ok(coreml::write(graph, target, options)?),
     }
 }
 
@@ -127,6 +197,7 @@ pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
 pub fn open(written: &Written, format: Format, is_whole: bool) -> Result<Box<dyn Program>, Failure> {
     match format {
         Format::Onnx { .. } => Ok(Box::new(onnx::Rten::new(written, is_whole)?)),
+        Format::CoreMl { .. } => Ok(Box::new(coreml::Evaluator::new(written)?)),
     }
 }
 
@@ -139,6 +210,6 @@ pub fn twin(graph: &Graph, options: &Options) -> Result<Option<(Written, &'stati
             let options = Options { precision: Precision::F32, ..options.clone() };
             Ok(Some((write(&graph.rounded_to_halves(), &options)?, "with the weights of 16 bits in 32")))
         }
-        (Format::Onnx { .. }, _) => Ok(None),
+        (Format::Onnx { .. } | Format::CoreMl { .. }, _) => Ok(None),
     }
 }
