@@ -1,5 +1,6 @@
 //! The formats of exported models: which precisions each has, who writes it, and what runs it.
 
+use super::coreml::{self, Target};
 use super::graph::Graph;
 use super::onnx;
 use super::written::{Program, Written};
@@ -22,6 +23,12 @@ pub enum Precision {
     Int4Weights,
     /// Weights in 16 bits with the range of 32, which are made 32 before anything is computed.
     Bf16,
+    /// Weights as numbers of 64 values that each tensor has, which are looked up before anything is computed.
+    Palette6Weights,
+    /// The same of 16 values.
+    Palette4Weights,
+    /// Weights that are not zero, and where they are.
+    SparseWeights,
     /// Quantized matrices as the model has them, all else in 32 bits.
     Stored,
 }
@@ -33,12 +40,27 @@ impl Precision {
         Precision::F16Weights,
         Precision::Int8,
         Precision::Int8Weights,
+        Precision::Palette6Weights,
+        Precision::Palette4Weights,
+        Precision::SparseWeights,
         Precision::Int4Weights,
         Precision::Bf16,
         Precision::Stored,
     ];
     /// Every precision's name.
-    pub const NAMES: &[&str] = &["f32", "f16", "f16-weights", "int8", "int8-weights", "int4-weights", "bf16", "stored"];
+    pub const NAMES: &[&str] = &[
+        "f32",
+        "f16",
+        "f16-weights",
+        "int8",
+        "int8-weights",
+        "palette6-weights",
+        "palette4-weights",
+        "sparse-weights",
+        "int4-weights",
+        "bf16",
+        "stored",
+    ];
 
     /// The one of a name.
     pub fn by_name(name: &str) -> Option<Self> {
@@ -69,6 +91,11 @@ pub enum Format {
         /// The version of its operators.
         opset: u32,
     },
+    /// An ML Program for Core ML.
+    CoreMl {
+        /// What it runs on at least.
+        target: Target,
+    },
     /// llama.cpp's file of a language model's weights.
     Gguf,
     /// MLX's safetensors, as mlx-lm loads them.
@@ -86,16 +113,19 @@ pub struct Options {
     pub precision: Precision,
     /// What the file says of itself, in this order.
     pub metadata: Vec<(String, String)>,
+    /// Tokens that the model reads at most, for formats whose files say so; 0 where it reads none.
+    pub longest: usize,
 }
 
 impl Format {
     /// Every format's name.
-    pub const NAMES: &[&str] = &["onnx", "gguf", "mlx", "safetensors"];
+    pub const NAMES: &[&str] = &["onnx", "coreml", "gguf", "mlx", "safetensors"];
 
     /// Its name in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::CoreMl { .. } => "coreml",
             Format::Gguf => "gguf",
             Format::Mlx => "mlx",
             Format::Safetensors => "safetensors",
@@ -106,6 +136,7 @@ impl Format {
     pub fn title(self) -> String {
         match self {
             Format::Onnx { opset } => format!("ONNX, opset {opset}"),
+            Format::CoreMl { target } => format!("Core ML for {} and later", target.title()),
             Format::Gguf => "GGUF".to_owned(),
             Format::Mlx => "safetensors in MLX's layout".to_owned(),
             Format::Safetensors => "safetensors".to_owned(),
@@ -116,6 +147,7 @@ impl Format {
     pub fn library(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::CoreMl { .. } => "coreml",
             Format::Gguf => "gguf",
             Format::Mlx => "mlx",
             Format::Safetensors => "transformers",
@@ -138,6 +170,17 @@ impl Format {
                 Precision::Int8Weights,
                 Precision::Stored,
             ],
+            Format::CoreMl { .. } => &[
+                Precision::F32,
+                Precision::F16,
+                Precision::F16Weights,
+                Precision::Int8Weights,
+                Precision::Palette6Weights,
+                Precision::Palette4Weights,
+                Precision::SparseWeights,
+                Precision::Int4Weights,
+                Precision::Stored,
+            ],
             Format::Gguf => &[Precision::F32, Precision::F16, Precision::Int8Weights, Precision::Int4Weights],
             Format::Mlx => {
                 &[Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8Weights, Precision::Int4Weights]
@@ -149,7 +192,24 @@ impl Format {
     /// How it is given pictures.
     pub fn layout(self) -> Layout {
         match self {
-            Format::Onnx { .. } | Format::Gguf | Format::Mlx | Format::Safetensors => Layout::ChannelsFirst,
+            _ => Layout::ChannelsFirst,
+        }
+    }
+
+    /// Positions that a language model's caches hold at least: where no tensor is empty, a prompt comes after one that is
+    /// masked.
+    pub fn least_past(self) -> usize {
+        match self {
+            Format::CoreMl { .. } => 1,
+            _ => 0,
+        }
+    }
+
+    /// The name of an input or output in a file.
+    pub fn names(self, name: &str) -> String {
+        match self {
+            Format::CoreMl { .. } => coreml::identifier(name),
+            _ => name.to_owned(),
         }
     }
 }
@@ -158,6 +218,7 @@ impl Format {
 pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
     match options.format {
         Format::Onnx { opset } => Ok(onnx::write(graph, opset, options)?),
+        Format::CoreMl { target } => Ok(coreml::write(graph, target, options)?),
         Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone have no graph"),
     }
 }
@@ -166,6 +227,7 @@ pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
 pub fn open(written: &Written, format: Format, is_whole: bool) -> Result<Box<dyn Program>, Failure> {
     match format {
         Format::Onnx { .. } => Ok(Box::new(onnx::Rten::new(written, is_whole)?)),
+        Format::CoreMl { .. } => Ok(Box::new(coreml::Evaluator::new(written)?)),
         Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone are opened as a model"),
     }
 }

@@ -7,6 +7,7 @@
 //! A writer knows the graph and its format, and no model. What a format has no operator for is expanded where it is
 //! written; what it cannot carry is refused by the operator's name.
 
+pub mod coreml;
 pub mod format;
 pub mod graph;
 pub mod onnx;
@@ -20,6 +21,7 @@ pub mod written;
 mod tests {
     use serde_json::{Value, json};
 
+    use super::coreml::Target;
     use super::format::{Format, Layout, Options, Precision, open, write};
     use super::graph::{Dim, Graph};
     use super::onnx;
@@ -174,12 +176,15 @@ mod tests {
             format: Format::Onnx { opset },
             precision: Precision::F32,
             metadata: vec![("effai.label".into(), "exports/x".into())],
+            longest: 40,
         }
     }
 
     /// Holds a file against its model, on a few inputs that are drawn.
     fn held(source: &Source, graph: &Graph, written: &Written, allowed: Allowed) -> Result<Difference, Failure> {
-        let programs = |is_whole: bool| open(written, Format::Onnx { opset: 21 }, is_whole);
+        let is_onnx = written.file(onnx::FILE).is_some();
+        let format = if is_onnx { Format::Onnx { opset: 21 } } else { Format::CoreMl { target: Target::IOS18 } };
+        let programs = |is_whole: bool| open(written, format, is_whole);
         verify::check(source, graph, (written, &programs), &verify::drawn(source, 6, 3), allowed, &mut |_| {})
     }
 
@@ -211,6 +216,145 @@ mod tests {
                 );
             }
         }
+    }
+
+    fn coreml(target: Target, precision: Precision) -> Options {
+        Options { format: Format::CoreMl { target }, precision, ..options(21) }
+    }
+
+    /// Holds a model's ML Program against it.
+    fn check_coreml(source: &Source, options: &Options, relative: f64) -> Result<(Written, Difference), Failure> {
+        let graph = source.graph()?;
+        let written = write(&graph, options)?;
+        let found = held(source, &graph, &written, Allowed { relative, cosine: 0.9 })
+            .map_err(|e| Failure::target(format!("{e}\n{graph}")))?;
+        Ok((written, found))
+    }
+
+    const ALL: [(fn() -> Value, Part); 7] = [
+        (reading, Part::Text),
+        (seeing, Part::Picture),
+        (dual, Part::Text),
+        (dual, Part::Picture),
+        (both, Part::Text),
+        (both, Part::Picture),
+        (speaking, Part::Language),
+    ];
+
+    #[test]
+    fn every_architecture_computes_the_same_as_coreml() {
+        for (config, part) in ALL {
+            let source = source(&config(), part).with_least_past(1);
+            for target in Target::NAMES.iter().filter_map(|name| Target::by_name(name)).take(4) {
+                let (_, found) = check_coreml(&source, &coreml(target, Precision::F32), 1e-5)
+                    .unwrap_or_else(|e| panic!("{part:?} {target:?}: {e}"));
+                assert!(found.relative < 1e-5 && found.cosine > 0.999_999, "{part:?}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn coreml_computes_in_sixteen_bits_and_keeps_weights_in_fewer() {
+        // Of so few inputs, each counts much.
+        let widest = |precision| match precision {
+            Precision::F32 | Precision::SparseWeights => 1e-5,
+            Precision::F16 | Precision::F16Weights => 5e-3,
+            Precision::Int8Weights => 3e-2,
+            Precision::Palette6Weights => 0.15,
+            _ => 0.6,
+        };
+        for precision in (Format::CoreMl { target: Target::IOS18 }).precisions() {
+            let Some(least) = Target::least(*precision).filter(|_| *precision != Precision::Stored) else { continue };
+            for (config, part) in ALL {
+                let source = source(&config(), part).with_least_past(1);
+                let whole = write(&source.graph().expect("traces"), &coreml(least, Precision::F32)).expect("writes");
+                for target in [least, Target::IOS18] {
+                    let (written, found) = check_coreml(&source, &coreml(target, *precision), widest(*precision))
+                        .unwrap_or_else(|e| panic!("{precision:?} {part:?} {target:?}: {e}"));
+                    let is_exact = matches!(*precision, Precision::F32 | Precision::SparseWeights);
+                    assert_eq!(found.relative > 1e-5, !is_exact, "{precision:?} {part:?} {target:?}: {found:?}");
+                    let is_smaller = written.files[1].1.len() < whole.files[1].1.len();
+                    assert!(is_smaller || is_exact, "{precision:?} {part:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn coreml_has_codes_as_they_are_stored() {
+        for (mut config, part) in [(reading(), Part::Text), (speaking(), Part::Language)] {
+            (config["hidden_size"], config["intermediate_size"]) = (32.into(), 64.into());
+            for bits in [4, 8] {
+                let source = in_codes(&config, part, bits).with_least_past(1);
+                let options = coreml(Target::IOS18, Precision::Stored);
+                let (written, found) = check_coreml(&source, &options, 1e-5).expect("equal");
+                assert!(found.relative < 1e-5, "{bits} bits: {found:?}");
+                assert!(has(&written, "constexpr_blockwise_shift_scale"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_operator_of_coreml_is_caught_and_named() {
+        let options = coreml(Target::IOS15, Precision::F32);
+        let source = source(&speaking(), Part::Language).with_least_past(1);
+        let mut graph = source.graph().expect("traces");
+        let norm = "model.layers.1.post_attention_layernorm/rms-norm";
+        graph.values.iter_mut().find(|value| value.name == norm).expect("is there").op = Op::RmsNorm(1e-2);
+        let written = write(&graph, &options).expect("writes");
+        let error = held(&source, &graph, &written, Allowed::of(Precision::F32)).expect_err("caught").message;
+        assert!(error.contains(&format!("they part at `{norm}`")), "{error}");
+    }
+
+    #[test]
+    fn a_broken_package_is_refused() {
+        let source = source(&reading(), Part::Text);
+        let graph = source.graph().expect("traces");
+        let options = coreml(Target::IOS15, Precision::F32);
+        let mut written = write(&graph, &options).expect("writes");
+        // The number of the first blob's element type.
+        written.files[1].1[64 + 4] = 1;
+        let error = held(&source, &graph, &written, Allowed::of(Precision::F32)).expect_err("caught");
+        assert!(error.message.contains("cannot be read"), "{}", error.message);
+    }
+
+    #[test]
+    fn equal_models_give_equal_packages() {
+        let options = coreml(Target::IOS15, Precision::F32);
+        let write = || write(&source(&both(), Part::Text).graph().expect("traces"), &options).expect("writes").files;
+        let files = write();
+        assert_eq!(files, write());
+        let names: Vec<&str> = files.iter().map(|(name, _)| &name[..]).collect();
+        let data = "model.mlpackage/Data/com.apple.CoreML";
+        let [model, weights] = ["model.mlmodel", "weights/weight.bin"].map(|name| format!("{data}/{name}"));
+        assert_eq!(names, [&model, &weights, "model.mlpackage/Manifest.json"]);
+    }
+
+    #[test]
+    fn coreml_has_a_network_for_pictures_without_transpositions() {
+        let graph = source(&seeing(), Part::Picture).graph().expect("traces");
+        let written = write(&graph, &coreml(Target::IOS15, Precision::F32)).expect("writes");
+        assert!(has(&written, "conv") && !has(&written, "transpose") && !has(&written, "matmul"), "{graph}");
+    }
+
+    /// Whether the model's own file has a word.
+    fn has(written: &Written, word: &str) -> bool {
+        written.files[0].1.windows(word.len()).any(|bytes| bytes == word.as_bytes())
+    }
+
+    /// A model whose matrices are in affine codes.
+    fn in_codes(config: &Value, part: Part, bits: usize) -> Source {
+        let mut checkpoint = checkpoint(config);
+        for (name, array) in &mut checkpoint.arrays {
+            let &[out, inner] = &array.shape[..] else { continue };
+            if name.contains("position") || name.contains("token_type") {
+                continue;
+            }
+            let made = affine::round(array.floats(), inner, &Form::new(bits, 32)).0;
+            let codes = affine::codes(&made.words, bits);
+            *array = Array::codes(Groups::new(out, inner, 32, bits, &codes, made.scales, made.biases));
+        }
+        Source::new(&mut checkpoint, part, Layout::ChannelsFirst).expect("a model")
     }
 
     #[test]
@@ -250,17 +394,7 @@ mod tests {
         for (mut config, part) in [(reading(), Part::Text), (speaking(), Part::Language)] {
             (config["hidden_size"], config["intermediate_size"]) = (32.into(), 64.into());
             for bits in [4, 8] {
-                let mut checkpoint = checkpoint(&config);
-                for (name, array) in &mut checkpoint.arrays {
-                    let &[out, inner] = &array.shape[..] else { continue };
-                    if name.contains("position") || name.contains("token_type") {
-                        continue;
-                    }
-                    let made = affine::round(array.floats(), inner, &Form::new(bits, 32)).0;
-                    let codes = affine::codes(&made.words, bits);
-                    *array = Array::codes(Groups::new(out, inner, 32, bits, &codes, made.scales, made.biases));
-                }
-                let source = Source::new(&mut checkpoint, part, Layout::ChannelsFirst).expect("a model");
+                let source = in_codes(&config, part, bits);
                 let graph = source.graph().expect("traces");
                 let options = Options { precision: Precision::Stored, ..options(21) };
                 let written = write(&graph, &options).expect("writes");

@@ -65,6 +65,7 @@ pub struct Source {
     /// Height and width of its pictures.
     side: usize,
     layout: Layout,
+    least_past: usize,
 }
 
 /// What a part is given in a check.
@@ -104,6 +105,8 @@ pub struct Run {
     pub nodes: Vec<TraceTensor>,
     /// What comes out.
     pub outputs: Vec<TraceTensor>,
+    /// Masked positions before all others in the caches that go in and come out of the other program: the model has none.
+    pub masked: usize,
 }
 
 fn texts_named() -> Named {
@@ -119,7 +122,13 @@ impl Source {
     pub fn new(checkpoint: &mut Checkpoint, part: Part, layout: Layout) -> Result<Self, Failure> {
         let model = Model::take(checkpoint, Precision::F32)?;
         let side = model.preprocessing().map_or(0, |preprocessing| preprocessing.size);
-        Ok(Self { model, part, side, layout })
+        Ok(Self { model, part, side, layout, least_past: 0 })
+    }
+
+    /// The same for a format whose caches hold so many positions at least.
+    #[must_use]
+    pub fn with_least_past(self, least_past: usize) -> Self {
+        Self { least_past, ..self }
     }
 
     /// The part.
@@ -233,6 +242,7 @@ impl Source {
 
     /// A run of what is given.
     pub fn run(&self, given: &Given) -> Result<Run, Failure> {
+        let mut masked = 0;
         let (inputs, outputs) = match (given, &self.model.config) {
             (Given::Pictures(values, count), _) => {
                 let shape = self.pictures(*count);
@@ -252,23 +262,28 @@ impl Source {
                 if *before > 0 {
                     llama::encode(&self.model.weights, config, &Texts::new(&head), &mut cache)?;
                 }
-                let mut inputs = of_texts(&rest, *before);
+                masked = self.least_past.saturating_sub(*before);
+                let mut inputs = of_texts(&rest, *before, masked);
                 let mut caches = Vec::new();
+                let mut own = shape;
+                own[2] += masked;
                 let kept = cache.into_layers().into_iter().flat_map(|(keys, values)| [keys, values]);
                 let kept = kept.map(|tensor| tensor.to_f32()).collect::<crate::backend::Result<Vec<_>>>()?;
                 for (at, name) in past_names(config).into_iter().enumerate() {
                     let values = kept.get(at).cloned().unwrap_or_default();
                     caches.push(TraceTensor::given(&name, &values, &shape)?);
-                    inputs.push(Tensors { name, shape: shape.into(), values: Values::Floats(values) });
+                    // What is masked comes first, in a cache that is empty else.
+                    let values = if masked > 0 { vec![0.0; own.iter().product()] } else { values };
+                    inputs.push(Tensors { name, shape: own.into(), values: Values::Floats(values) });
                 }
-                (inputs, self.go_on(config, &Texts::given(&rest, texts_named()), caches, *before)?)
+                (inputs, self.go_on(config, &Texts::given(&rest, texts_named()), caches, *before + masked)?)
             }
             (Given::Texts(rows, _), _) => {
                 let texts = Texts::given(rows, texts_named());
-                (of_texts(rows, 0), vec![self.model.text_batch(&texts, None)?])
+                (of_texts(rows, 0, 0), vec![self.model.text_batch(&texts, None)?])
             }
         };
-        Ok(Run { inputs, nodes: order(&outputs), outputs })
+        Ok(Run { inputs, nodes: order(&outputs), outputs, masked })
     }
 
     /// What comes out of inputs as another program is given them.
@@ -336,13 +351,14 @@ fn past_names(config: &llama::Config) -> Vec<String> {
     (0..config.num_hidden_layers).flat_map(of).collect()
 }
 
-/// Token ids, and the mask of them and of what was read before.
-fn of_texts(rows: &[Vec<u32>], before: usize) -> Vec<Tensors> {
+/// Token ids, and the mask of them, of what was read before, and of positions that are masked.
+fn of_texts(rows: &[Vec<u32>], before: usize, masked: usize) -> Vec<Tensors> {
     let texts = Texts::new(rows);
     let (count, longest) = (texts.count(), texts.longest());
     let ids = texts.padded().into_iter().map(|id| id as i32).collect();
-    let seen = rows.iter().flat_map(|row| (0..before + longest).map(|at| i32::from(at < before + row.len())));
-    let mask = seen.collect();
+    let before = masked + before;
+    let seen = |row: &Vec<u32>, at: usize| (masked..before + row.len()).contains(&at);
+    let mask = rows.iter().flat_map(|row| (0..before + longest).map(|at| i32::from(seen(row, at)))).collect();
     vec![
         Tensors { name: IDS.into(), shape: vec![count, longest], values: Values::Integers(ids) },
         Tensors { name: MASK.into(), shape: vec![count, before + longest], values: Values::Integers(mask) },

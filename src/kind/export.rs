@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::Backend;
 use crate::backend::arrays::Values;
+use crate::export::coreml::Target;
 use crate::export::format::{self, Format, Options, Precision};
 use crate::export::graph::Graph;
 use crate::export::onnx::{NEWEST, OLDEST};
@@ -41,6 +42,11 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             "opset",
             Type::Int(OLDEST as i64, NEWEST as i64),
             "of `onnx`, the version of its operators, 21 where it is not said; what an older one lacks is expanded",
+        ),
+        Prop::new(
+            "target",
+            Type::Choice(Target::NAMES),
+            "of `coreml`, what it runs on at least; the least that has the precision where it is not said",
         ),
     ]),
     Schema::new("text", "A text that is part of the check, besides those that are drawn.").arg("text", Type::Text).many(),
@@ -79,6 +85,7 @@ struct Form {
     name: String,
     precision: String,
     opset: Option<u32>,
+    target: Option<String>,
 }
 
 impl Form {
@@ -92,6 +99,11 @@ impl Form {
             "mlx" => Format::Mlx,
             "safetensors" => Format::Safetensors,
             "onnx" => Format::Onnx { opset: self.opset.unwrap_or(OPSET) },
+            "coreml" => {
+                let asked = self.target.as_ref().map(|name| Target::by_name(name).expect("one of the names"));
+                let least = Target::least(self.precision()).unwrap_or(Target::IOS15);
+                Format::CoreMl { target: asked.unwrap_or(least) }
+            }
             name => unreachable!("`{name}` is no format"),
         }
     }
@@ -108,6 +120,17 @@ impl Form {
             let names: Vec<_> = format.precisions().iter().map(|own| format!("`{}`", own.name())).collect();
             let help = format!("it can be one of {}", names.join(", "));
             problems.at("format.precision", &what, "not one of its precisions", &help);
+        }
+        if self.target.is_some() && self.name != "coreml" {
+            let what = format!("`target` means nothing to `{}`", self.name);
+            problems.at("format.target", &what, "given here", "leave it out, or write format \"coreml\"");
+        }
+        if let (Format::CoreMl { target }, Some(least)) = (format, Target::least(self.precision()))
+            && target < least
+        {
+            let what = format!("{} have no operators for `{}`", target.title(), self.precision);
+            let help = format!("{} have: leave `target` out", least.title());
+            problems.at("format.target", &what, "given here", &help);
         }
     }
 }
@@ -184,7 +207,7 @@ impl Run for Export {
         }
         let part = part_of(&fields, &checkpoint.config)?;
         cx.progress("trace", 0, 3, "steps");
-        let source = Source::new(&mut checkpoint, part, format.layout())?;
+        let source = Source::new(&mut checkpoint, part, format.layout())?.with_least_past(format.least_past());
         let graph = source.graph()?;
         cx.log(format!(
             "{} operations: {}",
@@ -192,7 +215,8 @@ impl Run for Export {
             graph.operations().into_iter().collect::<Vec<_>>().join(", ")
         ));
         cx.progress("write", 1, 3, "steps");
-        let options = Options { format, precision, metadata: metadata(cx, &fields, part, &base, &checkpoint) };
+        let metadata = metadata(cx, &fields, part, &base, &checkpoint);
+        let options = Options { format, precision, metadata, longest: source.reads().0 };
         let written = format::write(&graph, &options)?;
         save(cx, &written, &base)?;
         cx.progress("verify", 2, 3, "steps");
