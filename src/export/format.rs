@@ -2,6 +2,7 @@
 
 use super::graph::Graph;
 use super::onnx;
+use super::tflite;
 use super::written::{Program, Written};
 use crate::failure::Failure;
 
@@ -63,6 +64,8 @@ pub enum Format {
         /// The version of its operators.
         opset: u32,
     },
+    /// TensorFlow Lite, which LiteRT runs.
+    TfLite,
 }
 
 /// How a graph is written.
@@ -78,12 +81,13 @@ pub struct Options {
 
 impl Format {
     /// Every format's name.
-    pub const NAMES: &[&str] = &["onnx"];
+    pub const NAMES: &[&str] = &["onnx", "tflite"];
 
     /// Its name in recipes.
     pub fn name(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::TfLite => "tflite",
         }
     }
 
@@ -91,6 +95,7 @@ impl Format {
     pub fn title(self) -> String {
         match self {
             Format::Onnx { opset } => format!("ONNX, opset {opset}"),
+            Format::TfLite => "TensorFlow Lite".to_owned(),
         }
     }
 
@@ -98,6 +103,7 @@ impl Format {
     pub fn library(self) -> &'static str {
         match self {
             Format::Onnx { .. } => "onnx",
+            Format::TfLite => "tflite",
         }
     }
 
@@ -105,6 +111,7 @@ impl Format {
     pub fn precisions(self) -> &'static [Precision] {
         match self {
             Format::Onnx { .. } => Precision::ALL,
+            Format::TfLite => &[Precision::F32, Precision::F16Weights, Precision::Int8],
         }
     }
 
@@ -112,6 +119,7 @@ impl Format {
     pub fn layout(self) -> Layout {
         match self {
             Format::Onnx { .. } => Layout::ChannelsFirst,
+            Format::TfLite => Layout::ChannelsLast,
         }
     }
 }
@@ -120,6 +128,7 @@ impl Format {
 pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
     match options.format {
         Format::Onnx { opset } => Ok(onnx::write(graph, opset, options)?),
+        Format::TfLite => Ok(tflite::write(graph, options)?),
     }
 }
 
@@ -127,6 +136,7 @@ pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
 pub fn open(written: &Written, format: Format, is_whole: bool) -> Result<Box<dyn Program>, Failure> {
     match format {
         Format::Onnx { .. } => Ok(Box::new(onnx::Rten::new(written, is_whole)?)),
+        Format::TfLite => Ok(Box::new(tflite::Evaluator::new(written, is_whole)?)),
     }
 }
 
@@ -139,6 +149,6 @@ pub fn twin(graph: &Graph, options: &Options) -> Result<Option<(Written, &'stati
             let options = Options { precision: Precision::F32, ..options.clone() };
             Ok(Some((write(&graph.rounded_to_halves(), &options)?, "with the weights of 16 bits in 32")))
         }
-        (Format::Onnx { .. }, _) => Ok(None),
+        (Format::Onnx { .. } | Format::TfLite, _) => Ok(None),
     }
 }

@@ -11,6 +11,7 @@ pub mod format;
 pub mod graph;
 pub mod onnx;
 pub mod source;
+pub mod tflite;
 pub mod verify;
 mod view;
 pub mod written;
@@ -164,6 +165,19 @@ mod tests {
         })
     }
 
+    /// Every architecture, and each of its parts.
+    fn all() -> [(Value, Part); 7] {
+        [
+            (reading(), Part::Text),
+            (seeing(), Part::Picture),
+            (dual(), Part::Text),
+            (dual(), Part::Picture),
+            (both(), Part::Text),
+            (both(), Part::Picture),
+            (speaking(), Part::Language),
+        ]
+    }
+
     fn source(config: &Value, part: Part) -> Source {
         Source::new(&mut checkpoint(config), part, Layout::ChannelsFirst).expect("a model")
     }
@@ -188,15 +202,7 @@ mod tests {
 
     #[test]
     fn every_architecture_computes_the_same_as_onnx() {
-        for (config, part) in [
-            (reading(), Part::Text),
-            (seeing(), Part::Picture),
-            (dual(), Part::Text),
-            (dual(), Part::Picture),
-            (both(), Part::Text),
-            (both(), Part::Picture),
-            (speaking(), Part::Language),
-        ] {
+        for (config, part) in all() {
             let source = source(&config, part);
             let graph = source.graph().expect("traces");
             for opset in [onnx::OLDEST, 17, 20, onnx::NEWEST] {
@@ -208,6 +214,33 @@ mod tests {
                     config["model_type"]
                 );
             }
+        }
+    }
+
+    /// Of the format's own layout of pictures.
+    fn lite(config: &Value, part: Part) -> Source {
+        Source::new(&mut checkpoint(config), part, Format::TfLite.layout()).expect("a model")
+    }
+
+    fn lite_options(precision: Precision) -> Options {
+        Options { format: Format::TfLite, precision, ..options(21) }
+    }
+
+    fn check_lite(source: &Source, graph: &Graph, precision: Precision) -> Result<Difference, Failure> {
+        let written = write(graph, &lite_options(precision))?;
+        let (given, allowed) = (verify::drawn(source, 6, 3), Allowed::of(precision));
+        verify::check(source, graph, (&written, Format::TfLite), &given, allowed, &mut |_| {})
+    }
+
+    #[test]
+    fn every_architecture_computes_the_same_as_tensorflow_lite() {
+        for (config, part) in all() {
+            let source = lite(&config, part);
+            let graph = source.graph().expect("traces");
+            let found = check_lite(&source, &graph, Precision::F32);
+            let found = found.unwrap_or_else(|e| panic!("{} {part:?}: {e}\n{graph}", config["model_type"]));
+            let is_same = found.relative < 1e-5 && found.cosine > 0.999_999;
+            assert!(is_same, "{} {part:?}: {found:?}", config["model_type"]);
         }
     }
 

@@ -87,6 +87,7 @@ impl Form {
     fn format(&self) -> Format {
         match &self.name[..] {
             "onnx" => Format::Onnx { opset: self.opset.unwrap_or(OPSET) },
+            "tflite" => Format::TfLite,
             name => unreachable!("`{name}` is no format"),
         }
     }
@@ -99,6 +100,10 @@ impl Form {
             let names: Vec<_> = format.precisions().iter().map(|own| format!("`{}`", own.name())).collect();
             let help = format!("it can be one of {}", names.join(", "));
             problems.at("format.precision", &what, "not one of its precisions", &help);
+        }
+        if self.opset.is_some() && !matches!(format, Format::Onnx { .. }) {
+            let what = format!("`{}` has no versions of operators to choose", format.name());
+            problems.at("format.opset", &what, "given here", "leave it out");
         }
     }
 }
