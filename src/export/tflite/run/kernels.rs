@@ -47,6 +47,25 @@ fn failed(what: impl std::fmt::Display) -> Fault {
     what.to_string()
 }
 
+/// What is multiplied by.
+enum Weights<'a> {
+    Floats(TensorView<'a, f32>),
+    Codes(Dense<f32>),
+}
+
+impl Weights<'_> {
+    fn view(&self) -> TensorView<'_, f32> {
+        match self {
+            Weights::Floats(values) => values.view(),
+            Weights::Codes(values) => values.view(),
+        }
+    }
+
+    fn are_codes(&self) -> bool {
+        matches!(self, Weights::Codes(_))
+    }
+}
+
 /// What an operator made.
 fn floats<E: std::fmt::Display>(made: Result<Dense<f32>, E>) -> Result<Held, Fault> {
     made.map(Held::Floats).map_err(failed)
@@ -277,10 +296,10 @@ impl Run<'_> {
         }
     }
 
-    /// Weights, made floats where they are codes; and whether they are.
-    fn weights(&self, operator: &Operator) -> Result<(Dense<f32>, bool), Fault> {
+    /// Weights, made floats where they are codes.
+    fn weights(&self, operator: &Operator) -> Result<Weights<'_>, Fault> {
         match self.input(operator, 1)? {
-            Held::Floats(values) => Ok((values.clone(), false)),
+            Held::Floats(values) => Ok(Weights::Floats(values.view())),
             Held::Bytes(codes) => {
                 let at = operator.inputs[1].expect("it was read");
                 let tensor = &self.file.model.tensors[at];
@@ -289,12 +308,9 @@ impl Run<'_> {
                     return Err(format!("{} scales of {shape:?}", tensor.scales.len()));
                 }
                 let inner: usize = shape[axis + 1..].iter().product();
-                let values = codes.to_vec();
-                let values = values
-                    .iter()
-                    .enumerate()
-                    .map(|(i, code)| f32::from(*code) * tensor.scales[i / inner % tensor.scales.len()]);
-                Ok((Dense::from_data(&shape, values.collect::<Vec<_>>()), true))
+                let scale = |i: usize| tensor.scales[i / inner % tensor.scales.len()];
+                let values = codes.to_vec().into_iter().enumerate().map(|(i, code)| f32::from(code) * scale(i));
+                Ok(Weights::Codes(Dense::from_data(&shape, values.collect::<Vec<_>>())))
             }
             Held::Integers(_) => Err("weights that are integers".into()),
         }
@@ -302,7 +318,8 @@ impl Run<'_> {
 
     fn fully_connected(&self, operator: &Operator) -> Result<Held, Fault> {
         let x = self.floats(operator, 0)?;
-        let (weights, are_codes) = self.weights(operator)?;
+        let weights = self.weights(operator)?;
+        let (weights, are_codes) = (weights.view(), weights.are_codes());
         if operator.byte(0) != 0 || operator.byte(1) != 0 || operator.byte(2) != 1 {
             return Err("options that are not those of a product of all axes".into());
         }
@@ -310,7 +327,7 @@ impl Run<'_> {
             return Err("inputs of codes are rounded between their least and largest".into());
         }
         let width = *x.shape().last().ok_or("a product of a number")?;
-        let rounded = if are_codes { rounded(x.to_tensor(), width) } else { x.to_tensor() };
+        let rounded = if are_codes { rounded(&x, width) } else { x.to_tensor() };
         let made = ops::matmul(&self.pool, rounded.view(), weights.permuted(&[1, 0]), None).map_err(failed)?;
         if operator.inputs.get(2).copied().flatten().is_none() {
             return Ok(Held::Floats(made));
@@ -322,7 +339,8 @@ impl Run<'_> {
     fn convolution(&self, operator: &Operator, is_each: bool) -> Result<Held, Fault> {
         let x = self.floats(operator, 0)?;
         let &[_, h, w, c] = x.shape() else { return Err("pictures without four axes".into()) };
-        let (weights, are_codes) = self.weights(operator)?;
+        let weights = self.weights(operator)?;
+        let (weights, are_codes) = (weights.view(), weights.are_codes());
         let &[_, kh, kw, _] = weights.shape() else { return Err("a kernel without four axes".into()) };
         let strides = [operator.int(2), operator.int(1)].map(|step| step as usize);
         if strides.contains(&0) || (is_each && operator.int(3) != 1) {
@@ -335,7 +353,7 @@ impl Run<'_> {
         let ([top, below], [left, right]) = (around(h, kh, strides[0]), around(w, kw, strides[1]));
         let padding = Padding::Fixed([top, left, below, right].into_iter().collect());
         // Of codes, each picture is rounded by itself.
-        let x = if are_codes { rounded(x.to_tensor(), h * w * c) } else { x.to_tensor() };
+        let x = if are_codes { rounded(&x, h * w * c) } else { x.to_tensor() };
         let (order, groups) = if is_each { ([3, 0, 1, 2], c) } else { ([0, 3, 1, 2], 1) };
         let bias = self.floats(operator, 2)?;
         let kernel = weights.permuted(&order).to_tensor();
@@ -365,7 +383,7 @@ fn reshaped<T: Copy>(x: TensorView<'_, T>, to: &[i32]) -> Result<Dense<T>, Fault
 
 /// Each row of so many numbers as 8 bits hold it between its least and its largest, as programs do with what codes are
 /// multiplied by (`AsymmetricQuantizeFloats` of LiteRT's portable kernels).
-fn rounded(mut x: Dense<f32>, width: usize) -> Dense<f32> {
+fn rounded(x: &TensorView<'_, f32>, width: usize) -> Dense<f32> {
     let shape = x.shape().to_vec();
     let mut values = x.to_vec();
     for row in values.chunks_exact_mut(width.max(1)) {
@@ -380,8 +398,7 @@ fn rounded(mut x: Dense<f32>, width: usize) -> Dense<f32> {
             *x = ((code - zero) * scale) as f32;
         }
     }
-    x = Dense::from_data(&shape, values);
-    x
+    Dense::from_data(&shape, values)
 }
 
 /// By a rational function that is right to 1.5e-7: Abramowitz and Stegun, 7.1.26.
