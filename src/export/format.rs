@@ -3,6 +3,7 @@
 use super::coreml::{self, Target};
 use super::graph::Graph;
 use super::onnx;
+use super::tflite;
 use super::written::{Program, Written};
 use crate::failure::Failure;
 
@@ -102,6 +103,8 @@ pub enum Format {
     Mlx,
     /// Hugging Face's safetensors.
     Safetensors,
+    /// TensorFlow Lite, which LiteRT runs.
+    TfLite,
 }
 
 /// How a graph is written.
@@ -119,7 +122,7 @@ pub struct Options {
 
 impl Format {
     /// Every format's name.
-    pub const NAMES: &[&str] = &["onnx", "coreml", "gguf", "mlx", "safetensors"];
+    pub const NAMES: &[&str] = &["onnx", "coreml", "tflite", "gguf", "mlx", "safetensors"];
 
     /// Its name in recipes.
     pub fn name(self) -> &'static str {
@@ -129,6 +132,7 @@ impl Format {
             Format::Gguf => "gguf",
             Format::Mlx => "mlx",
             Format::Safetensors => "safetensors",
+            Format::TfLite => "tflite",
         }
     }
 
@@ -140,6 +144,7 @@ impl Format {
             Format::Gguf => "GGUF".to_owned(),
             Format::Mlx => "safetensors in MLX's layout".to_owned(),
             Format::Safetensors => "safetensors".to_owned(),
+            Format::TfLite => "TensorFlow Lite".to_owned(),
         }
     }
 
@@ -151,6 +156,7 @@ impl Format {
             Format::Gguf => "gguf",
             Format::Mlx => "mlx",
             Format::Safetensors => "transformers",
+            Format::TfLite => "tflite",
         }
     }
 
@@ -186,12 +192,14 @@ impl Format {
                 &[Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8Weights, Precision::Int4Weights]
             }
             Format::Safetensors => &[Precision::F32, Precision::F16, Precision::Bf16],
+            Format::TfLite => &[Precision::F32, Precision::F16Weights, Precision::Int8],
         }
     }
 
     /// How it is given pictures.
     pub fn layout(self) -> Layout {
         match self {
+            Format::TfLite => Layout::ChannelsLast,
             _ => Layout::ChannelsFirst,
         }
     }
@@ -220,6 +228,7 @@ pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
         Format::Onnx { opset } => Ok(onnx::write(graph, opset, options)?),
         Format::CoreMl { target } => Ok(coreml::write(graph, target, options)?),
         Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone have no graph"),
+        Format::TfLite => Ok(tflite::write(graph, options)?),
     }
 }
 
@@ -229,6 +238,7 @@ pub fn open(written: &Written, format: Format, is_whole: bool) -> Result<Box<dyn
         Format::Onnx { .. } => Ok(Box::new(onnx::Rten::new(written, is_whole)?)),
         Format::CoreMl { .. } => Ok(Box::new(coreml::Evaluator::new(written)?)),
         Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone are opened as a model"),
+        Format::TfLite => Ok(Box::new(tflite::Evaluator::new(written, is_whole)?)),
     }
 }
 

@@ -40,6 +40,25 @@ impl Dim {
     }
 }
 
+impl Dim {
+    /// The same where some sizes are numbers; none where a sum has some of its sizes only.
+    fn with(&self, sizes: &[(Symbol, usize)]) -> Option<Self> {
+        let number = |symbol: &Symbol| sizes.iter().find(|(own, _)| own == symbol).map(|(_, number)| *number);
+        match self {
+            Dim::Fixed(number) => Some(Dim::Fixed(*number)),
+            Dim::Product(factor, symbols) => {
+                let factor = symbols.iter().filter_map(number).product::<usize>() * factor;
+                let open: Vec<Symbol> = symbols.iter().filter(|symbol| number(symbol).is_none()).copied().collect();
+                Some(if open.is_empty() { Dim::Fixed(factor) } else { Dim::Product(factor, open) })
+            }
+            Dim::Sum(symbols) => match symbols.iter().map(number).collect::<Option<Vec<_>>>() {
+                Some(numbers) => Some(Dim::Fixed(numbers.iter().sum())),
+                None => symbols.iter().all(|symbol| number(symbol).is_none()).then(|| self.clone()),
+            },
+        }
+    }
+}
+
 impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -410,6 +429,33 @@ impl Graph {
             *constant = Arc::new(constant.iter().map(|v| Float::F16.nearest(*v)).collect());
         }
         graph
+    }
+
+    /// The same for one number of some things only.
+    pub fn fixed(&self, sizes: &[(Symbol, usize)]) -> Result<Self, Failure> {
+        let dim = |dim: &Dim| {
+            dim.with(sizes).ok_or_else(|| {
+                let (names, dim) = (sizes.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("` and `"), dim);
+                Failure::user(format!("`{names}` alone says nothing of `{dim}`"))
+                    .help("of what is added up, all or nothing has a number in `shape`")
+            })
+        };
+        let dims = |dims: &[Dim]| dims.iter().map(dim).collect::<Result<Vec<_>, _>>();
+        let mut graph = self.clone();
+        for input in &mut graph.inputs {
+            input.shape = dims(&input.shape)?;
+        }
+        for value in &mut graph.values {
+            value.shape = dims(&value.shape)?;
+            value.op = match &value.op {
+                Op::Reshape(to) => Op::Reshape(dims(to)?),
+                Op::Repeat(times) => Op::Repeat(dim(times)?),
+                Op::Narrow { axis, start, len } => Op::Narrow { axis: *axis, start: dim(start)?, len: dim(len)? },
+                Op::Rope { offset, base } => Op::Rope { offset: dim(offset)?, base: *base },
+                op => op.clone(),
+            };
+        }
+        Ok(graph)
     }
 
     /// The names of its operations, each once.

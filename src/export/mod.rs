@@ -12,6 +12,7 @@ pub mod format;
 pub mod graph;
 pub mod onnx;
 pub mod source;
+pub mod tflite;
 pub mod verify;
 mod view;
 pub mod weights;
@@ -24,12 +25,12 @@ mod tests {
     use super::coreml::Target;
     use super::format::{Format, Layout, Options, Precision, open, write};
     use super::graph::{Dim, Graph};
-    use super::onnx;
     use super::source::{Part, Source};
     use super::verify::{self, Allowed, Difference};
     use super::written::Written;
+    use super::{onnx, tflite};
     use crate::backend::affine::{self, Form};
-    use crate::backend::arrays::{Array, Arrays};
+    use crate::backend::arrays::{Array, Arrays, Values};
     use crate::backend::qmatrix::Groups;
     use crate::backend::rng::Rng;
     use crate::backend::trace::Op;
@@ -167,6 +168,19 @@ mod tests {
         })
     }
 
+    /// Every architecture, and each of its parts.
+    fn all() -> [(Value, Part); 7] {
+        [
+            (reading(), Part::Text),
+            (seeing(), Part::Picture),
+            (dual(), Part::Text),
+            (dual(), Part::Picture),
+            (both(), Part::Text),
+            (both(), Part::Picture),
+            (speaking(), Part::Language),
+        ]
+    }
+
     fn source(config: &Value, part: Part) -> Source {
         Source::new(&mut checkpoint(config), part, Layout::ChannelsFirst).expect("a model")
     }
@@ -182,8 +196,11 @@ mod tests {
 
     /// Holds a file against its model, on a few inputs that are drawn.
     fn held(source: &Source, graph: &Graph, written: &Written, allowed: Allowed) -> Result<Difference, Failure> {
-        let is_onnx = written.file(onnx::FILE).is_some();
-        let format = if is_onnx { Format::Onnx { opset: 21 } } else { Format::CoreMl { target: Target::IOS18 } };
+        let format = match &written.files[0].0[..] {
+            onnx::FILE => Format::Onnx { opset: 21 },
+            tflite::FILE => Format::TfLite,
+            _ => Format::CoreMl { target: Target::IOS18 },
+        };
         let programs = |is_whole: bool| open(written, format, is_whole);
         verify::check(source, graph, (written, &programs), &verify::drawn(source, 6, 3), allowed, &mut |_| {})
     }
@@ -195,15 +212,7 @@ mod tests {
 
     #[test]
     fn every_architecture_computes_the_same_as_onnx() {
-        for (config, part) in [
-            (reading(), Part::Text),
-            (seeing(), Part::Picture),
-            (dual(), Part::Text),
-            (dual(), Part::Picture),
-            (both(), Part::Text),
-            (both(), Part::Picture),
-            (speaking(), Part::Language),
-        ] {
+        for (config, part) in all() {
             let source = source(&config, part);
             let graph = source.graph().expect("traces");
             for opset in [onnx::OLDEST, 17, 20, onnx::NEWEST] {
@@ -231,20 +240,10 @@ mod tests {
         Ok((written, found))
     }
 
-    const ALL: [(fn() -> Value, Part); 7] = [
-        (reading, Part::Text),
-        (seeing, Part::Picture),
-        (dual, Part::Text),
-        (dual, Part::Picture),
-        (both, Part::Text),
-        (both, Part::Picture),
-        (speaking, Part::Language),
-    ];
-
     #[test]
     fn every_architecture_computes_the_same_as_coreml() {
-        for (config, part) in ALL {
-            let source = source(&config(), part).with_least_past(1);
+        for (config, part) in all() {
+            let source = source(&config, part).with_least_past(1);
             for target in Target::NAMES.iter().filter_map(|name| Target::by_name(name)).take(4) {
                 let (_, found) = check_coreml(&source, &coreml(target, Precision::F32), 1e-5)
                     .unwrap_or_else(|e| panic!("{part:?} {target:?}: {e}"));
@@ -265,8 +264,8 @@ mod tests {
         };
         for precision in (Format::CoreMl { target: Target::IOS18 }).precisions() {
             let Some(least) = Target::least(*precision).filter(|_| *precision != Precision::Stored) else { continue };
-            for (config, part) in ALL {
-                let source = source(&config(), part).with_least_past(1);
+            for (config, part) in all() {
+                let source = source(&config, part).with_least_past(1);
                 let whole = write(&source.graph().expect("traces"), &coreml(least, Precision::F32)).expect("writes");
                 for target in [least, Target::IOS18] {
                     let (written, found) = check_coreml(&source, &coreml(target, *precision), widest(*precision))
@@ -357,6 +356,127 @@ mod tests {
         Source::new(&mut checkpoint, part, Layout::ChannelsFirst).expect("a model")
     }
 
+    /// Of the format's own layout of pictures.
+    fn lite(config: &Value, part: Part) -> Source {
+        Source::new(&mut checkpoint(config), part, Format::TfLite.layout()).expect("a model")
+    }
+
+    fn lite_options(precision: Precision) -> Options {
+        Options { format: Format::TfLite, precision, ..options(21) }
+    }
+
+    fn check_lite(source: &Source, graph: &Graph, precision: Precision) -> Result<Difference, Failure> {
+        let written = write(graph, &lite_options(precision))?;
+        held(source, graph, &written, Allowed::of(precision))
+    }
+
+    #[test]
+    fn every_architecture_computes_the_same_as_tensorflow_lite() {
+        for (config, part) in all() {
+            let source = lite(&config, part);
+            let graph = source.graph().expect("traces");
+            let found = check_lite(&source, &graph, Precision::F32);
+            let found = found.unwrap_or_else(|e| panic!("{} {part:?}: {e}\n{graph}", config["model_type"]));
+            let is_same = found.relative < 1e-5 && found.cosine > 0.999_999;
+            assert!(is_same, "{} {part:?}: {found:?}", config["model_type"]);
+        }
+    }
+
+    #[test]
+    fn sizes_that_are_fixed_are_numbers_in_the_file() {
+        let fixed = [("batch", 2), ("sequence", 3), ("past", 5)];
+        for (config, part) in all() {
+            let of_part = match part {
+                Part::Picture => &fixed[..1],
+                Part::Text => &fixed[..2],
+                Part::Language => &fixed[..],
+            };
+            for format in [Format::Onnx { opset: 21 }, Format::TfLite] {
+                let source = Source::new(&mut checkpoint(&config), part, format.layout()).expect("a model");
+                let source = source.fixed(of_part).expect("its sizes");
+                let graph = source.graph().expect("traces");
+                let dims = graph.values.iter().flat_map(|value| &value.shape);
+                assert!(
+                    dims.chain(graph.inputs.iter().flat_map(|input| &input.shape)).all(|dim| dim.fixed().is_some())
+                );
+                let written = write(&graph, &Options { format, ..options(21) }).expect("writes");
+                let found = held(&source, &graph, &written, Allowed::of(Precision::F32));
+                let found = found.unwrap_or_else(|e| panic!("{} {part:?}: {e}\n{graph}", config["model_type"]));
+                assert!(found.relative < 1e-5, "{found:?}");
+            }
+        }
+        let source = source(&speaking(), Part::Language).fixed(&[("sequence", 3)]).expect("one of its sizes");
+        let error = source.graph().expect_err("the mask is of both");
+        assert_eq!(error.message, "`sequence` alone says nothing of `sequence+past`");
+        let error = self::source(&seeing(), Part::Picture).fixed(&[("sequence", 3)]).err().expect("no such size");
+        assert_eq!(error.message, "what the model is given has no `sequence`");
+        let error = self::source(&reading(), Part::Text).fixed(&[("sequence", 41)]).err().expect("too many");
+        assert_eq!(error.message, "`shape` has 41 tokens, and the model reads 40 at most");
+    }
+
+    #[test]
+    fn fewer_bits_are_near_what_they_were_rounded_from_in_tensorflow_lite() {
+        for (config, part) in all() {
+            let source = lite(&config, part);
+            let graph = source.graph().expect("traces");
+            let whole = write(&graph, &lite_options(Precision::F32)).expect("writes").bytes();
+            for (precision, relative) in [(Precision::F16Weights, 2e-3), (Precision::Int8, 0.1)] {
+                let found = check_lite(&source, &graph, precision);
+                let found = found.unwrap_or_else(|e| panic!("{} {part:?}: {e}", config["model_type"]));
+                assert!(found.relative > 1e-7 && found.relative < relative, "{precision:?} {part:?}: {found:?}");
+                assert!(found.cosine > 0.999, "{precision:?} {part:?}: {found:?}");
+                let bytes = write(&graph, &lite_options(precision)).expect("writes").bytes();
+                assert!(bytes < whole, "{precision:?} {part:?}: {bytes} of {whole}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_network_for_pictures_is_convolutions_in_tensorflow_lite() {
+        let graph = lite(&seeing(), Part::Picture).graph().expect("traces");
+        let written = write(&graph, &lite_options(Precision::F32)).expect("writes");
+        let has = |op: &str| written.files[0].1.windows(op.len()).any(|bytes| bytes == op.as_bytes());
+        // Its steps and bounds are the convolutions' own.
+        assert!(has("/conv") && has("/depthwise-conv"), "{graph}");
+        for other in ["/transpose", "/pad", "/relu6", "/fully-connected", "/minimum"] {
+            assert!(!has(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_tensorflow_lite_has_no_kernel_for_is_refused_by_name() {
+        let source = lite(&reading(), Part::Text);
+        let mut graph = source.graph().expect("traces");
+        let value = graph.values.iter_mut().find(|value| matches!(value.op, Op::Linear)).expect("a product");
+        let name = value.name.clone();
+        value.inputs.truncate(1);
+        let words = affine::round(&[0.5; 32 * 32], 32, &Form::new(4, 32)).0;
+        let groups = Groups::new(32, 32, 32, 4, &affine::codes(&words.words, 4), words.scales, words.biases);
+        let Values::Codes(matrix) = Array::codes(groups).values else { unreachable!("codes") };
+        value.op = Op::LinearQuantized(matrix);
+        let error = write(&graph, &lite_options(Precision::F32)).expect_err("refused");
+        let begins = format!("TensorFlow Lite has no operator for `linear-quantized` of `{name}`: ");
+        assert!(error.message.starts_with(&begins), "{}", error.message);
+    }
+
+    #[test]
+    fn damaged_bytes_are_no_model() {
+        let source = lite(&seeing(), Part::Picture);
+        let graph = source.graph().expect("traces");
+        let mut written = write(&graph, &lite_options(Precision::F32)).expect("writes");
+        let whole = written.files[0].1.clone();
+        // The head of the file, where all but weights is.
+        for at in (0..whole.len().min(4096)).step_by(7) {
+            written.files[0].1.clone_from(&whole);
+            written.files[0].1[at] ^= 0x55;
+            // Whatever it says: it does not panic.
+            let _ = super::format::open(&written, Format::TfLite, false);
+        }
+        written.files[0].1 = whole[..whole.len() / 2].to_vec();
+        let error = super::format::open(&written, Format::TfLite, false).err().expect("cut off");
+        assert!(error.message.ends_with("its bytes are no model"), "{}", error.message);
+    }
+
     #[test]
     fn bytes_are_near_what_they_were_rounded_from() {
         for (config, part) in [(reading(), Part::Text), (both(), Part::Picture), (speaking(), Part::Language)] {
@@ -414,6 +534,13 @@ mod tests {
             write(&graph, &options(21)).expect("writes").files
         };
         assert_eq!(write(), write());
+        for precision in Format::TfLite.precisions() {
+            let write = || {
+                let graph = lite(&both(), Part::Text).graph().expect("traces");
+                super::format::write(&graph, &lite_options(*precision)).expect("writes").files
+            };
+            assert_eq!(write(), write());
+        }
     }
 
     #[test]
@@ -436,10 +563,18 @@ mod tests {
 
     /// What a check says of a file that was written of another graph than the model's.
     fn told(config: &Value, part: Part, fault: impl Fn(&mut Graph)) -> String {
-        let source = source(config, part);
-        let mut graph = source.graph().expect("traces");
-        fault(&mut graph);
-        check(&source, &graph, 21).expect_err("caught").message
+        let of = |source: Source, check: &dyn Fn(&Source, &Graph) -> Result<Difference, Failure>| {
+            let mut graph = source.graph().expect("traces");
+            fault(&mut graph);
+            check(&source, &graph).expect_err("caught").message
+        };
+        let onnx = of(source(config, part), &|source, graph| check(source, graph, 21));
+        let other = of(lite(config, part), &|source, graph| check_lite(source, graph, Precision::F32));
+        let place = |message: &str| {
+            message.split("they part at").nth(1).and_then(|rest| Some(rest.split_once(',')?.0.to_owned()))
+        };
+        assert_eq!(place(&onnx), place(&other), "{onnx}\n{other}");
+        onnx
     }
 
     #[test]

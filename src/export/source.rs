@@ -17,9 +17,12 @@ pub const MASK: &str = "attention_mask";
 /// The input of pictures.
 pub const PIXELS: &str = "pixel_values";
 
-const BATCH: Symbol = "batch";
-const SEQUENCE: Symbol = "sequence";
-const PAST: Symbol = "past";
+/// How many texts or pictures there are.
+pub const BATCH: Symbol = "batch";
+/// How many tokens each text has.
+pub const SEQUENCE: Symbol = "sequence";
+/// How many tokens a language model has read before.
+pub const PAST: Symbol = "past";
 
 /// Sizes of the two runs: primes that all differ, as many tokens as a model of few positions reads.
 const OF_BATCH: [usize; 2] = [7, 11];
@@ -66,6 +69,8 @@ pub struct Source {
     side: usize,
     layout: Layout,
     least_past: usize,
+    /// Of what it is given one number only.
+    sizes: Vec<(Symbol, usize)>,
 }
 
 /// What a part is given in a check.
@@ -122,13 +127,41 @@ impl Source {
     pub fn new(checkpoint: &mut Checkpoint, part: Part, layout: Layout) -> Result<Self, Failure> {
         let model = Model::take(checkpoint, Precision::F32)?;
         let side = model.preprocessing().map_or(0, |preprocessing| preprocessing.size);
-        Ok(Self { model, part, side, layout, least_past: 0 })
+        Ok(Self { model, part, side, layout, least_past: 0, sizes: Vec::new() })
     }
 
     /// The same for a format whose caches hold so many positions at least.
     #[must_use]
     pub fn with_least_past(self, least_past: usize) -> Self {
         Self { least_past, ..self }
+    }
+
+    /// The same for one number of some things only, by their names.
+    pub fn fixed(mut self, sizes: &[(&str, usize)]) -> Result<Self, Failure> {
+        let known: &[Symbol] = match self.part {
+            Part::Picture => &[BATCH],
+            Part::Text => &[BATCH, SEQUENCE],
+            Part::Language => &[BATCH, SEQUENCE, PAST],
+        };
+        for (name, number) in sizes {
+            let Some(symbol) = known.iter().find(|symbol| *symbol == name) else {
+                let names: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+                return Err(Failure::user(format!("what the model is given has no `{name}`"))
+                    .help(format!("`shape` can say {}", names.join(", "))));
+            };
+            self.sizes.push((symbol, *number));
+        }
+        let (most, tokens) = (self.reads().0, self.size(SEQUENCE).unwrap_or(0) + self.size(PAST).unwrap_or(0));
+        if tokens > most && self.part != Part::Picture {
+            return Err(Failure::user(format!("`shape` has {tokens} tokens, and the model reads {most} at most"))
+                .help("write a smaller number"));
+        }
+        Ok(self)
+    }
+
+    /// The one number of something, where there is only one.
+    pub fn size(&self, symbol: &str) -> Option<usize> {
+        self.sizes.iter().find(|(own, _)| *own == symbol).map(|(_, number)| *number)
     }
 
     /// The part.
@@ -175,7 +208,7 @@ impl Source {
         }
     }
 
-    /// The graph of any number of texts or pictures.
+    /// The graph of any number of texts or pictures, but for what has one number only.
     pub fn graph(&self) -> Result<Graph, Failure> {
         let most = self.reads().0;
         let sequence = match self.part {
@@ -200,7 +233,7 @@ impl Source {
         ];
         let mut graph = Graph::of(self.inputs(), &names, [&one, &other], &sizes)?;
         graph.fold_scales();
-        Ok(graph)
+        graph.fixed(&self.sizes)
     }
 
     fn inputs(&self) -> Vec<Input> {

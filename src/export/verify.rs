@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::format::Precision;
 use super::graph::{Graph, Id};
-use super::source::{Given, Part, Run, Source};
+use super::source::{BATCH, Given, PAST, Part, Run, SEQUENCE, Source};
 use super::written::{Array, Place, Program, Written};
 use crate::backend::rng::Rng;
 use crate::failure::Failure;
@@ -144,20 +144,20 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if lengths == 0.0 { f64::from(u8::from(a == b)) } else { (dot(a, b) / lengths).min(1.0) }
 }
 
-/// Inputs of several sizes, drawn.
+/// Inputs of several sizes, drawn; of what has one number only, of that one.
 pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
     let mut rng = Rng::new(seed, "export");
     let (most, known) = source.reads();
     let mut all = Vec::with_capacity(rounds);
     for round in 0..rounds {
-        let rows = 1 + round % 3;
+        let rows = source.size(BATCH).unwrap_or(1 + round % 3);
         all.push(match source.part() {
             Part::Picture => {
                 let count = rows * source.side() * source.side() * 3;
                 Given::Pictures((0..count).map(|_| rng.between(-1.0, 1.0)).collect(), rows)
             }
             Part::Text => {
-                let longest = longest(round, most.min(64));
+                let longest = source.size(SEQUENCE).unwrap_or(longest(round, most.min(64)));
                 let text = |rng: &mut Rng, row: usize| {
                     // The first is as long as it goes, others are padded.
                     let len = if row == 0 { longest } else { 1 + rng.below(longest) };
@@ -174,6 +174,11 @@ pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
                 // A prompt, then one token more, in turns.
                 let len = longest(round / 2, most.min(32)).max(2);
                 let before = if round % 2 == 0 { 0 } else { len - 1 };
+                // Both have a number, or neither.
+                let (before, len) = match (source.size(PAST), source.size(SEQUENCE)) {
+                    (Some(past), Some(sequence)) => (past, past + sequence),
+                    _ => (before, len),
+                };
                 let row = |rng: &mut Rng| (0..len).map(|_| rng.below(known) as u32).collect();
                 Given::Texts((0..rows).map(|_| row(&mut rng)).collect(), before)
             }

@@ -12,7 +12,7 @@ use crate::export::coreml::Target;
 use crate::export::format::{self, Format, Options, Precision};
 use crate::export::graph::Graph;
 use crate::export::onnx::{NEWEST, OLDEST};
-use crate::export::source::{Given, Part, Source};
+use crate::export::source::{BATCH, Given, PAST, Part, SEQUENCE, Source};
 use crate::export::verify::{self, Allowed, Difference, Programs};
 use crate::export::weights::{self, Reopened};
 use crate::export::written::{Program, Written};
@@ -49,6 +49,11 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             "of `coreml`, what it runs on at least; the least that has the precision where it is not said",
         ),
     ]),
+    Schema::new("shape", "Of what the file is given, one number only; any number where nothing is said.").props(&[
+        Prop::new("batch", Type::Int(1, i64::MAX), "of texts or pictures"),
+        Prop::new("sequence", Type::Int(1, i64::MAX), "of tokens in a text"),
+        Prop::new("past", Type::Int(0, i64::MAX), "of tokens that a language model has read before"),
+    ]),
     Schema::new("text", "A text that is part of the check, besides those that are drawn.").arg("text", Type::Text).many(),
     Schema::new("verify", "Whether the file is run and held against the model.").optional_arg("yes", Type::Bool).props(&[
         Prop::new(
@@ -70,6 +75,7 @@ struct Fields {
     from: From,
     part: Option<String>,
     format: Form,
+    shape: Option<Shape>,
     text: Vec<String>,
     verify: Option<Verify>,
 }
@@ -104,6 +110,7 @@ impl Form {
                 let least = Target::least(self.precision()).unwrap_or(Target::IOS15);
                 Format::CoreMl { target: asked.unwrap_or(least) }
             }
+            "tflite" => Format::TfLite,
             name => unreachable!("`{name}` is no format"),
         }
     }
@@ -131,6 +138,33 @@ impl Form {
             let what = format!("{} have no operators for `{}`", target.title(), self.precision);
             let help = format!("{} have: leave `target` out", least.title());
             problems.at("format.target", &what, "given here", &help);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    batch: Option<usize>,
+    sequence: Option<usize>,
+    past: Option<usize>,
+}
+
+impl Shape {
+    /// What is said, by names.
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        let all = [(BATCH, self.batch), (SEQUENCE, self.sequence), (PAST, self.past)];
+        all.into_iter().filter_map(|(name, number)| Some((name, number?))).collect()
+    }
+
+    fn check(&self, fields: &Fields, problems: &mut Problems<'_>) {
+        if self.sequence.is_some() && !fields.text.is_empty() {
+            let what = "a text has a length of its own, and `sequence` is another";
+            problems.at("text", what, "given here", "leave it out, or leave out `sequence`");
+        }
+        // Only a language model has both, and the sum of them is a length of its own.
+        if self.past.is_some() && self.sequence.is_none() {
+            let what = "`past` without `sequence` says nothing of how many tokens there are";
+            problems.at("shape.past", what, "given here", "write `sequence` too, or leave `past` out");
         }
     }
 }
@@ -166,6 +200,9 @@ impl Kind for Export {
         if fields.part.is_some() && fields.format.format().is_of_weights() {
             let what = format!("a `{}` file has all parts of a model", fields.format.name);
             problems.at("part", &what, "given here", "leave it out");
+        }
+        if let Some(shape) = &fields.shape {
+            shape.check(&fields, problems);
         }
         let Some(Verify { yes: Some(false), tolerance, .. }) = fields.verify else { return };
         if tolerance.is_some() {
@@ -208,6 +245,7 @@ impl Run for Export {
         let part = part_of(&fields, &checkpoint.config)?;
         cx.progress("trace", 0, 3, "steps");
         let source = Source::new(&mut checkpoint, part, format.layout())?.with_least_past(format.least_past());
+        let source = source.fixed(&fields.shape.as_ref().map_or(Vec::new(), Shape::sizes))?;
         let graph = source.graph()?;
         cx.log(format!(
             "{} operations: {}",
@@ -412,10 +450,14 @@ impl Checked<'_> {
             self.tokenizer.ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
         let texts: Vec<&str> = fields.text.iter().map(String::as_str).collect();
         let rows = tokenizer.all(&texts)?;
-        Ok(match self.source.part() {
+        let batch = self.source.size(BATCH);
+        // As often as it takes.
+        let several = |rows: &[Vec<u32>]| rows.iter().cycle().take(batch.unwrap_or(rows.len())).cloned().collect();
+        Ok(match (self.source.part(), batch) {
             // Of one length each.
-            Part::Language => rows.into_iter().map(|row| Given::Texts(vec![row], 0)).collect(),
-            _ => vec![Given::Texts(rows, 0)],
+            (Part::Language, _) => rows.chunks(1).map(|row| Given::Texts(several(row), 0)).collect(),
+            (_, Some(batch)) => rows.chunks(batch).map(|rows| Given::Texts(several(rows), 0)).collect(),
+            (_, None) => vec![Given::Texts(rows, 0)],
         })
     }
 }
@@ -425,13 +467,18 @@ const ROUNDS: usize = 6;
 
 /// What goes in and comes out, for people.
 fn signature(part: Part, source: &Source) -> String {
+    let size = |symbol: &str| source.size(symbol).map_or(symbol.to_owned(), |number| number.to_string());
+    let (batch, sequence) = (size(BATCH), size(SEQUENCE));
     let inputs = match part {
-        Part::Text => "`input_ids` and `attention_mask` [batch, sequence]".to_owned(),
+        Part::Text => format!("`input_ids` and `attention_mask` [{batch}, {sequence}]"),
         Part::Picture => {
             let [_, a, b, c] = source.pictures(1);
-            format!("`pixel_values` [batch, {a}, {b}, {c}]")
+            format!("`pixel_values` [{batch}, {a}, {b}, {c}]")
         }
-        Part::Language => "`input_ids` [batch, sequence], `attention_mask` [batch, past + sequence] and the keys and values of what was read before, `past_key_values.LAYER.key` and `.value`".to_owned(),
+        Part::Language => format!(
+            "`input_ids` [{batch}, {sequence}], `attention_mask` [{batch}, {} + {sequence}] and the keys and values of what was read before, `past_key_values.LAYER.key` and `.value`",
+            size(PAST)
+        ),
     };
     let outputs = if part == Part::Language {
         "`logits` and the keys and values after it, `present.LAYER.key` and `.value`".to_owned()

@@ -63,6 +63,40 @@ export "x/alone" { from "m"; format "onnx"; verify #false; }
 }
 
 #[test]
+fn tensorflow_lite_files_of_any_size_and_of_one() {
+    let project = project(
+        r#"
+export "x/m" { from "m"; format "tflite"; text "a red heart"; }
+export "x/half" { from "m"; format "tflite" precision="f16-weights"; verify rounds=2; }
+export "x/bytes" { from "m"; format "tflite" precision="int8"; verify rounds=2; }
+export "x/one" { from "m"; format "tflite"; shape batch=1 sequence=8; }
+export "x/onnx" { from "m"; format "onnx"; shape batch=2; text "one"; text "two and more"; text "three"; }
+export "x/step" { from "l"; format "tflite"; shape batch=1 sequence=1 past=9; }
+export "x/l" { from "l"; format "tflite"; text "one"; }
+"#,
+    );
+    project.builds(&[]);
+    let all = [("x/m", 7), ("x/half", 2), ("x/bytes", 2), ("x/one", 6), ("x/onnx", 8), ("x/step", 6), ("x/l", 7)];
+    for (label, rounds) in all {
+        let report: Value = serde_json::from_str(&project.read(&format!("out/{label}/verify.json"))).expect("JSON");
+        assert_eq!(report["rounds"], rounds, "{label}");
+        let most = report["tolerance"].as_f64().expect("a number");
+        assert!(report["max_relative_error"].as_f64().is_some_and(|error| error < most), "{label}: {report}");
+        let program = if label == "x/onnx" { "rten 0.24.0" } else { "effai's evaluator of TensorFlow Lite" };
+        assert_eq!(report["program"], program, "{label}");
+    }
+    let size = |label: &str| project.read_bytes(&format!("out/{label}/model.tflite")).len();
+    assert!(size("x/bytes") < size("x/half") && size("x/half") < size("x/m"));
+    let file = project.read_bytes("out/x/m/model.tflite");
+    assert_eq!(&file[4..8], b"TFL3");
+    for text in ["effai.source", "license", "mit", "serving_default", "sentence_embedding"] {
+        assert!(file.windows(text.len()).any(|bytes| bytes == text.as_bytes()), "{text}");
+    }
+    let card = project.read("out/x/one/README.md");
+    assert!(card.contains("library_name: tflite") && card.contains("`attention_mask` [1, 8]"), "{card}");
+}
+
+#[test]
 fn what_is_not_meant_is_one_error() {
     let fails = |export: &str, code: i32| -> String {
         let project = project(&format!("export \"x\" {{ {export}; }}"));
@@ -73,6 +107,16 @@ fn what_is_not_meant_is_one_error() {
     };
     let said = fails("from \"m\"; part \"picture\"; format \"onnx\"", 2);
     assert!(said.contains("`m` has no part `picture`, only `text`"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\" opset=17", 2);
+    assert!(said.contains("`opset` means nothing to `tflite`"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\" precision=\"f16\"", 2);
+    assert!(said.contains("it can be one of `f32`, `f16-weights`, `int8`"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\"; shape sequence=4; text \"a red heart\"", 2);
+    assert!(said.contains("a text has a length of its own, and `sequence` is another"), "{said}");
+    let said = fails("from \"l\"; format \"tflite\"; shape past=4", 2);
+    assert!(said.contains("`past` without `sequence` says nothing of how many tokens there are"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\"; shape sequence=4 past=4", 2);
+    assert!(said.contains("what the model is given has no `past`"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" opset=12", 2);
     assert!(said.contains("opset"), "{said}");
     let said = fails("from \"m\"; format \"onnx\"; verify #false tolerance=0.1", 2);

@@ -102,8 +102,9 @@ def language():
     return fits
 
 
-with torch.inference_mode():
-    fits = encoders()
-    fits &= towers()
-    fits &= language()
-sys.exit(not fits)
+if __name__ == "__main__":
+    with torch.inference_mode():
+        fits = encoders()
+        fits &= towers()
+        fits &= language()
+    sys.exit(not fits)

@@ -1,0 +1,115 @@
+"""Exported TensorFlow Lite files, under LiteRT as the models are in PyTorch and transformers.
+
+    python tests/reference/tflite.py
+"""
+
+import json
+import sys
+
+import numpy
+import torch
+from ai_edge_litert.interpreter import Interpreter
+from export import EXPORTS, TOLERANCE_OF_MANY_LAYERS, padded
+from peft import PeftModel
+from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, texts
+from transformers import AutoModelForCausalLM
+
+# Of the largest value.
+TOLERANCE = {"f32": 1e-4, "f16-weights": 2e-3}
+# Of the least of the rows, where what is multiplied is rounded to 8 bits as it comes.
+COSINE = {"minilm": 0.98, "efficientnet-lite0": 0.99}
+
+
+class Model:
+    """A file under LiteRT, with the kernels that it takes by itself."""
+
+    def __init__(self, name):
+        self.interpreter = Interpreter(model_path=str(EXPORTS / name / "model.tflite"))
+        signature = self.interpreter.get_signature_list()["serving_default"]
+        self.inputs = {detail["name"]: detail for detail in self.interpreter.get_input_details()}
+        self.outputs = {detail["name"]: detail["index"] for detail in self.interpreter.get_output_details()}
+        assert sorted(signature["inputs"]) == sorted(self.inputs), signature
+        assert sorted(signature["outputs"]) == sorted(self.outputs), signature
+
+    def __call__(self, given):
+        for name, values in given.items():
+            self.interpreter.resize_tensor_input(self.inputs[name]["index"], values.shape, strict=True)
+        self.interpreter.allocate_tensors()
+        for name, values in given.items():
+            self.interpreter.set_tensor(self.inputs[name]["index"], values.astype(self.inputs[name]["dtype"]))
+        self.interpreter.invoke()
+        return {name: self.interpreter.get_tensor(at) for name, at in self.outputs.items()}
+
+
+def hold(what, precision, ours, theirs, tolerance=None):
+    ours, theirs = torch.as_tensor(ours).flatten(1), torch.as_tensor(theirs).flatten(1)
+    assert ours.shape == theirs.shape, f"{what}: {tuple(ours.shape)} and {tuple(theirs.shape)}"
+    far = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    cosine = torch.nn.functional.cosine_similarity(ours, theirs).min().item()
+    print(f"{what}, {precision}: off by {far:.1e} of the largest value, cosine at least {cosine:.6f}")
+    return far <= (tolerance or TOLERANCE[precision]) if precision in TOLERANCE else cosine >= COSINE[what]
+
+
+def encoders():
+    directory = OUT / "models/minilm"
+    encoder = bert(json.loads((directory / "config.json").read_text()))
+    load(encoder, directory)
+    ids = texts(directory)
+    read = torch.cat([mean_pooled(encoder, i) for i in ids])
+    directory = OUT / "models/efficientnet-lite0"
+    tower = efficientnet(json.loads((directory / "config.json").read_text()))
+    load(tower, directory)
+    seen = tower(pictures())
+    # Channels last, as the file takes them.
+    pixels = {"pixel_values": numpy.ascontiguousarray(pictures().permute(0, 2, 3, 1).numpy())}
+    fits = True
+    for precision in ("f32", "f16-weights", "int8"):
+        found = Model(f"minilm-tflite-{precision}")(padded(ids))["sentence_embedding"]
+        fits &= hold("minilm", precision, found, read)
+        found = Model(f"efficientnet-lite0-tflite-{precision}")(pixels)["pooler_output"]
+        tolerance = TOLERANCE_OF_MANY_LAYERS if precision == "f16-weights" else None
+        fits &= hold("efficientnet-lite0", precision, found, seen, tolerance)
+    fixed = Model("minilm-tflite-fixed")
+    for at, row in enumerate(ids[:3]):
+        given = {name: numpy.zeros((1, 64), numpy.int32) for name in ("input_ids", "attention_mask")}
+        given["input_ids"][0, : row.shape[1]], given["attention_mask"][0, : row.shape[1]] = row[0], 1
+        fits &= hold("minilm of one size", "f32", fixed(given)["sentence_embedding"], read[at : at + 1])
+    return fits
+
+
+def towers():
+    base = DualEncoder(OUT / "models/emoji-clip")
+    ids = texts(OUT / "models/emoji-clip")
+    model = PeftModel.from_pretrained(base, OUT / "adapters/emoji-clip-lora").eval().get_base_model()
+    seen, read = model.see(pictures()), torch.cat([model.read(i) for i in ids])
+    pixels = numpy.ascontiguousarray(pictures().permute(0, 2, 3, 1).numpy())
+    found = Model("emoji-clip-picture-tflite")({"pixel_values": pixels})["image_embeds"]
+    fits = hold("emoji-clip, pictures", "f32", found, seen)
+    found = Model("emoji-clip-text-tflite")(padded(ids))["text_embeds"]
+    return fits & hold("emoji-clip, texts", "f32", found, read)
+
+
+def language():
+    """A prompt, then a token after it by the caches that came out."""
+    directory = OUT / "models/smollm2"
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, gguf_file="model.gguf").eval()
+    ids = torch.randint(0, model.config.vocab_size, (2, 17), generator=torch.Generator().manual_seed(7))
+    theirs = model(ids).logits
+    ours = Model("smollm2-tflite")
+    past = [name for name in ours.inputs if name.startswith("past")]
+    shape = ours.inputs[past[0]]["shape"]
+    empty = {name: numpy.zeros((len(ids), shape[1], 0, shape[3]), numpy.float32) for name in past}
+    mask = numpy.ones(ids.shape, numpy.int32)
+    after = ours({"input_ids": ids[:, :-1].numpy(), "attention_mask": mask[:, :-1], **empty})
+    fits = hold("smollm2, a prompt", "f32", after["logits"], theirs[:, :-1])
+    read = {name: after[name.replace("past_key_values", "present")] for name in past}
+    last = ours({"input_ids": ids[:, -1:].numpy(), "attention_mask": mask, **read})["logits"]
+    return fits & hold("smollm2, a token after it", "f32", last, theirs[:, -1:])
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        fits = encoders()
+        fits &= towers()
+        fits &= language()
+    sys.exit(not fits)
