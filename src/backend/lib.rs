@@ -24,6 +24,7 @@ pub mod kernels;
 #[cfg(feature = "mlx")]
 mod mlx;
 pub mod packed;
+pub mod palette;
 pub mod pixels;
 pub mod qmatrix;
 pub mod rng;

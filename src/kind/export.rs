@@ -36,7 +36,7 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
     Schema::new("part", "Of a picture-text model: what reads texts, or what sees pictures.")
         .arg("name", Type::Choice(&["text", "picture"])),
     Schema::new("format", "The format of the file.").arg("name", Type::Choice(Format::NAMES)).required().flat().props(&[
-        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `int8-weights`: bytes that are made floats before they are used; `stored`: quantized matrices as the model has them")
+        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `int8-weights`: bytes that are made floats before they are used; of `coreml` also `palette6-weights` and `palette4-weights`: numbers of 64 or 16 values of each tensor; `sparse-weights`: what is not zero; `int4-weights`: 4 bits, 32 to a scale; `stored`: quantized matrices as the model has them")
             .default(Default::Text("f32")),
         Prop::new(
             "opset",
@@ -59,9 +59,9 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
         Prop::new(
             "tolerance",
             Type::FloatAbove(0.0, 1.0),
-            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.05 of weights in bytes, 0.5 of `int8`",
+            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.05 of weights in bytes, 0.3 in 6 bits, 0.5 in 4 and of `int8`",
         ),
-        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.999 of weights in bytes, 0.97 of `int8`"),
+        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.997 of weights in bytes, 0.97 in 6 bits and of `int8`, 0.9 in 4"),
         Prop::new("rounds", Type::Int(1, 1000), "inputs that are drawn, of several sizes").default(Default::Int(6)),
         Prop::new("seed", Type::Int(0, i64::MAX), "another seed, other inputs").default(Default::Int(0)),
     ]),
@@ -268,7 +268,7 @@ impl Run for Export {
         });
         let held = held.transpose()?;
         report(cx, &held)?;
-        card(cx, &fields, &signature(part, &source), &held, &written)
+        card(cx, &fields, &signature(format, part, &source), &held, &written)
     }
 }
 
@@ -466,7 +466,7 @@ impl Checked<'_> {
 const ROUNDS: usize = 6;
 
 /// What goes in and comes out, for people.
-fn signature(part: Part, source: &Source) -> String {
+fn signature(format: Format, part: Part, source: &Source) -> String {
     let size = |symbol: &str| source.size(symbol).map_or(symbol.to_owned(), |number| number.to_string());
     let (batch, sequence) = (size(BATCH), size(SEQUENCE));
     let inputs = match part {
@@ -476,12 +476,24 @@ fn signature(part: Part, source: &Source) -> String {
             format!("`pixel_values` [{batch}, {a}, {b}, {c}]")
         }
         Part::Language => format!(
-            "`input_ids` [{batch}, {sequence}], `attention_mask` [{batch}, {} + {sequence}] and the keys and values of what was read before, `past_key_values.LAYER.key` and `.value`",
+            "`input_ids` [{batch}, {sequence}], `attention_mask` [{batch}, {} + {sequence}] and the keys and values of what was read before",
             size(PAST)
         ),
     };
+    let named =
+        |names: &[&str]| names.iter().map(|name| format!("`{}`", format.names(name))).collect::<Vec<_>>().join(" and ");
+    let inputs = match (part, format.least_past()) {
+        (Part::Language, 0) => {
+            format!("{inputs}, {}", named(&["past_key_values.LAYER.key", "past_key_values.LAYER.value"]))
+        }
+        (Part::Language, least) => format!(
+            "{inputs}, {}: {least} position at least, masked before a prompt",
+            named(&["past_key_values.LAYER.key", "past_key_values.LAYER.value"])
+        ),
+        _ => inputs,
+    };
     let outputs = if part == Part::Language {
-        "`logits` and the keys and values after it, `present.LAYER.key` and `.value`".to_owned()
+        format!("`logits` and the keys and values after it, {}", named(&["present.LAYER.key", "present.LAYER.value"]))
     } else {
         format!("`{}`", source.outputs().join("`, `"))
     };
@@ -495,6 +507,7 @@ fn card(
     held: &Option<Held>,
     written: &Written,
 ) -> Result<(), Failure> {
+    let format = fields.format.format();
     let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
     let checked = match held {
         None => "It was not held against the model.".to_owned(),
@@ -511,8 +524,8 @@ fn card(
         "---\nlibrary_name: {library}\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\n{signature}{checked}\n",
         from = fields.from.model,
         label = cx.decl.label,
-        library = fields.format.format().library(),
-        title = fields.format.format().title(),
+        library = format.library(),
+        title = format.title(),
         precision = fields.format.precision,
         size = written.bytes() as f64 / 1e6,
     );

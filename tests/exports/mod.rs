@@ -97,6 +97,33 @@ export "x/l" { from "l"; format "tflite"; text "one"; }
 }
 
 #[test]
+fn a_model_becomes_a_package_that_is_held_against_it() {
+    let project = project(
+        r#"
+export "x/m" { from "m"; format "coreml"; text "a red heart"; }
+export "x/half" { from "m"; format "coreml" precision="f16" target="macOS14"; verify rounds=2; }
+export "x/palette" { from "m"; format "coreml" precision="palette6-weights"; verify rounds=2; }
+export "x/l" { from "l"; format "coreml"; text "one"; text "two and more"; }
+"#,
+    );
+    project.builds(&[]);
+    for (label, most) in [("x/m", 1e-5), ("x/half", 2e-3), ("x/palette", 0.3), ("x/l", 1e-5)] {
+        let report: Value = serde_json::from_str(&project.read(&format!("out/{label}/verify.json"))).expect("JSON");
+        assert!(report["max_relative_error"].as_f64().is_some_and(|error| error < most), "{label}: {report}");
+        assert!(report["program"].as_str().is_some_and(|program| program.starts_with("effai's evaluator")), "{report}");
+        let manifest = project.read(&format!("out/{label}/model.mlpackage/Manifest.json"));
+        let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+        let root = manifest["rootModelIdentifier"].as_str().expect("an identifier");
+        assert_eq!(manifest["itemInfoEntries"][root]["path"], "com.apple.CoreML/model.mlmodel");
+    }
+    let card = project.read("out/x/l/README.md");
+    assert!(card.contains("as Core ML for iOS 15 and macOS 12 and later"), "{card}");
+    assert!(card.contains("`past_key_values_LAYER_key`"), "{card}");
+    let again = project.effai(&["build", "--check", "x/m", "x/l"]);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+}
+
+#[test]
 fn what_is_not_meant_is_one_error() {
     let fails = |export: &str, code: i32| -> String {
         let project = project(&format!("export \"x\" {{ {export}; }}"));
@@ -117,6 +144,10 @@ fn what_is_not_meant_is_one_error() {
     assert!(said.contains("`past` without `sequence` says nothing of how many tokens there are"), "{said}");
     let said = fails("from \"m\"; format \"tflite\"; shape sequence=4 past=4", 2);
     assert!(said.contains("what the model is given has no `past`"), "{said}");
+    let said = fails("from \"m\"; format \"coreml\" precision=\"int4-weights\" target=\"iOS17\"", 2);
+    assert!(said.contains("iOS 17 and macOS 14 have no operators for `int4-weights`"), "{said}");
+    let said = fails("from \"m\"; format \"onnx\" precision=\"palette4-weights\"", 2);
+    assert!(said.contains("`onnx` is not written in `palette4-weights`"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" opset=12", 2);
     assert!(said.contains("opset"), "{said}");
     let said = fails("from \"m\"; format \"onnx\"; verify #false tolerance=0.1", 2);

@@ -1,5 +1,6 @@
 //! What is said of exports.
 
+use effai::export::coreml::CoremlError;
 use effai::export::onnx::OnnxError;
 use effai::failure::Failure;
 
@@ -17,6 +18,9 @@ pub(super) fn exports(book: &mut Book) {
     with("an opset of before", "from \"m\"; format \"onnx\" opset=12");
     with("a tolerance of no check", "from \"m\"; format \"onnx\"; verify #false tolerance=0.1");
     with("codes of a model that has none", "from \"m\"; format \"onnx\" precision=\"stored\"");
+    with("a precision of another format", "from \"m\"; format \"coreml\" precision=\"int8\"");
+    with("a target of before", "from \"m\"; format \"coreml\" precision=\"int4-weights\" target=\"iOS16\"");
+    with("an opset of Core ML", "from \"m\"; format \"coreml\" opset=17");
     let told = [
         OnnxError::NoOperator {
             op: "patches",
@@ -31,6 +35,20 @@ pub(super) fn exports(book: &mut Book) {
         ["an operation alone", "inputs that are rounded", "a size from nowhere", "a weight beyond 16 bits"]
             .into_iter()
             .zip(told)
+    {
+        let Failure { message, help, .. } = error.into();
+        book.shown(about, &format!("error: {message}\n  help: {}\n", help.unwrap_or_default()));
+    }
+    let told = [
+        CoremlError::NoOperator {
+            op: "patches",
+            name: "patches".into(),
+            why: "windows of pictures are written as a convolution, and what follows is none",
+        },
+        CoremlError::RoundsInputs("model.layers.0.mlp.up_proj".into()),
+    ];
+    for (about, error) in
+        ["an operation alone, for Core ML", "inputs that are rounded, for Core ML"].into_iter().zip(told)
     {
         let Failure { message, help, .. } = error.into();
         book.shown(about, &format!("error: {message}\n  help: {}\n", help.unwrap_or_default()));

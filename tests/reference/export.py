@@ -1,4 +1,5 @@
-"""Exported files: accepted by onnx's own checker, and under onnxruntime as the models are in PyTorch and transformers.
+"""Exported files: accepted by onnx's own checker, and under onnxruntime as the models are in PyTorch and transformers; ML Programs
+accepted by coremltools, and computed by numpy likewise (coreml.py).
 
     python tests/reference/export.py
 """
@@ -10,7 +11,9 @@ import numpy
 import onnx
 import onnxruntime
 import torch
+from coreml import Package
 from peft import PeftModel
+from safetensors.numpy import load_file
 from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, texts
 from transformers import AutoModelForCausalLM
 
@@ -19,7 +22,7 @@ EXPORTS = OUT / "exports"
 TOLERANCE = {"f32": 1e-4, "f16": 2e-3, "stored": 1e-4}
 # What rounding weights to 16 bits moves adds up over many layers, whoever computes.
 TOLERANCE_OF_MANY_LAYERS = 6e-3
-COSINE = {"rtn8": 0.999, "int8": 0.97}
+COSINE = {"rtn8": 0.999, "int8": 0.97, "int8-weights": 0.999, "palette6-weights": 0.99, "int4-weights": 0.97}
 
 
 def session(name):
@@ -28,6 +31,19 @@ def session(name):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def package(name):
+    return Package(EXPORTS / name / "model.mlpackage")
+
+
+def has_weights(program, directory):
+    """Whether every matrix of the model is a constant of the program, as it is."""
+    own = {value.tobytes() for value in program.constants.values() if getattr(value, "ndim", 0) > 1}
+    weights = {n: w for n, w in load_file(directory / "model.safetensors").items() if w.ndim == 2 and "pooler" not in n}
+    lost = [name for name, weight in weights.items() if weight.astype(numpy.float32).tobytes() not in own]
+    print(f"{directory.name}: {len(weights) - len(lost)} of {len(weights)} matrices are in the program as they are")
+    return not lost
 
 
 def padded(rows):
@@ -66,6 +82,14 @@ def encoders():
     for precision in ("f32", "f16"):
         found = session(f"efficientnet-lite0-{precision}").run(None, {"pixel_values": pictures().numpy()})[0]
         fits &= hold("efficientnet-lite0", precision, found, seen, TOLERANCE_OF_MANY_LAYERS if precision == "f16" else None)
+    for precision in ("f32", "f16", "int8-weights", "palette6-weights", "int4-weights", "rtn8"):
+        program = package(f"minilm-coreml-{precision}")
+        if precision == "f32":
+            fits &= has_weights(program, OUT / "models/minilm")
+        fits &= hold("minilm, Core ML", precision, program.run(padded(ids))["sentence_embedding"], read)
+    for precision in ("f32", "f16", "int8-weights"):
+        found = package(f"efficientnet-lite0-coreml-{precision}").run({"pixel_values": pictures().numpy()})["pooler_output"]
+        fits &= hold("efficientnet-lite0, Core ML", precision, found, seen, TOLERANCE_OF_MANY_LAYERS if precision == "f16" else None)
     return fits
 
 
@@ -77,7 +101,11 @@ def towers():
     found = session("emoji-clip-picture").run(["image_embeds"], {"pixel_values": pictures().numpy()})[0]
     fits = hold("emoji-clip, pictures", "f32", found, seen)
     found = session("emoji-clip-text").run(["text_embeds"], padded(ids))[0]
-    return fits & hold("emoji-clip, texts", "f32", found, read)
+    fits &= hold("emoji-clip, texts", "f32", found, read)
+    found = package("emoji-clip-coreml-picture").run({"pixel_values": pictures().numpy()})["image_embeds"]
+    fits &= hold("emoji-clip, pictures, Core ML", "f32", found, seen)
+    found = package("emoji-clip-coreml-text").run(padded(ids))["text_embeds"]
+    return fits & hold("emoji-clip, texts, Core ML", "f32", found, read)
 
 
 def language():
@@ -99,6 +127,18 @@ def language():
         given = {"input_ids": ids[:, -1:].numpy(), "attention_mask": mask, **dict(zip(names, after))}
         last = ours.run(None, given)[0]
         fits &= hold("smollm2, a token after it", precision, last, theirs[:, -1:])
+    for precision in ("f32", "int8-weights"):
+        program = package(f"smollm2-coreml-{precision}")
+        past = [name for name in program.inputs if name.startswith("past")]
+        _, heads, _, width = (d.constant.size for d in program.inputs[past[0]].dimensions)
+        # No tensor is empty: the prompt comes after a position that is masked.
+        given = {name: numpy.zeros((len(ids), heads, 1, width), numpy.float32) for name in past}
+        mask = numpy.pad(numpy.ones(ids.shape, numpy.int32), ((0, 0), (1, 0)))
+        found = program.run({"input_ids": ids[:, :-1].numpy(), "attention_mask": mask[:, :-1], **given})
+        fits &= hold("smollm2, a prompt, Core ML", precision, found["logits"], theirs[:, :-1])
+        given = {name: found[name.replace("past_key_values", "present")] for name in past}
+        found = program.run({"input_ids": ids[:, -1:].numpy(), "attention_mask": mask, **given})
+        fits &= hold("smollm2, a token after it, Core ML", precision, found["logits"], theirs[:, -1:])
     return fits
 
 

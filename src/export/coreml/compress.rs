@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::lower::{Kind, Lower, fixed, float_bytes, text};
 use super::proto::{self, Bound};
-use super::{CoremlError, Target, palette};
+use super::{CoremlError, Target};
 use crate::backend::floats;
 use crate::backend::int8::Int8;
+use crate::backend::palette;
 use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::export::format::Precision;
 

@@ -9,7 +9,6 @@ mod attend;
 mod blob;
 mod compress;
 mod lower;
-mod palette;
 mod proto;
 mod run;
 

@@ -5,9 +5,13 @@ const PASSES: usize = 50;
 
 /// `count` values, from low to high, and for each weight the nearest of them. Lloyd's passes over the sorted weights, where
 /// what is nearest to a value lies together: they begin at equal shares of the weights, so nothing is drawn.
-pub(super) fn of(weights: &[f32], count: usize) -> (Vec<f32>, Vec<u8>) {
+///
+/// # Panics
+/// If there are more than 256 values, which no byte numbers.
+pub fn of(weights: &[f32], count: usize) -> (Vec<f32>, Vec<u8>) {
+    assert!((1..=256).contains(&count), "a palette of {count}");
     let mut sorted = weights.to_vec();
-    sorted.sort_by(f32::total_cmp);
+    sorted.sort_unstable_by(f32::total_cmp);
     let mut sums = Vec::with_capacity(sorted.len() + 1);
     sums.push(0.0);
     for weight in &sorted {
@@ -56,7 +60,7 @@ fn ends(sorted: &[f32], palette: &[f32]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::rng::Rng;
+    use crate::rng::Rng;
 
     #[test]
     fn few_values_are_found_and_many_are_near() {
