@@ -32,7 +32,7 @@ impl Allowed {
             Precision::F32 | Precision::Stored | Precision::SparseWeights => Self { relative: 1e-4, cosine: 0.999_99 },
             Precision::F16 | Precision::F16Weights => Self { relative: 2e-3, cosine: 0.999_99 },
             Precision::Int8Weights => Self { relative: 5e-2, cosine: 0.997 },
-            Precision::Palette6Weights => Self { relative: 0.3, cosine: 0.97 },
+            Precision::Palette6Weights => Self { relative: 0.3, cosine: 0.95 },
             Precision::Palette4Weights | Precision::Int4Weights => Self { relative: 0.5, cosine: 0.9 },
             // Of a tensor's inputs, what stands out takes the digits of all else.
             Precision::Int8 => Self { relative: 0.5, cosine: 0.97 },
