@@ -33,7 +33,7 @@ impl Allowed {
             Precision::F16 | Precision::F16Weights => Self { relative: 2e-3, cosine: 0.999_99 },
             Precision::Bf16 => Self { relative: 2e-2, cosine: 0.999 },
             Precision::Int8Weights => Self { relative: 5e-2, cosine: 0.997 },
-            Precision::Palette6Weights => Self { relative: 0.3, cosine: 0.97 },
+            Precision::Palette6Weights => Self { relative: 0.3, cosine: 0.95 },
             Precision::Palette4Weights | Precision::Int4Weights => Self { relative: 0.5, cosine: 0.9 },
             // Of a tensor's inputs, what stands out takes the digits of all else.
             Precision::Int8 => Self { relative: 0.5, cosine: 0.97 },

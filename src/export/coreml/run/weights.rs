@@ -53,7 +53,8 @@ impl<'a> File<'a> {
         let [sentinel, found] = [self.number(at, 4)?, self.number(at + 4, 4)?];
         let [size, from, unused] = [self.number(at + 8, 8)?, self.number(at + 16, 8)?, self.number(at + 24, 8)?];
         let is_whole = size * 8 == (count * bits) as u64 + unused && unused < 8;
-        let is_it = sentinel == SENTINEL && found == own && at % ALIGNMENT == 0 && from % ALIGNMENT == 0;
+        let is_it =
+            sentinel == SENTINEL && found == own && at.is_multiple_of(ALIGNMENT) && from.is_multiple_of(ALIGNMENT);
         let from = usize::try_from(from).ok()?;
         self.bytes.get(from..from.checked_add(usize::try_from(size).ok()?)?).filter(|_| is_whole && is_it)
     }
