@@ -420,7 +420,9 @@ mod tests {
             let source = lite(&config, part);
             let graph = source.graph().expect("traces");
             let whole = write(&graph, &lite_options(Precision::F32)).expect("writes").bytes();
-            for (precision, relative) in [(Precision::F16Weights, 2e-3), (Precision::Int8, 0.1)] {
+            for (precision, relative) in
+                [(Precision::F16Weights, 2e-3), (Precision::Int8, 0.1), (Precision::Int8Weights, 5e-2)]
+            {
                 let found = check_lite(&source, &graph, precision);
                 let found = found.unwrap_or_else(|e| panic!("{} {part:?}: {e}", config["model_type"]));
                 assert!(found.relative > 1e-7 && found.relative < relative, "{precision:?} {part:?}: {found:?}");
