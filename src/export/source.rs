@@ -151,6 +151,10 @@ impl Source {
             };
             self.sizes.push((symbol, *number));
         }
+        if self.size(PAST).is_some_and(|past| past < self.least_past) {
+            return Err(Failure::user("`shape` has no `past`, and caches of this format hold one token at least")
+                .help("write a larger number, or leave `past` out"));
+        }
         let (most, tokens) = (self.reads().0, self.size(SEQUENCE).unwrap_or(0) + self.size(PAST).unwrap_or(0));
         if tokens > most && self.part != Part::Picture {
             return Err(Failure::user(format!("`shape` has {tokens} tokens, and the model reads {most} at most"))

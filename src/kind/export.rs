@@ -157,6 +157,10 @@ impl Shape {
     }
 
     fn check(&self, fields: &Fields, problems: &mut Problems<'_>) {
+        if fields.format.format().is_of_weights() {
+            let what = format!("`shape` means nothing to `{}`, which has weights alone", fields.format.name);
+            problems.at("shape", &what, "given here", "leave it out");
+        }
         if self.sequence.is_some() && !fields.text.is_empty() {
             let what = "a text has a length of its own, and `sequence` is another";
             problems.at("text", what, "given here", "leave it out, or leave out `sequence`");

@@ -137,7 +137,7 @@ fn what_is_not_meant_is_one_error() {
     let said = fails("from \"m\"; format \"tflite\" opset=17", 2);
     assert!(said.contains("`opset` means nothing to `tflite`"), "{said}");
     let said = fails("from \"m\"; format \"tflite\" precision=\"f16\"", 2);
-    assert!(said.contains("it can be one of `f32`, `f16-weights`, `int8`"), "{said}");
+    assert!(said.contains("it can be one of `f32`, `f16-weights`, `int8`, `int8-weights`"), "{said}");
     let said = fails("from \"m\"; format \"tflite\"; shape sequence=4; text \"a red heart\"", 2);
     assert!(said.contains("a text has a length of its own, and `sequence` is another"), "{said}");
     let said = fails("from \"l\"; format \"tflite\"; shape past=4", 2);

@@ -38,7 +38,8 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Result<Lowered, TfLi
     let mut lower = Lower {
         graph,
         keeps_halves: precision == Precision::F16Weights,
-        has_bytes: precision == Precision::Int8,
+        has_bytes: matches!(precision, Precision::Int8 | Precision::Int8Weights),
+        expands_bytes: precision == Precision::Int8Weights,
         uses: graph.uses(),
         tensors: Vec::new(),
         buffers: Vec::new(),
@@ -111,8 +112,10 @@ struct Lower<'a> {
     graph: &'a Graph,
     /// Weights in 16 bits.
     keeps_halves: bool,
-    /// Weights in bytes; the operators that have them round what they multiply.
+    /// Weights in bytes.
     has_bytes: bool,
+    /// They are made floats before they are used; else the operators that have them round what they multiply.
+    expands_bytes: bool,
     uses: Vec<usize>,
     tensors: Vec<Tensor>,
     buffers: Vec<Vec<u8>>,

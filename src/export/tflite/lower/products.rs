@@ -48,10 +48,7 @@ impl Lower<'_> {
         let (name, values) = (self.graph.values[id].name.clone(), self.constant(id).expect("a constant"));
         let made = if self.is_kept_in_bytes(&values) {
             let (buffer, scales) = self.bytes_of(id);
-            let made = self.tensor_of(name, Kind::Int8, fixed(dims), Some(buffer));
-            let at = self.at[&made];
-            self.tensors[at].scales = Some((scales, 0));
-            made
+            self.codes(name, dims, buffer, scales, 0)
         } else if *dims == self.dims(id)[..] {
             // Who else needs it has the same.
             self.plain(id)?
@@ -60,6 +57,21 @@ impl Lower<'_> {
         };
         self.made.insert(key, made.clone());
         Ok(made)
+    }
+
+    /// Codes with a scale for each entry of an axis, as the operators are given them.
+    fn codes(&mut self, name: String, dims: &[usize], buffer: usize, scales: Vec<f32>, axis: usize) -> String {
+        let made = self.tensor_of(name, Kind::Int8, fixed(dims), Some(buffer));
+        let at = self.at[&made];
+        self.tensors[at].scales = Some((scales, axis));
+        if !self.expands_bytes {
+            return made;
+        }
+        let own = std::mem::replace(&mut self.own, made.clone());
+        let floats = self.node(schema::DEQUANTIZE, &[&made], Vec::new(), Kind::Float32, fixed(dims));
+        self.of_version(5);
+        self.own = own;
+        floats
     }
 
     /// Rows of a table.
@@ -201,15 +213,11 @@ impl Lower<'_> {
         let size = window.size;
         let dims = [1, size, size, channels];
         let name = self.graph.values[taps].name.clone();
-        let is_bytes = self.is_kept_in_bytes(&values);
-        let kernel = if is_bytes {
+        let kernel = if self.is_kept_in_bytes(&values) {
             // A scale for each channel, which is the last axis.
             let rounded = Int8::round(&turned(&values, size * size, channels), size * size).0;
             let buffer = self.buffer(bytes(&turned(&rounded.codes, channels, size * size)));
-            let kernel = self.tensor_of(name, Kind::Int8, fixed(&dims), Some(buffer));
-            let at = self.at[&kernel];
-            self.tensors[at].scales = Some((above_zero(rounded.scales), 3));
-            kernel
+            self.codes(name, &dims, buffer, above_zero(rounded.scales), 3)
         } else {
             self.floats(name, &dims, &values)?
         };
@@ -218,7 +226,7 @@ impl Lower<'_> {
         let options = vec![byte(0, padding), int(1, window.stride), int(2, window.stride), int(3, 1)];
         let inputs = [&x[..], &kernel, &bias];
         let made = self.node(schema::DEPTHWISE_CONV_2D, &inputs, options, Kind::Float32, value.shape.clone());
-        if is_bytes {
+        if self.of(&kernel).kind == Kind::Int8 {
             self.of_version(6);
         }
         Ok(Written::Seen(Seen::plain(made, value.shape.clone())))

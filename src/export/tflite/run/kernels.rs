@@ -93,8 +93,12 @@ impl Run<'_> {
             3 => self.convolution(operator, false),
             // DEPTHWISE_CONV_2D
             4 => self.convolution(operator, true),
-            // DEQUANTIZE: of 16 bits, which are made 32 when they are read.
-            6 => Ok(Held::Floats(x()?.to_tensor())),
+            // DEQUANTIZE: those of 16 bits were made 32 when they were read.
+            6 => match self.input(operator, 0)? {
+                Held::Floats(x) => Ok(Held::Floats(x.clone())),
+                Held::Bytes(codes) => self.expanded(operator.inputs[0].expect("it was read"), codes).map(Held::Floats),
+                Held::Integers(_) => Err("integers have no scales".into()),
+            },
             // FULLY_CONNECTED
             9 => self.fully_connected(operator),
             // LOGISTIC
@@ -302,18 +306,23 @@ impl Run<'_> {
             Held::Floats(values) => Ok(Weights::Floats(values.view())),
             Held::Bytes(codes) => {
                 let at = operator.inputs[1].expect("it was read");
-                let tensor = &self.file.model.tensors[at];
-                let (axis, shape) = (tensor.axis, codes.shape().to_vec());
-                if shape.get(axis) != Some(&tensor.scales.len()) {
-                    return Err(format!("{} scales of {shape:?}", tensor.scales.len()));
-                }
-                let inner: usize = shape[axis + 1..].iter().product();
-                let scale = |i: usize| tensor.scales[i / inner % tensor.scales.len()];
-                let values = codes.to_vec().into_iter().enumerate().map(|(i, code)| f32::from(code) * scale(i));
-                Ok(Weights::Codes(Dense::from_data(&shape, values.collect::<Vec<_>>())))
+                self.expanded(at, codes).map(Weights::Codes)
             }
             Held::Integers(_) => Err("weights that are integers".into()),
         }
+    }
+
+    /// Codes times the scales of their tensor.
+    fn expanded(&self, at: usize, codes: &Dense<i8>) -> Result<Dense<f32>, Fault> {
+        let tensor = &self.file.model.tensors[at];
+        let (axis, shape) = (tensor.axis, codes.shape().to_vec());
+        if shape.get(axis) != Some(&tensor.scales.len()) {
+            return Err(format!("{} scales of {shape:?}", tensor.scales.len()));
+        }
+        let inner: usize = shape[axis + 1..].iter().product();
+        let scale = |i: usize| tensor.scales[i / inner % tensor.scales.len()];
+        let values = codes.to_vec().into_iter().enumerate().map(|(i, code)| f32::from(code) * scale(i));
+        Ok(Dense::from_data(&shape, values.collect::<Vec<_>>()))
     }
 
     fn fully_connected(&self, operator: &Operator) -> Result<Held, Fault> {

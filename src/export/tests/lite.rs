@@ -1,0 +1,103 @@
+use super::*;
+
+/// Of the format's own layout of pictures.
+pub(super) fn of(config: &Value, part: Part) -> Source {
+    Source::new(&mut checkpoint(config), part, Format::TfLite.layout()).expect("a model")
+}
+
+fn options_of(precision: Precision) -> Options {
+    Options { format: Format::TfLite, precision, ..options(21) }
+}
+
+pub(super) fn check(source: &Source, graph: &Graph, precision: Precision) -> Result<Difference, Failure> {
+    let written = write(graph, &options_of(precision))?;
+    held(source, graph, &written, Allowed::of(precision))
+}
+
+#[test]
+fn every_architecture_computes_the_same_as_tensorflow_lite() {
+    for (config, part) in all() {
+        let source = of(&config, part);
+        let graph = source.graph().expect("traces");
+        let found = check(&source, &graph, Precision::F32);
+        let found = found.unwrap_or_else(|e| panic!("{} {part:?}: {e}\n{graph}", config["model_type"]));
+        let is_same = found.relative < 1e-5 && found.cosine > 0.999_999;
+        assert!(is_same, "{} {part:?}: {found:?}", config["model_type"]);
+    }
+}
+
+#[test]
+fn fewer_bits_are_near_what_they_were_rounded_from_in_tensorflow_lite() {
+    for (config, part) in all() {
+        let source = of(&config, part);
+        let graph = source.graph().expect("traces");
+        let whole = write(&graph, &options_of(Precision::F32)).expect("writes").bytes();
+        for (precision, relative) in
+            [(Precision::F16Weights, 2e-3), (Precision::Int8, 0.1), (Precision::Int8Weights, 5e-2)]
+        {
+            let found = check(&source, &graph, precision);
+            let found = found.unwrap_or_else(|e| panic!("{} {part:?}: {e}", config["model_type"]));
+            assert!(found.relative > 1e-7 && found.relative < relative, "{precision:?} {part:?}: {found:?}");
+            assert!(found.cosine > 0.999, "{precision:?} {part:?}: {found:?}");
+            let bytes = write(&graph, &options_of(precision)).expect("writes").bytes();
+            assert!(bytes < whole, "{precision:?} {part:?}: {bytes} of {whole}");
+        }
+    }
+}
+
+#[test]
+fn a_network_for_pictures_is_convolutions_in_tensorflow_lite() {
+    let graph = of(&seeing(), Part::Picture).graph().expect("traces");
+    let written = write(&graph, &options_of(Precision::F32)).expect("writes");
+    let has = |op: &str| written.files[0].1.windows(op.len()).any(|bytes| bytes == op.as_bytes());
+    // Its steps and bounds are the convolutions' own.
+    assert!(has("/conv") && has("/depthwise-conv"), "{graph}");
+    for other in ["/transpose", "/pad", "/relu6", "/fully-connected", "/minimum"] {
+        assert!(!has(other), "{other}");
+    }
+}
+
+#[test]
+fn what_tensorflow_lite_has_no_kernel_for_is_refused_by_name() {
+    let source = of(&reading(), Part::Text);
+    let mut graph = source.graph().expect("traces");
+    let value = graph.values.iter_mut().find(|value| matches!(value.op, Op::Linear)).expect("a product");
+    let name = value.name.clone();
+    value.inputs.truncate(1);
+    let words = affine::round(&[0.5; 32 * 32], 32, &Form::new(4, 32)).0;
+    let groups = Groups::new(32, 32, 32, 4, &affine::codes(&words.words, 4), words.scales, words.biases);
+    let Values::Codes(matrix) = Array::codes(groups).values else { unreachable!("codes") };
+    value.op = Op::LinearQuantized(matrix);
+    let error = write(&graph, &options_of(Precision::F32)).expect_err("refused");
+    let begins = format!("TensorFlow Lite has no operator for `linear-quantized` of `{name}`: ");
+    assert!(error.message.starts_with(&begins), "{}", error.message);
+}
+
+#[test]
+fn damaged_bytes_are_no_model() {
+    let source = of(&seeing(), Part::Picture);
+    let graph = source.graph().expect("traces");
+    let mut written = write(&graph, &options_of(Precision::F32)).expect("writes");
+    let whole = written.files[0].1.clone();
+    // The head of the file, where all but weights is.
+    for at in (0..whole.len().min(4096)).step_by(7) {
+        written.files[0].1.clone_from(&whole);
+        written.files[0].1[at] ^= 0x55;
+        // Whatever it says: it does not panic.
+        let _ = open(&written, Format::TfLite, false);
+    }
+    written.files[0].1 = whole[..whole.len() / 2].to_vec();
+    let error = open(&written, Format::TfLite, false).err().expect("cut off");
+    assert!(error.message.ends_with("its bytes are no model"), "{}", error.message);
+}
+
+#[test]
+fn equal_models_give_equal_bytes_of_tensorflow_lite() {
+    for precision in Format::TfLite.precisions() {
+        let made = || {
+            let graph = of(&both(), Part::Text).graph().expect("traces");
+            write(&graph, &options_of(*precision)).expect("writes").files
+        };
+        assert_eq!(made(), made());
+    }
+}
