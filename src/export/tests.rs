@@ -283,7 +283,7 @@ fn weights_in_bytes_are_nearer_than_where_inputs_are_rounded_too() {
         assert!(found.relative > 1e-5 && found.cosine > 0.999, "{found:?}");
         assert!(bytes.bytes() < whole.bytes());
         let has = |op: &[u8]| bytes.files[0].1.windows(op.len()).any(|bytes| bytes == op);
-        assert!(has(b"DequantizeLinear") && !has(b"DynamicQuantizeLinear"));
+        assert!(has(b"Cast") && !has(b"QuantizeLinear"));
     }
 }
 

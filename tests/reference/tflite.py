@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM
 
 # Of the largest value.
 TOLERANCE = {"f32": 1e-4, "f16-weights": 2e-3}
-# Of the least of the rows. Where what is multiplied is rounded to 8 bits as it comes, MiniLM has .9963 and EfficientNet .9856.
+# Of the least of the rows. Where what is multiplied is rounded to 8 bits as it comes, MiniLM has .9963 and EfficientNet .9856;
+# of rounding weights alone .9984 and .9843, whoever computes.
 COSINE = {
     ("minilm", "int8"): 0.99,
-    ("minilm", "int8-weights"): 0.999,
+    ("minilm", "int8-weights"): 0.998,
     ("efficientnet-lite0", "int8"): 0.97,
-    ("efficientnet-lite0", "int8-weights"): 0.99,
+    ("efficientnet-lite0", "int8-weights"): 0.98,
 }
 
 

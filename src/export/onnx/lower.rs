@@ -339,7 +339,8 @@ impl Lower<'_> {
                     Some(name) => name.clone(),
                     None if self.is_kept_in_bytes(&dims, values) => {
                         let (codes, scales) = self.table(id);
-                        self.expanded_rows(&codes, &scales, 0)
+                        let scales = self.of_rows(&scales, dims.len());
+                        self.expanded_rows(&codes, &scales)
                     }
                     None => self.floats(value.name.clone(), &dims, values)?,
                 };

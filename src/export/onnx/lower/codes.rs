@@ -40,9 +40,18 @@ impl Lower<'_> {
         self.keeps_bytes && dims.len() > 1 && values.len() >= KEPT_MIN
     }
 
-    /// Codes times the scales along an axis.
-    pub(super) fn expanded_rows(&mut self, codes: &str, scales: &str, axis: i64) -> String {
-        self.node_of("DequantizeLinear", &[codes, scales], vec![int("axis", axis)])
+    /// Codes times their scales, which are in the shape by which they fit. No `DequantizeLinear`: onnxruntime makes of that and a
+    /// product one that rounds what is multiplied to bytes as well.
+    pub(super) fn expanded_rows(&mut self, codes: &str, scales: &str) -> String {
+        let floats = self.cast(codes, FLOAT);
+        self.node("Mul", &[&floats, scales])
+    }
+
+    /// The scales of what has rows, in a shape of so many axes.
+    pub(super) fn of_rows(&mut self, scales: &str, rank: usize) -> String {
+        let shape: Vec<i64> = [-1].into_iter().chain(std::iter::repeat_n(1, rank - 1)).collect();
+        let shape = self.integers(&shape, false);
+        self.node("Reshape", &[scales, &shape])
     }
 
     /// A matrix [out, inner] as [inner, out], kept in bytes with a scale for each of what comes out.
@@ -50,7 +59,7 @@ impl Lower<'_> {
         let rounded = Int8::round(weights, inner).0;
         let codes = turned(&rounded.codes, out, inner);
         let (codes, scales) = self.rows_of_bytes(name, &[inner, out], &codes, &rounded.scales);
-        self.expanded_rows(&codes, &scales, 1)
+        self.expanded_rows(&codes, &scales)
     }
 
     /// The kernel [out, in / groups, k, k] of a convolution.
@@ -60,7 +69,8 @@ impl Lower<'_> {
         }
         let rounded = Int8::round(values, dims[1..].iter().product()).0;
         let (codes, scales) = self.rows_of_bytes(name, dims, &rounded.codes, &rounded.scales);
-        Ok(self.expanded_rows(&codes, &scales, 0))
+        let scales = self.of_rows(&scales, dims.len());
+        Ok(self.expanded_rows(&codes, &scales))
     }
 
     /// The codes of a matrix, [rows, groups, group], its scales and its biases, [rows, groups, 1]: once for all.
