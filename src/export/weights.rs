@@ -2,8 +2,8 @@
 //! and Hugging Face's.
 //!
 //! Nothing is traced: such a file has tensors under names, and no operations. What it is worth is seen by opening it again as
-//! a model (`Reopened`), by effai's own reader, and running that beside the one it came from; mlx-lm, llama.cpp and
-//! `gguf` read the files in CI.
+//! a model (`Reopened`), by effai's own reader, and running that beside the one it came from; mlx-lm and transformers read the
+//! files in CI.
 
 use std::path::Path;
 

@@ -163,6 +163,25 @@ def language():
         given = {name: found[name.replace("past_key_values", "present")] for name in past}
         found = program.run({"input_ids": ids[:, -1:].numpy(), "attention_mask": mask, **given})
         fits &= hold("smollm2, a token after it, Core ML", precision, found["logits"], theirs[:, -1:])
+    return fits & weights_alone(model, ids)
+
+
+def weights_alone(model, ids):
+    """Weights of SmolLM2 with its adapter, in mlx-lm and, of a GGUF file, in transformers, which reads its names and rows."""
+    import mlx.core
+    from mlx_lm.utils import load_model
+
+    merged = PeftModel.from_pretrained(model, OUT / "adapters/smollm2-wordnet").eval()
+    theirs = merged(ids).logits
+    fits = True
+    for precision in ("f16", "int8-weights"):
+        ours, _ = load_model(EXPORTS / f"smollm2-mlx-{precision}")
+        found = numpy.array(ours(mlx.core.array(ids.numpy())).astype(mlx.core.float32))
+        # It computes in the 16 bits of the weights.
+        fits &= hold("smollm2, mlx-lm", precision, found, theirs, 2e-2)
+        read = EXPORTS / f"smollm2-gguf-{precision}"
+        ours = AutoModelForCausalLM.from_pretrained(read, dtype=torch.float32, gguf_file="model.gguf").eval()
+        fits &= hold("smollm2, GGUF", precision, ours(ids).logits, theirs, TOLERANCE_OF_MANY_LAYERS)
     return fits
 
 
