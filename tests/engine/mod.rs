@@ -23,7 +23,7 @@ use effai::schedule::{BuildOptions, build};
 use graphs::{Files, Graph, Rng};
 
 /// Builds after an edit, unless asked for more.
-const CASES: u64 = 1000;
+const CASES: u64 = 500;
 
 /// Edits of one graph.
 const STEPS: u64 = 25;
