@@ -1,6 +1,7 @@
 //! A tensor of the file, and how it is seen: turned, reshaped. Views that undo one another are none.
 
 use super::graph::Dim;
+use crate::backend::Window;
 
 /// A tensor seen in a way that is not written before somebody needs it so.
 #[derive(Clone, Debug)]
@@ -78,6 +79,16 @@ impl Seen {
     pub(in crate::export) fn is_channels_last(&self) -> bool {
         self.of.len() == 4 && self.views == [View::Turn(CHANNELS_LAST.to_vec())]
     }
+}
+
+/// A matrix [rows, columns] as [columns, rows].
+pub(in crate::export) fn turned<V: Copy>(values: &[V], rows: usize, columns: usize) -> Vec<V> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
+/// Zeros below or to the right of so many pixels, by which a convolution gives `out`.
+pub(in crate::export) fn zeros_after(window: Window, out: usize, len: usize) -> usize {
+    ((out - 1) * window.stride + window.size).saturating_sub(len + window.before)
 }
 
 #[cfg(test)]

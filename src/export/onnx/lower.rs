@@ -15,7 +15,7 @@ use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Dim, Graph, Id, Symbol, Value};
-use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View};
+use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, turned, zeros_after};
 use crate::export::written::Place;
 
 /// ONNX's numbers of element types.
@@ -720,10 +720,8 @@ impl Lower<'_> {
         let shape = seen.shape();
         let x = self.tensor(&seen)?;
         let Window { size, stride, before, out_h, out_w } = window;
-        let after = |out: usize, len: &Dim| {
-            let len = len.fixed().expect("pictures are of one size");
-            ((out - 1) * stride + size).saturating_sub(len + before) as i64
-        };
+        let after =
+            |out: usize, len: &Dim| zeros_after(window, out, len.fixed().expect("pictures are of one size")) as i64;
         let (below, right) = (after(out_h, &shape[2]), after(out_w, &shape[3]));
         let (before, size, stride) = (before as i64, size as i64, stride as i64);
         let own = vec![
@@ -738,11 +736,6 @@ impl Lower<'_> {
         let of = vec![shape[0].clone(), Dim::Fixed(out), Dim::Fixed(out_h), Dim::Fixed(out_w)];
         Ok(Written::Seen(Seen::plain(made, of).seen(View::Turn(CHANNELS_LAST.to_vec()))))
     }
-}
-
-/// A matrix [rows, columns] as [columns, rows].
-fn turned<V: Copy>(values: &[V], rows: usize, columns: usize) -> Vec<V> {
-    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
 }
 
 fn attribute(name: &str, kind: i32) -> Attribute {

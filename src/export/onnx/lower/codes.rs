@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::super::super::graph::{Dim, Id};
 use super::super::OnnxError;
 use super::super::proto::Node;
-use super::{FLOAT, INT8, KEPT_MIN, Lower, MICROSOFT, UINT8, int, ints, turned};
+use super::{FLOAT, INT8, KEPT_MIN, Lower, MICROSOFT, UINT8, int, ints};
 use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::int8::Int8;
 use crate::backend::qmatrix::{Groups, QMatrix};
+use crate::export::view::turned;
 
 impl Lower<'_> {
     /// The rows of a table, or of what else has several axes, as bytes, and their scales: once for all.

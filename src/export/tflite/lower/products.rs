@@ -8,7 +8,7 @@ use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::int8::Int8;
 use crate::export::graph::{Dim, Id, Value};
-use crate::export::view::{Seen, View};
+use crate::export::view::{Seen, View, turned, zeros_after};
 
 impl Lower<'_> {
     /// A product of matrices, of the second as it is or turned.
@@ -139,10 +139,9 @@ impl Lower<'_> {
     fn framed(&mut self, pictures: Id, window: Window) -> Result<(String, u8), TfLiteError> {
         let x = self.plain(pictures)?;
         let shape = self.shape_of(&x);
-        let Window { size, stride, before, out_h, out_w } = window;
+        let Window { stride, before, out_h, out_w, .. } = window;
         let length = |axis: usize| shape[axis].fixed().expect("pictures are of one size");
-        let after = |out: usize, len: usize| ((out - 1) * stride + size).saturating_sub(len + before);
-        let ends = [after(out_h, length(1)), after(out_w, length(2))];
+        let ends = [zeros_after(window, out_h, length(1)), zeros_after(window, out_w, length(2))];
         if before == 0 && ends == [0, 0] {
             return Ok((x, VALID));
         }
@@ -231,11 +230,6 @@ impl Lower<'_> {
         }
         Ok(Written::Seen(Seen::plain(made, value.shape.clone())))
     }
-}
-
-/// A matrix [rows, columns] as [columns, rows].
-fn turned<V: Copy>(values: &[V], rows: usize, columns: usize) -> Vec<V> {
-    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
 }
 
 /// Of a row of zeros: programs take no scale of zero, and any other does.
