@@ -192,7 +192,9 @@ impl Format {
                 &[Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8Weights, Precision::Int4Weights]
             }
             Format::Safetensors => &[Precision::F32, Precision::F16, Precision::Bf16],
-            Format::TfLite => &[Precision::F32, Precision::F16Weights, Precision::Int8, Precision::Int8Weights],
+            Format::TfLite => {
+                &[Precision::F32, Precision::F16Weights, Precision::Int8, Precision::Int8Weights, Precision::Stored]
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::verify::{self, Allowed, Difference};
 use super::written::Written;
 use super::{onnx, tflite};
 use crate::backend::affine::{self, Form};
-use crate::backend::arrays::{Array, Arrays, Values};
+use crate::backend::arrays::{Array, Arrays};
 use crate::backend::qmatrix::Groups;
 use crate::backend::rng::Rng;
 use crate::backend::trace::Op;
@@ -218,7 +218,9 @@ fn in_codes(config: &Value, part: Part, bits: usize) -> Source {
         if name.contains("position") || name.contains("token_type") {
             continue;
         }
-        let made = affine::round(array.floats(), inner, &Form::new(bits, 32)).0;
+        let mut made = affine::round(array.floats(), inner, &Form::new(bits, 32)).0;
+        // Equal weights have no scale: the bias is all that is left of them.
+        (made.scales[0], made.biases[0]) = (0.0, 0.25);
         let codes = affine::codes(&made.words, bits);
         *array = Array::codes(Groups::new(out, inner, 32, bits, &codes, made.scales, made.biases));
     }

@@ -120,18 +120,31 @@ impl Difference {
         ]
     }
 
+    /// The numbers as reports name them, each the better the lower, to two digits as [`Difference::json`] has them.
+    pub fn told(&self) -> [(&'static str, f64); 4] {
+        [
+            ("largest error, of the largest value", two_digits(self.relative)),
+            ("mean error", two_digits(self.mean)),
+            ("1 - least cosine", two_digits((1.0 - self.cosine).max(0.0))),
+            ("another first, of rows", 1.0 - self.top1),
+        ]
+    }
+
     /// To two digits: another processor's instructions differ in the third.
     pub fn json(&self) -> Json {
-        let rounded = |value: f64| format!("{value:.1e}").parse::<f64>().unwrap_or(value);
         // Of what is near one, what is missing has the digits.
         json!({
-            "max_absolute_error": rounded(self.largest),
-            "mean_absolute_error": rounded(self.mean),
-            "max_relative_error": rounded(self.relative),
-            "cosine": 1.0 - rounded((1.0 - self.cosine).max(0.0)),
+            "max_absolute_error": two_digits(self.largest),
+            "mean_absolute_error": two_digits(self.mean),
+            "max_relative_error": two_digits(self.relative),
+            "cosine": 1.0 - two_digits((1.0 - self.cosine).max(0.0)),
             "top1_agreement": self.top1,
         })
     }
+}
+
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 fn highest(row: &[f32]) -> usize {

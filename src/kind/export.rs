@@ -17,6 +17,7 @@ use crate::export::verify::{self, Allowed, Difference, Programs};
 use crate::export::weights::{self, Reopened};
 use crate::export::written::{Program, Written};
 use crate::failure::Failure;
+use crate::format::metrics::Metrics;
 use crate::model::fit::Words;
 use crate::model::{Checkpoint, Config, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
@@ -193,9 +194,9 @@ impl Kind for Export {
         &SCHEMA
     }
 
-    /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`.
+    /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`. 3: `metrics.json`.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -271,7 +272,7 @@ impl Run for Export {
             checked.run(cx, &fields, (file, &programs), instead)
         });
         let held = held.transpose()?;
-        report(cx, &held)?;
+        report(cx, &held, &written)?;
         card(cx, &fields, &signature(format, part, &source), &held, &written)
     }
 }
@@ -308,7 +309,7 @@ fn weights_alone(
             });
         }
     }
-    report(cx, &held)?;
+    report(cx, &held, &written)?;
     card(cx, fields, "", &held, &written)
 }
 
@@ -330,8 +331,14 @@ fn save(cx: &mut ActionCx<'_>, written: &Written, base: &Path) -> Result<(), Fai
     copy_companions(base, &out)
 }
 
-/// What the check found, as metrics and beside the file.
-fn report(cx: &mut ActionCx<'_>, held: &Option<Held>) -> Result<(), Failure> {
+/// What the check found, as metrics and beside the file; for reports, as what `number` names.
+fn report(cx: &mut ActionCx<'_>, held: &Option<Held>, written: &Written) -> Result<(), Failure> {
+    let mut told = Metrics::default();
+    told.add("size, MB", None, written.bytes() as f64 / 1e6);
+    for (name, value) in held.iter().flat_map(|held| held.found.told()) {
+        told.add(name, None, value);
+    }
+    fs::write(&cx.out().join("metrics.json"), told.to_json().as_bytes())?;
     let Some(held) = held else { return Ok(()) };
     for (name, value) in held.found.metrics() {
         cx.metric(name, value);

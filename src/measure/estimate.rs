@@ -16,6 +16,13 @@ pub struct Estimate {
     pub high: f64,
 }
 
+impl Estimate {
+    /// Of which nothing is uncertain, or nothing is known of how much.
+    pub fn exactly(value: f64) -> Self {
+        Self { value, low: value, high: value }
+    }
+}
+
 /// How far a model is from another one on the same queries, with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Difference {

@@ -432,7 +432,15 @@ mod tests {
             of: Of::Told,
             label: "reports/many".into(),
             subjects: subjects().into_iter().map(subject).collect(),
-            told: vec![told("accuracy", Better::Higher, false), told("train.loss", Better::Lower, true)],
+            fronts: vec![told::Front::of(
+                &told("seconds", Better::Lower, false),
+                &told("train.loss", Better::Lower, true),
+            )],
+            told: vec![
+                told("accuracy", Better::Higher, false),
+                told("train.loss", Better::Lower, true),
+                told("seconds", Better::Lower, false),
+            ],
             ..Numbers::default()
         }
     }

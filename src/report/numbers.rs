@@ -13,7 +13,7 @@ use crate::report::predictions::Predicted;
 use crate::report::quantization::Quantization;
 use crate::report::retrieval::{Quantized, Test, ZeroShot};
 use crate::report::timing::Timing;
-use crate::report::told::Told;
+use crate::report::told::{Front, Told};
 
 /// Of `report.json`. 1: first. 2: differences, the headline, what quantization costs, accuracy by class. 3: `of`, `texts`
 /// and `answers` of language models, an adapter's `base` and `own_bytes`. 4: of language models `metrics`, accuracy, divergence
@@ -80,6 +80,9 @@ pub struct Numbers {
     /// Numbers that programs told.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<Told>,
+    /// Two of those numbers against each other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fronts: Vec<Front>,
     /// Predictions beside what was true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Predicted>,

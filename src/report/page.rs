@@ -191,6 +191,7 @@ pub fn html(numbers: &Numbers, plots: &[Figure], examples: &Examples) -> Result<
             is_told => numbers.of == Of::Told,
             is_of_targets => numbers.of.is_of_targets(),
             by_class => numbers.predicted.as_ref().and_then(predictions::page::by_class),
+            fronts => told::page::fronts(numbers),
             timing => numbers.timing,
             workloads => timing::page::summaries(numbers),
             titles => numbers.timing.iter().flat_map(Timing::groups).map(|group| group.title()).collect::<Vec<_>>(),

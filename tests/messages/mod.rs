@@ -228,6 +228,14 @@ fn tests(book: &mut Book) {
         let command = "command \"r/{a}\" { matrix { a 1 2; }; run \"true\"; output \"o\"; metrics \"metrics.json\"; }";
         format!("{command}\nreport \"s\" {{ compare \"r/1\" \"r/2\"; number \"n\"; over {over}; }}\n")
     };
+    let front = |front: &str| {
+        let command = "command \"m\" { run \"true\"; output \"o\"; metrics \"metrics.json\"; }";
+        format!(
+            "{command}\nreport \"r\" {{ compare \"m\"; number \"MB\" better=\"lower\"; number \"n\"; front {front}; }}\n"
+        )
+    };
+    book.recipe("a front of what is no number of the report", &front("\"MB\" against=\"error\""));
+    book.recipe("a front of what has no better end", &front("\"n\" against=\"MB\""));
     book.recipe("a matrix that nothing was made by", &over("\"runs/{a}\""));
     book.recipe("a matrix without an axis", &over("\"r/1\""));
 }

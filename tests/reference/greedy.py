@@ -1,6 +1,6 @@
 """Quantized forms of SmolLM2 asked in mlx-lm and in llama.cpp: the same answers, the most likely token each time, as effai gives.
 
-    greedy.py mlx|llama.cpp MODEL LOSSES     a model's directory, and what `perplexity` with `ask` wrote of it
+    greedy.py DIR READER:FORM...     DIR/smollm2-FORM in `mlx` or `llama.cpp`, beside what `perplexity` with `ask` wrote of it
 
 llama.cpp rounds what matrices read, which decides between two tokens that are all but equally likely: such draws are told, and the
 answer goes on with effai's.
@@ -52,8 +52,7 @@ def llama_cpp(directory):
     return behind
 
 
-def main():
-    reader, directory, losses = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+def hold(reader, directory, losses):
     tokenizer = AutoTokenizer.from_pretrained(directory)
     behind, draw = {"mlx": mlx, "llama.cpp": llama_cpp}[reader](directory), DRAW[reader]
     answers = json.loads(losses.read_text())["answers"]
@@ -71,4 +70,7 @@ def main():
     print(f"{directory.name} in {reader}: {tokens} tokens of {len(answers)} answers the same, {draws} of them by a draw")
 
 
-main()
+for given in sys.argv[2:]:
+    reader, form = given.split(":")
+    own = Path(sys.argv[1])
+    hold(reader, own / f"smollm2-{form}", own / f"smollm2-{form}-answers/losses.json")

@@ -61,7 +61,9 @@ def main():
     rows = parquet.read_table(data / "data/test-00000-of-00001.parquet").to_pylist()
     model, tokenizer = model_of(directory)
     own = json.loads(own.read_text())
-    compare("base", own["losses"][: len(rows)], losses(model, tokenizer, rows))
+    rows = rows[: len(own["losses"])]
+    assert len(rows) == 8, f"{len(rows)} records"
+    compare("base", own["losses"], losses(model, tokenizer, rows))
     texts = [f"{row['prompt']} {row['completion']}" for row in rows[:4]]
 
     def ids_of(text):

@@ -19,6 +19,8 @@ TOLERANCE = {"f32": 1e-4, "f16-weights": 2e-3}
 # Of the least of the rows. Where what is multiplied is rounded to 8 bits as it comes, MiniLM has .9963 and EfficientNet .9856;
 # of rounding weights alone .9984 and .9843, whoever computes.
 COSINE = {
+    ("minilm", "rtn8"): 0.999,
+    ("minilm", "rtn4"): 0.9,
     ("minilm", "int8"): 0.99,
     ("minilm", "int8-weights"): 0.998,
     ("efficientnet-lite0", "int8"): 0.97,
@@ -75,6 +77,8 @@ def encoders():
         found = Model(f"efficientnet-lite0-tflite-{precision}")(pixels)["pooler_output"]
         tolerance = TOLERANCE_OF_MANY_LAYERS if precision == "f16-weights" else None
         fits &= hold("efficientnet-lite0", precision, found, seen, tolerance)
+    for form in ("rtn8", "rtn4"):
+        fits &= hold("minilm", form, Model(f"minilm-tflite-{form}")(padded(ids))["sentence_embedding"], read)
     fixed = Model("minilm-tflite-fixed")
     for at, row in enumerate(ids[:3]):
         given = {name: numpy.zeros((1, 64), numpy.int32) for name in ("input_ids", "attention_mask")}

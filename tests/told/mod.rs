@@ -119,3 +119,30 @@ fn what_no_target_told_is_one_error() {
     let both = REPORT.replace("number \"accuracy\"", "ask \"what?\"; number \"accuracy\"");
     fails(&digits(&both), 2, &["`ask` is of models that are measured, and `number` of what programs told"]);
 }
+
+#[test]
+fn two_numbers_against_each_other_are_a_front() {
+    let costs = |label: &str, size: f64, error: f64| tells(label, &[("MB", size), ("error", error)]);
+    let targets = [costs("a", 90.0, 0.0), costs("b", 22.0, 0.002), costs("c", 23.0, 0.003), tells("d", &[("MB", 1.0)])];
+    let report = |front: &str| {
+        let report = format!(
+            "report \"r\" {{ compare \"a\" \"b\" \"c\" \"d\"; number \"MB\" better=\"lower\"; \
+             number \"error\" better=\"lower\"; front {front}; }}"
+        );
+        Project::new(&[targets.concat(), report].concat())
+    };
+    let project = report("\"MB\" against=\"error\"");
+    project.builds(&["r", "-j", "2"]);
+    let found: Value = serde_json::from_str(&project.read("out/r/report.json")).expect("JSON");
+    assert_eq!(found["fronts"], json!([{ "across": "MB", "up": "error", "unbeaten": ["b", "a"] }]));
+    let said = "MB against error: no other is below b or a in both.";
+    assert_eq!(found["headline"][2], said);
+    contains(&project.read("out/r/report.html"), &["<h2>MB against error</h2>", said]);
+    contains(&project.read("out/r/plots/front.svg"), &["MB against error"]);
+    // A cost or an error is above 0.
+    let project = report("\"MB\" against=\"error\"");
+    project.write("effai.kdl", &project.read("effai.kdl").replace("0.003", "-0.003"));
+    let failed = project.effai(&["build", "r"]);
+    assert_eq!(failed.code, 2);
+    contains(&failed.stderr, &["`error` of `c` is -0.003, and a front has none below 0"]);
+}

@@ -1,4 +1,8 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::backend::int8::{Bytes, Int8};
+use crate::backend::qmatrix::QMatrix;
 
 /// Of the format's own layout of pictures.
 pub(super) fn of(config: &Value, part: Part) -> Source {
@@ -58,17 +62,27 @@ fn a_network_for_pictures_is_convolutions_in_tensorflow_lite() {
 }
 
 #[test]
+fn tensorflow_lite_has_codes_as_they_are_stored() {
+    for (mut config, part) in [(reading(), Part::Text), (speaking(), Part::Language)] {
+        (config["hidden_size"], config["intermediate_size"]) = (32.into(), 64.into());
+        for bits in [4, 8] {
+            let source = in_codes(&config, part, bits);
+            let graph = source.graph().expect("traces");
+            let found = check(&source, &graph, Precision::Stored).expect("equal");
+            assert!(found.relative < 1e-5, "{bits} bits: {found:?}");
+        }
+    }
+}
+
+#[test]
 fn what_tensorflow_lite_has_no_kernel_for_is_refused_by_name() {
     let source = of(&reading(), Part::Text);
     let mut graph = source.graph().expect("traces");
     let value = graph.values.iter_mut().find(|value| matches!(value.op, Op::Linear)).expect("a product");
     let name = value.name.clone();
     value.inputs.truncate(1);
-    let words = affine::round(&[0.5; 32 * 32], 32, &Form::new(4, 32)).0;
-    let groups = Groups::new(32, 32, 32, 4, &affine::codes(&words.words, 4), words.scales, words.biases);
-    let Values::Codes(matrix) = Array::codes(groups).values else { unreachable!("codes") };
-    value.op = Op::LinearQuantized(matrix);
-    let error = write(&graph, &options_of(Precision::F32)).expect_err("refused");
+    value.op = Op::LinearQuantized(Arc::new(QMatrix::from(Bytes::new(Int8::round(&[0.5; 32 * 32], 32).0))));
+    let error = write(&graph, &options_of(Precision::Stored)).expect_err("refused");
     let begins = format!("TensorFlow Lite has no operator for `linear-quantized` of `{name}`: ");
     assert!(error.message.starts_with(&begins), "{}", error.message);
 }

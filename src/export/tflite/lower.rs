@@ -1,6 +1,7 @@
 //! The graph's operations as TensorFlow Lite's.
 
 mod attend;
+mod codes;
 mod products;
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +13,7 @@ use super::schema::{self, Activation, Code, Kind, Operator, Tensor};
 use crate::backend::Window;
 use crate::backend::affine::Float;
 use crate::backend::floats;
+use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Dim, Element, Graph, Id, Symbol, Value};
@@ -48,6 +50,7 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Result<Lowered, TfLi
         values: Vec::with_capacity(graph.values.len()),
         made: HashMap::new(),
         rounded: HashMap::new(),
+        stored: HashMap::new(),
         names: BTreeMap::new(),
         own: String::new(),
     };
@@ -127,10 +130,24 @@ struct Lower<'a> {
     made: HashMap<String, String>,
     /// Constants that were rounded to bytes, by their buffers and scales.
     rounded: HashMap<Id, (usize, Vec<f32>)>,
+    /// Matrices that the model has in codes, by where they are.
+    stored: HashMap<usize, codes::Codes>,
     /// How often a name was given.
     names: BTreeMap<String, usize>,
     /// The value that is being written: what is written for it is named by it.
     own: String,
+}
+
+/// A matrix's codes, where those alone are what it is.
+fn groups_of<'a>(matrix: &'a QMatrix, value: &Value) -> Result<&'a Groups, TfLiteError> {
+    match matrix {
+        QMatrix::Groups(groups) => Ok(groups),
+        _ => Err(TfLiteError::NoOperator {
+            op: value.op.name(),
+            name: value.name.clone(),
+            why: "what it multiplies is rounded too, row by row",
+        }),
+    }
 }
 
 /// A slot of options that is an enumeration or a truth value.
@@ -458,10 +475,6 @@ impl Lower<'_> {
         let inputs = &value.inputs;
         let shape = &value.shape;
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
-        let refused = |why| {
-            let (op, name) = (value.op.name(), value.name.clone());
-            Err(TfLiteError::NoOperator { op, name, why })
-        };
         match &value.op {
             Op::Constant => Ok(Written::Constant),
             Op::Input(name) => tensor(name.clone()),
@@ -602,8 +615,14 @@ impl Lower<'_> {
                 let shifted = self.join(schema::ADD, &scaled, &shift?);
                 tensor(self.clip(&shifted, low, high, false)?)
             }
-            Op::EmbedQuantized(..) | Op::LinearQuantized(_) => {
-                refused("weights in groups of codes have no kernel there; in another precision they are expanded")
+            Op::EmbedQuantized(matrix, ids) => {
+                let groups = groups_of(matrix, value)?;
+                tensor(self.embedded_codes(matrix, groups, ids, shape)?)
+            }
+            Op::LinearQuantized(matrix) => {
+                let groups = groups_of(matrix, value)?;
+                let (x, matrix) = (self.plain(inputs[0])?, self.matrix_of_groups(matrix, groups)?);
+                tensor(self.fully_connected(&x, &matrix, "", shape))
             }
         }
     }

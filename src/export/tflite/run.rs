@@ -110,6 +110,12 @@ fn held(tensor: &reader::Tensor, bytes: &[u8]) -> Option<Held> {
             let values: Vec<i8> = bytes.iter().map(|byte| byte.cast_signed()).collect();
             Some(Held::Bytes(Dense::from_data(&shape, values)))
         }
+        reader::INT4 if bytes.len() == count.div_ceil(2) => {
+            // The sign is the highest of the four.
+            let both = |byte: &u8| [(byte << 4).cast_signed() >> 4, byte.cast_signed() >> 4];
+            let values: Vec<i8> = bytes.iter().flat_map(both).take(count).collect();
+            Some(Held::Bytes(Dense::from_data(&shape, values)))
+        }
         _ => None,
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Int32 = 2,
     Bool = 6,
     Int8 = 9,
+    /// Two to a byte, the first in its low half.
+    Int4 = 17,
 }
 
 /// An operator: its number (`BuiltinOperator`), that of its options (`BuiltinOptions`, 0 where it has none), and its version.

@@ -107,6 +107,10 @@ static SCHEMA: Schema = Schema::new(
                 .default(Default::Text("metrics.json")),
         ])
         .many(),
+    Schema::new("front", "With `number`: two of them against each other, each the better the lower; a line joins the targets that no other beats in both.")
+        .arg("name", Type::Text)
+        .props(&[Prop::new("against", Type::Text, "the other number, upwards").required()])
+        .many(),
     Schema::new(
         "predictions",
         "Any targets: the table in which each one keeps what it predicted of the same items; .json, .jsonl, .yml, .csv, .tsv or \
@@ -161,6 +165,7 @@ struct Fields {
     ask: Vec<String>,
     max_tokens: Option<u64>,
     number: Vec<Number>,
+    front: Vec<Front>,
     predictions: Option<predictions::Given>,
     over: Vec<String>,
     seed: u64,
@@ -171,6 +176,12 @@ struct Number {
     name: String,
     better: Option<Better>,
     r#in: String,
+}
+
+#[derive(Deserialize)]
+struct Front {
+    name: String,
+    against: String,
 }
 
 #[derive(Deserialize)]
@@ -293,6 +304,15 @@ impl Kind for Report {
         let given: Vec<_> = language.into_iter().filter(|(.., given)| *given).collect();
         let pictures =
             [("test", "test.0", !fields.test.is_empty()), ("zero-shot", "zero-shot.0", !fields.zero_shot.is_empty())];
+        if fields.number.is_empty() && !fields.front.is_empty() {
+            let help = "add `number` for the two that it names, or leave it out";
+            problems.at(
+                "front.0",
+                "`front` is of numbers that targets told, and there is no `number`",
+                "given here",
+                help,
+            );
+        }
         if let Some(predictions) = &fields.predictions {
             let number = ("number", "number.0", !fields.number.is_empty());
             for (field, path, _) in given.iter().chain(pictures.iter().chain([&number]).filter(|(.., given)| *given)) {

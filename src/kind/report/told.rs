@@ -9,7 +9,7 @@ use crate::format::metrics::Metrics;
 use crate::kind::ActionCx;
 use crate::recipe::decl::Problems;
 use crate::report::numbers::{Numbers, Of, Subject, VERSION_OF_TOLD, short_names};
-use crate::report::told::{Row, Told};
+use crate::report::told::{Better, Front, Row, Told};
 use crate::report::words::list;
 
 /// Finds what contradicts itself in a report of told numbers.
@@ -18,6 +18,21 @@ pub(super) fn check(fields: &Fields, problems: &mut Problems<'_>) {
         if fields.number[..i].iter().any(|other| other.name == number.name) {
             let message = format!("the number `{}` is there twice", number.name);
             problems.at(&format!("number.{i}"), message, "again here", "leave one out");
+        }
+    }
+    for (i, front) in fields.front.iter().enumerate() {
+        let (path, against) = (format!("front.{i}"), format!("front.{i}.against"));
+        for (path, name) in [(&path, &front.name), (&against, &front.against)] {
+            let Some(number) = fields.number.iter().find(|number| number.name == *name) else {
+                let message = format!("no `number` of this report is `{name}`");
+                problems.at(path, message, "named here", format!("add: number \"{name}\" better=\"lower\""));
+                continue;
+            };
+            if number.better != Some(Better::Lower) {
+                let message = format!("of `{name}` it is not said that it is the better the lower");
+                let help = "a front is of costs and errors: write better=\"lower\" beside that number, or name another";
+                problems.at(path, message, "named here", help);
+            }
         }
     }
 }
@@ -43,6 +58,15 @@ pub(super) fn gather(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Numbers, 
             }
         }
     }
+    for name in fields.front.iter().flat_map(|front| [&front.name, &front.against]) {
+        let below = told.iter().filter(|told| told.name == *name).flat_map(|told| &told.rows);
+        if let Some((label, value)) = below.filter_map(|row| Some((&row.subject, row.value?))).find(|(_, v)| *v < 0.0) {
+            return Err(Failure::user(format!("`{name}` of `{label}` is {value}, and a front has none below 0"))
+                .help("leave that `front` out, or have the program tell a cost or an error"));
+        }
+    }
+    let number = |name: &String| told.iter().find(|told| told.name == *name).expect("it was checked");
+    let fronts = fields.front.iter().map(|front| Front::of(number(&front.name), number(&front.against))).collect();
     let names = short_names(&fields.compare).into_iter().zip(&fields.compare);
     Ok(Numbers {
         version: VERSION_OF_TOLD,
@@ -51,6 +75,7 @@ pub(super) fn gather(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Numbers, 
         seed: fields.seed,
         subjects: names.map(|(name, label)| Subject { label: label.clone(), name, ..Subject::default() }).collect(),
         told,
+        fronts,
         ..Numbers::default()
     })
 }

@@ -1,12 +1,14 @@
 //! The plots of told numbers.
 
+use crate::measure::estimate::Estimate;
 use crate::report::figures::Figure;
 use crate::report::numbers::Numbers;
 use crate::report::plot::bars::{self, Bar, Bars};
+use crate::report::plot::front::{self, Front as Drawing, Point};
 use crate::report::plot::panels::{self, Curve, Panel, Style};
 use crate::report::shown::{PANELS, ROWS, among, out_of, shown};
 use crate::report::told::words::value_text;
-use crate::report::told::{Row, Told};
+use crate::report::told::{Front, Row, Told};
 use crate::report::words::cut;
 
 /// Names at the ends of curves are cut to so many characters: they stand beside the plot.
@@ -18,6 +20,7 @@ pub fn all(numbers: &Numbers) -> Vec<Figure> {
         return Vec::new();
     }
     let mut figures = vec![("values".to_owned(), values(numbers))];
+    figures.extend(numbers.fronts.iter().enumerate().map(|(i, front)| (name_of(i), drawn(numbers, front))));
     let panels: Vec<Panel> =
         numbers.told.iter().filter(|told| told.has_curve()).map(|told| panel(numbers, told)).collect();
     if !panels.is_empty() {
@@ -25,6 +28,39 @@ pub fn all(numbers: &Numbers) -> Vec<Figure> {
         figures.push(("curves".to_owned(), panels::draw(&title, "step", &panels)));
     }
     figures
+}
+
+/// What the file of a front is called.
+pub fn name_of(front: usize) -> String {
+    if front == 0 { "front".to_owned() } else { format!("front-{}", front + 1) }
+}
+
+fn drawn(numbers: &Numbers, front: &Front) -> String {
+    let of = |name: &str| numbers.told.iter().find(|told| told.name == name).map_or(&[][..], |told| &told.rows);
+    // Of very many, the first ones and those that are unbeaten.
+    let named = shown(numbers, ROWS);
+    let points = of(&front.across).iter().zip(of(&front.up)).enumerate().filter_map(|(i, (x, y))| {
+        let on_front = front.unbeaten.contains(&x.subject);
+        Some(Point {
+            label: numbers.subjects[i].name.clone(),
+            colour: i,
+            x: x.value?,
+            y: Estimate::exactly(y.value?),
+            on_front,
+            is_ringed: false,
+            is_named: on_front || named.contains(&i),
+        })
+    });
+    front::draw(&Drawing {
+        title: &format!("{} against {}", front.across, front.up),
+        x_name: &format!("{}; filled and joined: no other is below in both", front.across),
+        x_unit: &front.across,
+        y_name: &front.up,
+        is_log: true,
+        columns: Vec::new(),
+        levels: Vec::new(),
+        points: points.collect(),
+    })
 }
 
 fn values(numbers: &Numbers) -> String {

@@ -21,6 +21,35 @@ pub struct Told {
     pub rows: Vec<Row>,
 }
 
+/// Targets by two numbers, of which each is the better the lower.
+#[derive(Debug, Serialize)]
+pub struct Front {
+    /// The number that goes across.
+    pub across: String,
+    /// The number that goes up.
+    pub up: String,
+    /// Targets that no other beats in both, by what goes across.
+    pub unbeaten: Vec<String>,
+}
+
+impl Front {
+    /// Of those targets that told both numbers.
+    pub fn of(across: &Told, up: &Told) -> Self {
+        let rows = across.rows.iter().zip(&up.rows);
+        let mut both: Vec<(&str, f64, f64)> =
+            rows.filter_map(|(x, y)| Some((x.subject.as_str(), x.value?, y.value?))).collect();
+        both.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.2.total_cmp(&b.2)));
+        let mut least = f64::INFINITY;
+        both.retain(|(_, _, y)| {
+            let is_better = *y < least;
+            least = least.min(*y);
+            is_better
+        });
+        let unbeaten = both.into_iter().map(|(subject, ..)| subject.to_owned()).collect();
+        Self { across: across.name.clone(), up: up.name.clone(), unbeaten }
+    }
+}
+
 /// Which of two values is the better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -141,6 +170,23 @@ pub(crate) mod tests {
         assert_eq!(best(Some(Better::Higher), [Some(0.1), None, None]), None);
         assert_eq!(best(None, [Some(0.1), None, Some(0.3)]), None);
         assert_eq!(best(Some(Better::Higher), [Some(0.300_01), Some(0.300_02), None]), Some(0.3));
+    }
+
+    #[test]
+    fn a_front_has_what_no_other_beats_in_both() {
+        let told = |values: [Option<f64>; 5]| {
+            let rows = values.into_iter().enumerate();
+            let rows = rows.map(|(i, value)| Row { subject: format!("t{i}"), value, curve: Vec::new() });
+            Told { name: "n".into(), better: Some(Better::Lower), rows: rows.collect() }
+        };
+        let front = |x, y| Front::of(&told(x), &told(y)).unbeaten;
+        // The second costs as much as the fourth and is further off; the last did not tell.
+        let x = [Some(4.0), Some(2.0), Some(1.0), Some(2.0), Some(0.5)];
+        let y = [Some(0.0), Some(0.3), Some(0.9), Some(0.2), None];
+        assert_eq!(front(x, y), ["t2", "t3", "t0"]);
+        // Of equals one stands for all.
+        assert_eq!(front([Some(1.0); 5], [Some(1.0); 5]), ["t0"]);
+        assert_eq!(front([None; 5], y), [""; 0]);
     }
 
     #[test]

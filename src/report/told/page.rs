@@ -1,15 +1,35 @@
-//! Of the page: the table of told numbers.
+//! Of the page: the table of told numbers, and its fronts.
+
+use serde::Serialize;
 
 use crate::report::numbers::Numbers;
 use crate::report::page::{Cell, Table};
-use crate::report::told::words::{as_shown, value_text};
-use crate::report::told::{Row, Told};
+use crate::report::told::words::{as_shown, says, value_text};
+use crate::report::told::{Front, Row, Told, figures};
 
 /// The last value of each number.
 pub fn summary(numbers: &Numbers) -> Table {
     let columns =
         numbers.told.iter().map(|told| (heading(told), told.rows.iter().map(|row| cell(told, row)).collect()));
     Table::of(columns.collect(), numbers.subjects.len())
+}
+
+/// A section of the page for each front.
+#[derive(Debug, Serialize)]
+pub struct Section {
+    name: String,
+    title: String,
+    says: String,
+}
+
+/// The sections of fronts.
+pub fn fronts(numbers: &Numbers) -> Vec<Section> {
+    let section = |(i, front): (usize, &Front)| Section {
+        name: figures::name_of(i),
+        title: format!("{} against {}", front.across, front.up),
+        says: says(numbers, front),
+    };
+    numbers.fronts.iter().enumerate().map(section).collect()
 }
 
 /// "accuracy \u{2191}".

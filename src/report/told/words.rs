@@ -1,13 +1,14 @@
 //! What was found among told numbers.
 
 use crate::report::numbers::Numbers;
-use crate::report::told::Told;
+use crate::report::told::{Front, Told};
 use crate::report::words::{list, name};
 
 /// Of each number that has a better end, whose is the best; then who did not tell which.
 pub fn headline(numbers: &Numbers) -> Vec<String> {
     let best = numbers.told.iter().filter_map(|told| best(numbers, told));
-    best.chain(missing(numbers)).collect()
+    let fronts = numbers.fronts.iter().map(|front| says(numbers, front));
+    best.chain(fronts).chain(missing(numbers)).collect()
 }
 
 fn best(numbers: &Numbers, told: &Told) -> Option<String> {
@@ -32,6 +33,26 @@ fn best(numbers: &Numbers, told: &Told) -> Option<String> {
     };
     let against = against.map(|(row, value)| format!("; {} has {}", name(numbers, &row.subject), value_text(value)));
     Some(format!("{what}: {top} {are} best with {text}{}.", against.unwrap_or_default()))
+}
+
+/// Who is on a front.
+pub(super) fn says(numbers: &Numbers, front: &Front) -> String {
+    let (across, up) = (&front.across, &front.up);
+    let names: Vec<String> = front.unbeaten.iter().map(|label| name(numbers, label).to_owned()).collect();
+    match &names[..] {
+        [] => format!("{across} against {up}: no {} told both.", numbers.noun()),
+        [one] => format!("{across} against {up}: {one} is the best in both."),
+        _ => format!("{across} against {up}: no other is below {} in both.", either(&names)),
+    }
+}
+
+/// "a, b or c".
+fn either(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
 }
 
 /// Who told which not, in one sentence for those that lack the same.

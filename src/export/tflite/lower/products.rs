@@ -123,16 +123,21 @@ impl Lower<'_> {
         let x = self.plain(x)?;
         let matrix = self.weights(weight, &[out, inner])?;
         let bias = bias.map(|bias| self.plain(bias)).transpose()?;
-        let is_bytes = self.of(&matrix).kind == Kind::Int8;
+        let made = self.fully_connected(&x, &matrix, bias.as_deref().unwrap_or_default(), &value.shape);
+        Ok(Written::Seen(Seen::plain(made, value.shape.clone())))
+    }
+
+    /// A product by the rows of a matrix; a bias without a name is none.
+    pub(super) fn fully_connected(&mut self, x: &str, matrix: &str, bias: &str, shape: &[Dim]) -> String {
+        let is_bytes = self.of(matrix).kind == Kind::Int8;
         // Axes stay as they are (`keep_num_dims`); inputs are rounded between their least and largest, row by row.
         let mut options = vec![byte(2, 1)];
         if is_bytes {
             options.push(byte(3, 1));
         }
-        let inputs = [&x[..], &matrix, bias.as_deref().unwrap_or_default()];
-        let made = self.node(schema::FULLY_CONNECTED, &inputs, options, Kind::Float32, value.shape.clone());
+        let made = self.node(schema::FULLY_CONNECTED, &[x, matrix, bias], options, Kind::Float32, shape.to_vec());
         self.of_version(if is_bytes { 12 } else { 5 });
-        Ok(Written::Seen(Seen::plain(made, value.shape.clone())))
+        made
     }
 
     /// The pictures that a window goes over, and how: what a program cannot lay around them is laid before.

@@ -7,6 +7,7 @@ pub(super) const FLOAT32: u8 = 0;
 pub(super) const FLOAT16: u8 = 1;
 pub(super) const INT32: u8 = 2;
 pub(super) const INT8: u8 = 9;
+pub(super) const INT4: u8 = 17;
 
 /// What is run.
 pub(super) struct Model {
