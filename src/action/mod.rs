@@ -46,7 +46,7 @@ use crate::recipe::terms::{Limit, Limits, Terms};
 use crate::util::fs;
 
 use sandbox::Rules;
-use spawner::{Ender, Handles, Request, Spawner};
+use spawner::{Ender, Handles, Request, Running, Spawner};
 
 /// The hidden verb that makes this program an action.
 const VERB: &str = "__action";
@@ -213,14 +213,17 @@ pub trait Runner: Send + Sync {
 /// Each job in a child process.
 #[derive(Debug, Default)]
 pub struct Processes {
-    spawner: OnceLock<Result<Spawner, Failure>>,
+    /// The process that starts them, and where it says that it lives.
+    spawner: Mutex<Option<Arc<Spawner>>>,
+    alive: OnceLock<PathBuf>,
     tools: launch::Tools,
 }
 
 impl Runner for Processes {
     fn begin(&self, alive: &Path) {
+        let _ = self.alive.set(alive.to_owned());
         // Where it cannot be started, the first job says why.
-        let _ = self.spawner.get_or_init(|| Spawner::start(alive));
+        let _ = self.spawner();
     }
 
     fn run(
@@ -363,6 +366,33 @@ impl Processes {
         }
     }
 
+    /// The process that starts actions; another one where that was lost.
+    fn spawner(&self) -> Result<Arc<Spawner>, Failure> {
+        let mut spawner = self.spawner.lock().expect("no panic holds this");
+        if let Some(spawner) = &*spawner {
+            return Ok(Arc::clone(spawner));
+        }
+        let started = Arc::new(Spawner::start(self.alive.get().expect("a build begins with `begin`"))?);
+        Ok(Arc::clone(spawner.insert(started)))
+    }
+
+    /// Begins a program. Something may have ended the process that starts them, an action itself or a system without memory:
+    /// what ran then is lost, and what comes after has another one.
+    fn begun(&self, request: &Request, handles: &Handles) -> Result<Running, Failure> {
+        for _ in 0..2 {
+            let own = self.spawner()?;
+            if let Some(running) = own.run(request, handles)? {
+                return Ok(running);
+            }
+            let mut spawner = self.spawner.lock().expect("no panic holds this");
+            if spawner.as_ref().is_some_and(|known| Arc::ptr_eq(known, &own)) {
+                *spawner = None;
+            }
+        }
+        Err(Failure::environment("the process that starts actions is ended as often as it is started")
+            .help("look for what ends it: the system's log says which processes it killed for want of memory"))
+    }
+
     /// Starts a program, passes its events on, waits for its end.
     fn start(
         &self,
@@ -371,8 +401,6 @@ impl Processes {
         stdin: Option<&Path>,
         said: &mut dyn FnMut(ActionEvent),
     ) -> Result<Ran, NotStarted> {
-        let spawner = self.spawner.get().expect("a build begins with `begin`");
-        let spawner = spawner.as_ref().map_err(|e| NotStarted::Failed(e.clone()))?;
         let (reader, writer) = std::io::pipe()
             .map_err(|e| NotStarted::Failed(Failure::environment(format!("cannot make a pipe: {e}"))))?;
         let open = |path| fs::open(path).map_err(|e| NotStarted::Failed(e.into()));
@@ -384,7 +412,9 @@ impl Processes {
         request.vars.push(("EFFAI_EVENTS".into(), spawner::EVENTS_FD.to_string().into()));
         // As a shell does; and what it starts is known by it.
         request.vars.push(("PWD".into(), request.dir.clone()));
-        let running = spawner.run(&request, handles).map_err(NotStarted::Failed)?;
+        let running = self.begun(&request, &handles).map_err(NotStarted::Failed)?;
+        // The action has the only other end of what it tells.
+        drop(handles);
         let number = running.ender().map(|ender| attempt.cancel.add(Ending::Action(ender)));
         let told = listen(reader.into(), said);
         let ended = running.wait();

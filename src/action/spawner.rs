@@ -24,7 +24,7 @@ mod serve;
 mod watch;
 
 use std::ffi::OsString;
-use std::io::{IoSlice, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -34,6 +34,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -127,8 +128,8 @@ impl Spawner {
         Ok(Self { socket: Mutex::new(ours), process })
     }
 
-    /// Starts a program.
-    pub(super) fn run(&self, request: &Request, handles: Handles) -> Result<Running, Failure> {
+    /// Starts a program; none where this process is gone and no action was begun.
+    pub(super) fn run(&self, request: &Request, handles: &Handles) -> Result<Option<Running>, Failure> {
         let fail = |e: std::io::Error| Failure::environment(format!("cannot start an action: {e}"));
         let (mut line, theirs) = UnixStream::pair().map_err(fail)?;
         let descriptors = [theirs.as_fd(), handles.log.as_fd(), handles.events.as_fd(), handles.stdin.as_fd()];
@@ -137,10 +138,17 @@ impl Spawner {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
         {
             let socket = self.socket.lock().expect("no panic holds this");
-            sendmsg(&*socket, &[IoSlice::new(b"+")], &mut control, SendFlags::empty()).map_err(|e| fail(e.into()))?;
+            match sendmsg(&*socket, &[IoSlice::new(b"+")], &mut control, SendFlags::empty()) {
+                Err(Errno::PIPE | Errno::CONNRESET) => return Ok(None),
+                sent => sent.map_err(|e| fail(e.into()))?,
+            };
         }
-        send(&mut line, request).map_err(fail)?;
-        Ok(Running { line })
+        drop(theirs);
+        // Nothing is begun before the whole of it has come.
+        match send(&mut line, request) {
+            Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(None),
+            sent => sent.map(|()| Some(Running { line })).map_err(fail),
+        }
     }
 }
 
@@ -161,7 +169,8 @@ impl Running {
     /// Waits for its end.
     pub(super) fn wait(mut self) -> Result<Ended, Failure> {
         receive(&mut self.line)
-            .map_err(|e| Failure::environment(format!("the process that starts actions is gone: {e}")))
+            .map_err(|_| Failure::environment("the process that starts actions was ended, and this action with it")
+                .help("build again; where nothing ended it on purpose, the system's log says what it killed for want of memory"))
     }
 }
 

@@ -37,7 +37,7 @@ fn each_misbehaving_script_ends_as_said_and_the_build_goes_on() {
             "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); open('pid', \
              'w').write(str(os.getpid())); time.sleep(1000)"
                 .into(),
-            "at-most time=\"2 s\"",
+            "at-most time=\"4 s\"",
         ),
         ("file", "open('o', 'wb').write(bytes(3 << 20))".into(), "at-most disk=\"2 MiB\""),
         (
@@ -69,7 +69,7 @@ fn each_misbehaving_script_ends_as_said_and_the_build_goes_on() {
         "output \"made.txt\"",
         "connects: `python3` failed (exit status: 1)",
         "PermissionError",
-        "stubborn: it ran for longer than 2.0 s, which is all its `at-most` gives it",
+        "stubborn: it ran for longer than 4.0 s, which is all its `at-most` gives it",
         "file: it wrote more than 2.0 MiB",
         "files: it wrote more than 4.0 MiB",
         "memory: it held more memory than 100.0 MiB",
