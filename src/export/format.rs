@@ -107,6 +107,19 @@ pub enum Format {
     TfLite,
 }
 
+/// In a file's metadata, what formats have places of their own for: the target's label.
+pub const LABEL: &str = "effai.label";
+/// Who made the model.
+pub const AUTHOR: &str = "author";
+/// Under which licence it is.
+pub const LICENSE: &str = "license";
+/// Which version of it this is.
+pub const VERSION: &str = "version";
+/// What it is, in a sentence or two.
+pub const DESCRIPTION: &str = "description";
+/// How pictures are prepared before the file is given them: `format::image::Preprocessing` as JSON.
+pub const PREPROCESSING: &str = "preprocessing";
+
 /// How a graph is written.
 #[derive(Clone, Debug)]
 pub struct Options {

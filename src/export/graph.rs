@@ -80,7 +80,7 @@ pub struct Size {
 }
 
 /// What a graph is given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     /// Its name.
     pub name: String,
@@ -91,12 +91,23 @@ pub struct Input {
 }
 
 /// What an input consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Element {
     /// Floats.
     Float,
     /// Token ids, or a mask of 1 and 0.
     Integer,
+    /// Pictures as bytes of red, green and blue. The values of the input in the graph are what they become.
+    Bytes(Colours),
+}
+
+/// What bytes of pictures become before anything else is computed: `byte * scale + shift`, by colour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Colours {
+    /// Of red, green and blue.
+    pub scale: [f32; 3],
+    /// Of red, green and blue, after it was scaled.
+    pub shift: [f32; 3],
 }
 
 /// A value's number in its graph.
@@ -292,6 +303,14 @@ impl Graph {
         let mut graph = Self { inputs, values, outputs };
         graph.fold(&one)?;
         Ok(graph)
+    }
+
+    /// What bytes of the input of this name become; none where it has no bytes.
+    pub fn colours(&self, input: &str) -> Option<Colours> {
+        self.inputs.iter().find(|own| own.name == input).and_then(|own| match own.element {
+            Element::Bytes(colours) => Some(colours),
+            Element::Float | Element::Integer => None,
+        })
     }
 
     /// Makes constants of what depends on nothing, neither input nor size, and drops what is of no more use.
@@ -505,6 +524,7 @@ impl fmt::Display for Graph {
             let element = match input.element {
                 Element::Float => "float",
                 Element::Integer => "integer",
+                Element::Bytes(_) => "bytes",
             };
             writeln!(f, "input {} {element} {}", input.name, shape(&input.shape))?;
         }

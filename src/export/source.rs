@@ -1,14 +1,16 @@
 //! What of a model is exported: the inputs and outputs that its part has in the world, and the model's own run of them.
 
+use crate::backend::pixels;
 use crate::backend::texts::Named;
 use crate::backend::trace::TraceTensor;
 use crate::backend::{Precision, Tensor, Texts};
 use crate::failure::Failure;
+use crate::format::image::Preprocessing;
 use crate::model::llama::{self, Cache};
 use crate::model::{Checkpoint, Config, Model};
 
 use super::format::Layout;
-use super::graph::{Dim, Element, Graph, Input, Size, Symbol, order};
+use super::graph::{Colours, Dim, Element, Graph, Input, Size, Symbol, order};
 
 /// The input of token ids, as Hugging Face's libraries name it.
 pub const IDS: &str = "input_ids";
@@ -61,12 +63,37 @@ impl Part {
     }
 }
 
+/// As what a file is given pictures of the model's side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pixels {
+    /// Floats, as `config.json` or `preprocessor_config.json` says.
+    #[default]
+    Prepared,
+    /// Bytes of red, green and blue, which the file itself makes floats.
+    Uint8,
+}
+
+impl Pixels {
+    /// Every name in recipes.
+    pub const NAMES: &[&str] = &["prepared", "uint8"];
+
+    /// The one of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "prepared" => Some(Self::Prepared),
+            "uint8" => Some(Self::Uint8),
+            _ => None,
+        }
+    }
+}
+
 /// A model's part, ready to be traced.
 pub struct Source {
     model: Model<TraceTensor>,
     part: Part,
-    /// Height and width of its pictures.
-    side: usize,
+    /// How its pictures are prepared; none where it sees none.
+    preprocessing: Option<Preprocessing>,
+    pixels: Pixels,
     layout: Layout,
     least_past: usize,
     /// Of what it is given one number only.
@@ -80,6 +107,8 @@ pub enum Given {
     Texts(Vec<Vec<u32>>, usize),
     /// Prepared pictures, NHWC one after the other.
     Pictures(Vec<f32>, usize),
+    /// Pictures that the file prepares itself, likewise.
+    Bytes(Vec<u8>, usize),
 }
 
 /// An input as another program is given it.
@@ -100,6 +129,8 @@ pub enum Values {
     Floats(Vec<f32>),
     /// Of token ids and masks.
     Integers(Vec<i32>),
+    /// Of pictures that are prepared by who is given them.
+    Bytes(Vec<u8>),
 }
 
 /// One run of the model itself.
@@ -126,8 +157,20 @@ impl Source {
     /// Of a model, whose arrays are emptied on the way; pictures go in as `layout` says.
     pub fn new(checkpoint: &mut Checkpoint, part: Part, layout: Layout) -> Result<Self, Failure> {
         let model = Model::take(checkpoint, Precision::F32)?;
-        let side = model.preprocessing().map_or(0, |preprocessing| preprocessing.size);
-        Ok(Self { model, part, side, layout, least_past: 0, sizes: Vec::new() })
+        let preprocessing = model.preprocessing();
+        Ok(Self { model, part, preprocessing, pixels: Pixels::Prepared, layout, least_past: 0, sizes: Vec::new() })
+    }
+
+    /// The same that is given pictures as they are said to be.
+    ///
+    /// # Errors
+    /// If the part sees none.
+    pub fn with_pixels(self, pixels: Pixels) -> Result<Self, Failure> {
+        if self.part != Part::Picture {
+            return Err(Failure::user("`pixels` is for what sees pictures, and this part reads texts")
+                .help("leave it out, or write part \"picture\""));
+        }
+        Ok(Self { pixels, ..self })
     }
 
     /// The same for a format whose caches hold so many positions at least.
@@ -175,7 +218,12 @@ impl Source {
 
     /// Height and width of its pictures; 0 where it sees none.
     pub fn side(&self) -> usize {
-        self.side
+        self.preprocessing.map_or(0, |own| own.size)
+    }
+
+    /// As what it is given pictures.
+    pub fn pixels(&self) -> Pixels {
+        self.pixels
     }
 
     /// Tokens that it reads at most, and that it knows.
@@ -246,7 +294,12 @@ impl Source {
         match (self.part, &self.model.config) {
             (Part::Picture, _) => {
                 let [_, lengths @ ..] = self.pictures(1).map(Dim::Fixed);
-                vec![float(PIXELS.into(), [dim(BATCH)].into_iter().chain(lengths).collect())]
+                let shape = [dim(BATCH)].into_iter().chain(lengths).collect();
+                let element = match (self.pixels, self.preprocessing) {
+                    (Pixels::Uint8, Some(preprocessing)) => Element::Bytes(colours(&preprocessing)),
+                    _ => Element::Float,
+                };
+                vec![Input { name: PIXELS.into(), element, shape }]
             }
             (Part::Text, _) => {
                 let shape = vec![dim(BATCH), dim(SEQUENCE)];
@@ -283,13 +336,20 @@ impl Source {
         let (inputs, outputs) = match (given, &self.model.config) {
             (Given::Pictures(values, count), _) => {
                 let shape = self.pictures(*count);
-                let values = match self.layout {
-                    Layout::ChannelsFirst => channels_first(values, *count, self.side * self.side),
-                    Layout::ChannelsLast => values.clone(),
-                };
+                let values = self.laid(values, *count);
                 let pictures = TraceTensor::given(PIXELS, &values, &shape)?;
                 let input = Tensors { name: PIXELS.into(), shape: shape.into(), values: Values::Floats(values) };
                 (vec![input], self.see(&pictures)?)
+            }
+            (Given::Bytes(bytes, count), _) => {
+                let shape = self.pictures(*count);
+                let preprocessing = self.preprocessing.expect("what sees pictures says how they are prepared");
+                // As the model's own code has it, and not as the file does.
+                let (mean, std) = (preprocessing.mean.each(), preprocessing.std.each());
+                let prepared = self.laid(&pixels::normalise(&pixels::floats(bytes), mean, std), *count);
+                let pictures = TraceTensor::given(PIXELS, &prepared, &shape)?;
+                let values = Values::Bytes(self.laid(bytes, *count));
+                (vec![Tensors { name: PIXELS.into(), shape: shape.into(), values }], self.see(&pictures)?)
             }
             (Given::Texts(rows, before), Config::Llama(config)) => {
                 let head: Vec<Vec<u32>> = rows.iter().map(|row| row[..*before].to_vec()).collect();
@@ -329,7 +389,7 @@ impl Source {
             |name: &str| inputs.iter().find(|input| input.name == name).expect("each input of the part is given");
         let floats = |input: &Tensors| match &input.values {
             Values::Floats(values) => TraceTensor::given(&input.name, values, &input.shape),
-            Values::Integers(_) => unreachable!("pictures and caches are floats"),
+            Values::Integers(_) | Values::Bytes(_) => unreachable!("pictures and caches are floats"),
         };
         if self.part == Part::Picture {
             return self.see(&floats(input(PIXELS))?);
@@ -357,9 +417,17 @@ impl Source {
         }])
     }
 
+    /// Pictures in NHWC as they are given.
+    fn laid<V: Copy>(&self, values: &[V], count: usize) -> Vec<V> {
+        match self.layout {
+            Layout::ChannelsFirst => channels_first(values, count, self.side() * self.side()),
+            Layout::ChannelsLast => values.to_vec(),
+        }
+    }
+
     /// The shape of so many pictures.
     pub fn pictures(&self, count: usize) -> [usize; 4] {
-        let side = self.side;
+        let side = self.side();
         match self.layout {
             Layout::ChannelsFirst => [count, 3, side, side],
             Layout::ChannelsLast => [count, side, side, 3],
@@ -415,7 +483,14 @@ fn rows(ids: &Tensors, mask: &Tensors) -> Vec<Vec<u32>> {
     of_ids.chunks_exact(longest).zip(masks).map(kept).collect()
 }
 
-fn channels_first(values: &[f32], count: usize, area: usize) -> Vec<f32> {
+/// `(byte - mean) / std` as a scale and a shift.
+fn colours(preprocessing: &Preprocessing) -> Colours {
+    let (mean, std) = (preprocessing.mean.each().map(f64::from), preprocessing.std.each().map(f64::from));
+    let of = |made: &dyn Fn(usize) -> f64| [0, 1, 2].map(|colour| made(colour) as f32);
+    Colours { scale: of(&|colour| 1.0 / std[colour]), shift: of(&|colour| -mean[colour] / std[colour]) }
+}
+
+fn channels_first<V: Copy>(values: &[V], count: usize, area: usize) -> Vec<V> {
     let mut out = Vec::with_capacity(values.len());
     for picture in values.chunks_exact((area * 3).max(1)).take(count) {
         for colour in 0..3 {

@@ -1,5 +1,6 @@
 //! What every format computes of models of random weights, and what a check says of a wrong file.
 
+mod bytes;
 mod coreml;
 mod lite;
 

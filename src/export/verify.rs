@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::format::Precision;
 use super::graph::{Graph, Id};
-use super::source::{BATCH, Given, PAST, Part, Run, SEQUENCE, Source};
+use super::source::{BATCH, Given, PAST, Part, Pixels, Run, SEQUENCE, Source};
 use super::written::{Array, Place, Program, Written};
 use crate::backend::rng::Rng;
 use crate::failure::Failure;
@@ -167,7 +167,10 @@ pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
         all.push(match source.part() {
             Part::Picture => {
                 let count = rows * source.side() * source.side() * 3;
-                Given::Pictures((0..count).map(|_| rng.between(-1.0, 1.0)).collect(), rows)
+                match source.pixels() {
+                    Pixels::Prepared => Given::Pictures((0..count).map(|_| rng.between(-1.0, 1.0)).collect(), rows),
+                    Pixels::Uint8 => Given::Bytes((0..count).map(|_| rng.below(256) as u8).collect(), rows),
+                }
             }
             Part::Text => {
                 let longest = source.size(SEQUENCE).unwrap_or(longest(round, most.min(64)));

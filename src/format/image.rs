@@ -55,7 +55,8 @@ impl Fit {
 }
 
 impl Colours {
-    fn each(self) -> [f32; 3] {
+    /// Of red, green and blue.
+    pub fn each(self) -> [f32; 3] {
         match self {
             Colours::All(value) => [value; 3],
             Colours::Each(values) => values,

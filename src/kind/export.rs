@@ -1,5 +1,6 @@
 //! `export`: a model as a file that other programs run, held against the model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -9,17 +10,21 @@ use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::Backend;
 use crate::backend::arrays::Values;
 use crate::export::coreml::Target;
-use crate::export::format::{self, Format, Options, Precision};
+use crate::export::format::{
+    self, AUTHOR, DESCRIPTION, Format, LABEL, LICENSE, Options, PREPROCESSING, Precision, VERSION,
+};
 use crate::export::graph::Graph;
 use crate::export::onnx::{NEWEST, OLDEST};
-use crate::export::source::{BATCH, Given, PAST, Part, SEQUENCE, Source};
+use crate::export::source::{BATCH, Given, PAST, Part, Pixels, SEQUENCE, Source};
 use crate::export::verify::{self, Allowed, Difference, Programs};
 use crate::export::weights::{self, Reopened};
 use crate::export::written::{Program, Written};
 use crate::failure::Failure;
+use crate::fingerprint::Digest;
+use crate::format::image::Colours;
 use crate::format::metrics::Metrics;
 use crate::model::fit::Words;
-use crate::model::{Checkpoint, Config, copy_companions};
+use crate::model::{Checkpoint, Config, GGUF, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::util::fs;
@@ -50,10 +55,18 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             "of `coreml`, what it runs on at least; the least that has the precision where it is not said",
         ),
     ]),
+    Schema::new("pixels", "As what a file that sees pictures is given them: `prepared`, floats as the model's configuration says; `uint8`, red, green and blue in 8 bits, which the file itself makes what the model sees. Their side is the model's")
+        .arg("as", Type::Choice(Pixels::NAMES)),
     Schema::new("shape", "Of what the file is given, one number only; any number where nothing is said.").props(&[
         Prop::new("batch", Type::Int(1, i64::MAX), "of texts or pictures"),
         Prop::new("sequence", Type::Int(1, i64::MAX), "of tokens in a text"),
         Prop::new("past", Type::Int(0, i64::MAX), "of tokens that a language model has read before"),
+    ]),
+    Schema::new("about", "What the file says of the model, where the model's card says nothing or something else.").props(&[
+        Prop::new("author", Type::Text, "who made it"),
+        Prop::new("version", Type::Text, "which version it is"),
+        Prop::new("license", Type::Text, "under which licence it is"),
+        Prop::new("description", Type::Text, "what it is; the first paragraph of the card where it is not said"),
     ]),
     Schema::new("text", "A text that is part of the check, besides those that are drawn.").arg("text", Type::Text).many(),
     Schema::new("verify", "Whether the file is run and held against the model.").optional_arg("yes", Type::Bool).props(&[
@@ -75,8 +88,10 @@ const OPSET: u32 = 21;
 struct Fields {
     from: From,
     part: Option<String>,
+    pixels: Option<String>,
     format: Form,
     shape: Option<Shape>,
+    about: Option<About>,
     text: Vec<String>,
     verify: Option<Verify>,
 }
@@ -162,6 +177,10 @@ impl Shape {
             let what = format!("`shape` means nothing to `{}`, which has weights alone", fields.format.name);
             problems.at("shape", &what, "given here", "leave it out");
         }
+        if self.batch.is_some_and(|batch| batch != 1) && fields.sees_one() {
+            let what = "Core ML is given one picture at a time";
+            problems.at("shape.batch", what, "given here", "leave it out, or write pixels \"prepared\"");
+        }
         if self.sequence.is_some() && !fields.text.is_empty() {
             let what = "a text has a length of its own, and `sequence` is another";
             problems.at("text", what, "given here", "leave it out, or leave out `sequence`");
@@ -174,6 +193,15 @@ impl Shape {
     }
 }
 
+/// What a file says of the model, as a recipe has it.
+#[derive(Default, Deserialize)]
+struct About {
+    author: Option<String>,
+    version: Option<String>,
+    license: Option<String>,
+    description: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct Verify {
     yes: Option<bool>,
@@ -184,6 +212,23 @@ struct Verify {
 }
 
 impl Fields {
+    fn pixels(&self) -> Option<Pixels> {
+        self.pixels.as_ref().map(|name| Pixels::by_name(name).expect("one of the names"))
+    }
+
+    /// Whether a picture is one of its own, and not an entry of a tensor.
+    fn sees_one(&self) -> bool {
+        self.pixels() == Some(Pixels::Uint8) && matches!(self.format.format(), Format::CoreMl { .. })
+    }
+
+    /// What has one number only.
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        if self.sees_one() {
+            return vec![(BATCH, 1)];
+        }
+        self.shape.as_ref().map_or(Vec::new(), Shape::sizes)
+    }
+
     fn is_verified(&self) -> bool {
         !matches!(self.verify, Some(Verify { yes: Some(false), .. }))
     }
@@ -194,7 +239,8 @@ impl Kind for Export {
         &SCHEMA
     }
 
-    /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`. 3: `metrics.json`.
+    /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`. 3: author, version and description are in the
+    /// metadata, which TensorFlow Lite has in its own form too; weights' digests are; `metrics.json`.
     fn version(&self) -> u32 {
         3
     }
@@ -205,6 +251,14 @@ impl Kind for Export {
         if fields.part.is_some() && fields.format.format().is_of_weights() {
             let what = format!("a `{}` file has all parts of a model", fields.format.name);
             problems.at("part", &what, "given here", "leave it out");
+        }
+        if fields.pixels.is_some() && fields.format.format().is_of_weights() {
+            let what = format!("`pixels` means nothing to `{}`, which has weights alone", fields.format.name);
+            problems.at("pixels", &what, "given here", "leave it out");
+        }
+        if fields.about.is_some() && fields.format.format().is_of_weights() {
+            let what = format!("`about` means nothing to `{}`, which has weights alone", fields.format.name);
+            problems.at("about", &what, "given here", "leave it out");
         }
         if let Some(shape) = &fields.shape {
             shape.check(&fields, problems);
@@ -249,8 +303,11 @@ impl Run for Export {
         }
         let part = part_of(&fields, &checkpoint.config)?;
         cx.progress("trace", 0, 3, "steps");
-        let source = Source::new(&mut checkpoint, part, format.layout())?.with_least_past(format.least_past());
-        let source = source.fixed(&fields.shape.as_ref().map_or(Vec::new(), Shape::sizes))?;
+        let mut source = Source::new(&mut checkpoint, part, format.layout())?.with_least_past(format.least_past());
+        if let Some(pixels) = fields.pixels() {
+            source = source.with_pixels(pixels)?;
+        }
+        let source = source.fixed(&fields.sizes())?;
         let graph = source.graph()?;
         cx.log(format!(
             "{} operations: {}",
@@ -258,7 +315,7 @@ impl Run for Export {
             graph.operations().into_iter().collect::<Vec<_>>().join(", ")
         ));
         cx.progress("write", 1, 3, "steps");
-        let metadata = metadata(cx, &fields, part, &base, &checkpoint);
+        let metadata = metadata(cx, &fields, part, &base, &checkpoint)?;
         let options = Options { format, precision, metadata, longest: source.reads().0 };
         let written = format::write(&graph, &options)?;
         save(cx, &written, &base)?;
@@ -368,31 +425,104 @@ fn metadata(
     part: Part,
     base: &Path,
     checkpoint: &Checkpoint,
-) -> Vec<(String, String)> {
+) -> Result<Vec<(String, String)>, Failure> {
     let mut all = vec![
-        ("effai.label".to_owned(), cx.decl.label.to_string()),
+        (LABEL.to_owned(), cx.decl.label.to_string()),
         ("effai.source".to_owned(), fields.from.model.clone()),
         ("effai.part".to_owned(), part.name().to_owned()),
     ];
     if let Some(adapter) = &fields.from.adapter {
         all.push(("effai.adapter".to_owned(), adapter.clone()));
     }
-    if let Some(licence) = licence(base) {
-        all.push(("license".to_owned(), licence));
+    if let Some(digest) = weights_of(base)? {
+        all.push(("effai.weights".to_owned(), digest));
+    }
+    if let Some(adapter) = &fields.from.adapter
+        && let Some(digest) = weights_of(cx.input(adapter))?
+    {
+        all.push(("effai.adapter-weights".to_owned(), digest));
+    }
+    let (card, nothing) = (Card::read(base), About::default());
+    let about = fields.about.as_ref().unwrap_or(&nothing);
+    for (key, said, written) in [
+        (AUTHOR, &about.author, card.field(&["author", "authors"])),
+        (LICENSE, &about.license, card.field(&["license"])),
+        (VERSION, &about.version, card.field(&["version", "model_version"])),
+        (DESCRIPTION, &about.description, card.paragraph.clone()),
+    ] {
+        all.extend(said.clone().or(written).map(|value| (key.to_owned(), value)));
     }
     if part == Part::Picture
-        && let Some(preprocessing) = &checkpoint.preprocessing
+        && let Some(mut preprocessing) = checkpoint.preprocessing
     {
-        all.push(("preprocessing".to_owned(), serde_json::to_string(preprocessing).expect("plain")));
+        // What is left to do.
+        if fields.pixels() == Some(Pixels::Uint8) {
+            (preprocessing.mean, preprocessing.std) = (Colours::All(0.0), Colours::All(1.0));
+        }
+        all.push((PREPROCESSING.to_owned(), serde_json::to_string(&preprocessing).expect("plain")));
     }
-    all
+    Ok(all)
 }
 
-/// The licence that a model's card names.
-fn licence(dir: &Path) -> Option<String> {
-    let card = fs::read_text(&dir.join("README.md")).ok()?;
-    let head = card.strip_prefix("---\n")?.split("\n---").next()?;
-    head.lines().find_map(|line| line.strip_prefix("license:")).map(|licence| licence.trim().to_owned())
+/// The digest of the file of a model's or an adapter's weights, by which it can be told from another of its name.
+fn weights_of(dir: &Path) -> Result<Option<String>, Failure> {
+    let names = ["model.safetensors", GGUF, "adapter_model.safetensors"];
+    let Some(path) = names.iter().map(|name| dir.join(name)).find(|path| path.exists()) else { return Ok(None) };
+    let (digest, _) = fs::at("hash", &path, Digest::of_file(&path))?;
+    Ok(Some(format!("blake3:{digest}")))
+}
+
+/// A model's card, as far as a file repeats it.
+#[derive(Default)]
+struct Card {
+    front: BTreeMap<String, String>,
+    /// The first of the text.
+    paragraph: Option<String>,
+}
+
+impl Card {
+    /// Of the model in a directory; nothing where it has none.
+    fn read(dir: &Path) -> Self {
+        fs::read_text(&dir.join("README.md")).map_or_else(|_| Self::default(), |text| Self::of(&text))
+    }
+
+    /// Of its text: plain values and lists of them at the top of its front matter, and the first lines that are no title.
+    fn of(text: &str) -> Self {
+        let text = text.replace("\r\n", "\n");
+        let parted = text.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---"));
+        let (front, body) = parted.unwrap_or(("", &text));
+        let plain = |value: &str| value.trim().trim_matches(['"', '\'']).to_owned();
+        let mut fields: BTreeMap<String, String> = BTreeMap::new();
+        let mut last = None;
+        for line in front.lines() {
+            if let (Some(entry), Some(key)) = (line.trim_start().strip_prefix("- "), &last) {
+                let list: &mut String = fields.entry(String::clone(key)).or_default();
+                list.push_str(if list.is_empty() { "" } else { ", " });
+                list.push_str(&plain(entry));
+            } else if let Some((key, value)) = line.split_once(':').filter(|_| !line.starts_with([' ', '#'])) {
+                let value = value.trim();
+                let list = value.strip_prefix('[').and_then(|value| value.strip_suffix(']'));
+                let value = match list {
+                    Some(list) => list.split(',').map(plain).collect::<Vec<_>>().join(", "),
+                    None => plain(value),
+                };
+                last = value.is_empty().then(|| key.to_owned());
+                fields.insert(key.to_owned(), value);
+            } else {
+                last = None;
+            }
+        }
+        fields.retain(|_, value| !value.is_empty());
+        let is_text = |line: &&str| !line.trim().is_empty() && !line.starts_with(['#', '<', '!', '[', '|']);
+        let lines = body.trim_start_matches('-').lines().skip_while(|line| !is_text(line)).take_while(is_text);
+        let paragraph = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+        Self { front: fields, paragraph: Some(paragraph).filter(|text| !text.is_empty()) }
+    }
+
+    /// The first of some fields that it has.
+    fn field(&self, names: &[&str]) -> Option<String> {
+        names.iter().find_map(|name| self.front.get(*name)).cloned()
+    }
 }
 
 /// What a check found, and by which program.
@@ -484,7 +614,15 @@ fn signature(format: Format, part: Part, source: &Source) -> String {
         Part::Text => format!("`input_ids` and `attention_mask` [{batch}, {sequence}]"),
         Part::Picture => {
             let [_, a, b, c] = source.pictures(1);
-            format!("`pixel_values` [{batch}, {a}, {b}, {c}]")
+            match (source.pixels(), format) {
+                (Pixels::Prepared, _) => format!("`pixel_values` [{batch}, {a}, {b}, {c}]"),
+                (Pixels::Uint8, Format::CoreMl { .. }) => {
+                    format!("`pixel_values`, a picture of {b} x {c} pixels in red, green and blue")
+                }
+                (Pixels::Uint8, _) => {
+                    format!("`pixel_values` [{batch}, {a}, {b}, {c}], red, green and blue in 8 bits each")
+                }
+            }
         }
         Part::Language => format!(
             "`input_ids` [{batch}, {sequence}], `attention_mask` [{batch}, {} + {sequence}] and the keys and values of what was read before",
@@ -519,6 +657,8 @@ fn card(
     written: &Written,
 ) -> Result<(), Failure> {
     let format = fields.format.format();
+    let said = fields.about.as_ref().and_then(|about| about.license.clone());
+    let licence = said.or_else(|| Card::read(cx.input(&fields.from.model)).field(&["license"]));
     let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
     let checked = match held {
         None => "It was not held against the model.".to_owned(),
@@ -532,13 +672,33 @@ fn card(
         }
     };
     let text = format!(
-        "---\nlibrary_name: {library}\nbase_model: {from}\n---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\n{signature}{checked}\n",
+        "---\nlibrary_name: {library}\nbase_model: {from}\n{licence}---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\n{signature}{checked}\n",
         from = fields.from.model,
         label = cx.decl.label,
         library = format.library(),
+        licence = licence.map(|licence| format!("license: {licence}\n")).unwrap_or_default(),
         title = format.title(),
         precision = fields.format.precision,
         size = written.bytes() as f64 / 1e6,
     );
     Ok(fs::write(&cx.out().join("README.md"), text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_is_read_as_far_as_a_file_repeats_it() {
+        let card = Card::of(
+            "---\nlicense: apache-2.0\nauthors:\n- A. Maker\n- \"B. Maker\"\ntags: [vision, 'small']\nmodel-index:\n  - name: x\nversion: \"2.1\"\n---\n\n# A title\n\n![a picture](x.png)\n\nFirst of\nthe text.\n\nMore of it.\n",
+        );
+        assert_eq!(card.field(&["license"]).as_deref(), Some("apache-2.0"));
+        assert_eq!(card.field(&["author", "authors"]).as_deref(), Some("A. Maker, B. Maker"));
+        assert_eq!(card.field(&["tags"]).as_deref(), Some("vision, small"));
+        assert_eq!(card.field(&["model_version", "version"]).as_deref(), Some("2.1"));
+        assert_eq!(card.paragraph.as_deref(), Some("First of the text."));
+        let card = Card::of("# Only a title\n");
+        assert!(card.front.is_empty() && card.paragraph.is_none());
+    }
 }

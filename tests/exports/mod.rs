@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::support::Project;
 use crate::support::tiny::Tiny;
 
-/// A sentence encoder `m`, a language model `l`, and these exports.
+/// A sentence encoder `m`, a language model `l`, a picture-text model `c`, and these exports.
 pub(crate) fn project(exports: &str) -> Project {
     let project = Project::new(&format!(
         r#"
@@ -18,9 +18,14 @@ model "l" {{
     source path="l.zip" {{ weights "model.safetensors"; config "config.json"; tokenizer "tokenizer.json"; }}
     architecture "llama"
 }}
+model "c" {{
+    source path="c.zip" license="MIT" {{ weights "model.safetensors"; config "config.json"; tokenizer "tokenizer.json"; }}
+    architecture "clip"
+}}
 {exports}
 "#
     ));
+    Tiny::clip().pack(&project, "c.zip", &[]);
     Tiny::bert().pack(&project, "m.zip", &[]);
     Tiny::llama().pack(&project, "l.zip", &[]);
     project
@@ -124,6 +129,49 @@ export "x/l" { from "l"; format "coreml"; text "one"; text "two and more"; }
 }
 
 #[test]
+fn a_file_is_given_pictures_in_bytes() {
+    let project = project(
+        r#"
+export "x/{format}" {
+    matrix { format "onnx" "coreml" "tflite"; }
+    from "c"
+    part "picture"
+    pixels "uint8"
+    format "{format}"
+    about author="A. Maker" version="2.1"
+}
+"#,
+    );
+    project.builds(&["x/*"]);
+    for (format, given) in [
+        ("onnx", "`pixel_values` [batch, 3, 20, 20], red, green and blue in 8 bits each"),
+        ("coreml", "`pixel_values`, a picture of 20 x 20 pixels in red, green and blue"),
+        ("tflite", "`pixel_values` [batch, 20, 20, 3], red, green and blue in 8 bits each"),
+    ] {
+        let report: Value = serde_json::from_str(&project.read(&format!("out/x/{format}/verify.json"))).expect("JSON");
+        assert!(report["max_relative_error"].as_f64().is_some_and(|error| error < 1e-5), "{format}: {report}");
+        let card = project.read(&format!("out/x/{format}/README.md"));
+        assert!(card.contains(given), "{card}");
+    }
+    // Core ML and TensorFlow Lite have places of their own for it.
+    for (format, file) in [
+        ("onnx", "model.onnx"),
+        ("coreml", "model.mlpackage/Data/com.apple.CoreML/model.mlmodel"),
+        ("tflite", "model.tflite"),
+    ] {
+        let file = project.read_bytes(&format!("out/x/{format}/{file}"));
+        for said in ["A. Maker", "2.1", "mit", "parameters, imported from", "effai.weights", "blake3:"] {
+            assert!(file.windows(said.len()).any(|bytes| bytes == said.as_bytes()), "{format}: {said}");
+        }
+    }
+    assert!(project.read("out/x/onnx/README.md").contains("license: mit\n"));
+    // What is left to do to a picture.
+    let file = project.read_bytes("out/x/onnx/model.onnx");
+    let left = br#""mean":0.0,"std":1.0"#;
+    assert!(file.windows(left.len()).any(|bytes| bytes == left));
+}
+
+#[test]
 fn what_is_not_meant_is_one_error() {
     let fails = |export: &str, code: i32| -> String {
         let project = project(&format!("export \"x\" {{ {export}; }}"));
@@ -148,6 +196,14 @@ fn what_is_not_meant_is_one_error() {
     assert!(said.contains("iOS 17 and macOS 14 have no operators for `int4-weights`"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" precision=\"palette4-weights\"", 2);
     assert!(said.contains("`onnx` is not written in `palette4-weights`"), "{said}");
+    let said = fails("from \"m\"; pixels \"uint8\"; format \"onnx\"", 2);
+    assert!(said.contains("`pixels` is for what sees pictures, and this part reads texts"), "{said}");
+    let said = fails("from \"m\"; about version=\"2\"; format \"mlx\"", 2);
+    assert!(said.contains("`about` means nothing to `mlx`, which has weights alone"), "{said}");
+    let said = fails("from \"c\"; pixels \"uint8\"; format \"mlx\"", 2);
+    assert!(said.contains("`pixels` means nothing to `mlx`, which has weights alone"), "{said}");
+    let said = fails("from \"c\"; part \"picture\"; pixels \"uint8\"; format \"coreml\"; shape batch=2", 2);
+    assert!(said.contains("Core ML is given one picture at a time"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" opset=12", 2);
     assert!(said.contains("opset"), "{said}");
     let said = fails("from \"m\"; format \"onnx\"; verify #false tolerance=0.1", 2);

@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from coreml import Package
 from peft import PeftModel
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, texts
+from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, pixels, texts
 from transformers import AutoModelForCausalLM
 
 EXPORTS = OUT / "exports"
@@ -116,7 +116,26 @@ def encoders():
         found = package(f"efficientnet-lite0-coreml-{precision}").run({"pixel_values": pictures().numpy()})["pooler_output"]
         tolerance = TOLERANCE_OF_MANY_LAYERS if precision == "f16" else None
         fits &= hold("efficientnet-lite0, Core ML", precision, found, seen, tolerance, floor=0.98)
-    return fits & as_published(ids, read)
+    return fits & of_bytes(seen) & as_published(ids, read)
+
+
+def of_bytes(seen):
+    """Pictures as they are, which the file itself makes what the model sees; and what the files say of themselves."""
+    ours = session("efficientnet-lite0-pixels-onnx")
+    assert [i.type for i in ours.get_inputs()] == ["tensor(uint8)"], ours.get_inputs()
+    fits = hold("efficientnet-lite0, bytes", "f32", ours.run(None, {"pixel_values": pixels()})[0], seen)
+    meta = ours.get_modelmeta()
+    assert meta.custom_metadata_map["model_license"] == "apache-2.0", meta.custom_metadata_map
+    assert "imported from" in meta.description, meta.description
+    program = package("efficientnet-lite0-pixels-coreml")
+    description = program.spec.description
+    (own,) = description.input
+    image, side = own.type.imageType, pixels().shape[-1]
+    assert (image.width, image.height, image.colorSpace) == (side, side, image.ColorSpace.Value("RGB")), own
+    assert description.metadata.license == "apache-2.0" and "imported from" in description.metadata.shortDescription
+    # As Core ML gives a program a picture: its values of 0 to 255.
+    found = numpy.concatenate([program.run({"pixel_values": p[None]})["pooler_output"] for p in pixels()])
+    return fits & hold("efficientnet-lite0, a picture, Core ML", "f32", found, seen)
 
 
 def as_published(ids, read):

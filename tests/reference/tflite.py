@@ -6,12 +6,13 @@
 import json
 import sys
 
+import flatbuffers
 import numpy
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from export import EXPORTS, TOLERANCE_OF_MANY_LAYERS, padded
 from peft import PeftModel
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, texts
+from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, pixels, texts
 from transformers import AutoModelForCausalLM
 
 # Of the largest value.
@@ -79,12 +80,59 @@ def encoders():
         fits &= hold("efficientnet-lite0", precision, found, seen, tolerance)
     for form in ("rtn8", "rtn4"):
         fits &= hold("minilm", form, Model(f"minilm-tflite-{form}")(padded(ids))["sentence_embedding"], read)
+    found = Model("efficientnet-lite0-pixels-tflite")({"pixel_values": pixels().transpose(0, 2, 3, 1)})["pooler_output"]
+    fits &= hold("efficientnet-lite0, bytes", "f32", found, seen) & says_what_it_is()
     fixed = Model("minilm-tflite-fixed")
     for at, row in enumerate(ids[:3]):
         given = {name: numpy.zeros((1, 64), numpy.int32) for name in ("input_ids", "attention_mask")}
         given["input_ids"][0, : row.shape[1]], given["attention_mask"][0, : row.shape[1]] = row[0], 1
         fits &= hold("minilm of one size", "f32", fixed(given)["sentence_embedding"], read[at : at + 1])
     return fits
+
+
+def says_what_it_is():
+    """The metadata of TensorFlow Lite's tools, by the numbers of `metadata_schema.fbs`."""
+    file = (EXPORTS / "efficientnet-lite0-pixels-tflite/model.tflite").read_bytes()
+
+    def table(buffer, pos):
+        return flatbuffers.table.Table(buffer, pos)
+
+    def slot(of, number):
+        offset = of.Offset(4 + 2 * number)
+        return None if offset == 0 else of.Pos + offset
+
+    def child(of, number):
+        return table(of.Bytes, of.Indirect(slot(of, number)))
+
+    def children(of, number):
+        offset = of.Offset(4 + 2 * number)
+        first = of.Vector(offset)
+        return [table(of.Bytes, of.Indirect(first + 4 * i)) for i in range(of.VectorLen(offset))]
+
+    def text(of, number):
+        return of.String(slot(of, number)).decode()
+
+    def root(buffer):
+        return table(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
+
+    def floats(of, number):
+        return of.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, of.Offset(4 + 2 * number)).tolist()
+
+    model = root(file)
+    buffers = children(model, 4)
+    entries = {text(e, 0): buffers[e.Get(flatbuffers.number_types.Uint32Flags, slot(e, 1))] for e in children(model, 6)}
+    own = entries["TFLITE_METADATA"]
+    about = own.GetVectorAsNumpy(flatbuffers.number_types.Uint8Flags, own.Offset(4)).tobytes()
+    assert about[4:8] == b"M001", about[:8]
+    about = root(about)
+    assert text(about, 5) == "apache-2.0" and "imported from" in text(about, 1)
+    (graph,) = children(about, 3)
+    (given,), (made,) = children(graph, 2), children(graph, 3)
+    assert (text(given, 0), text(made, 0)) == ("pixel_values", "pooler_output")
+    (unit,) = children(given, 4)
+    # Nothing is left to be done to a value.
+    assert (floats(child(unit, 1), 0), floats(child(unit, 1), 1)) == ([0.0] * 3, [1.0] * 3)
+    return True
 
 
 def towers():

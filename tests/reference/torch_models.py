@@ -31,6 +31,12 @@ def pictures():
     return (torch.tensor(numpy.stack(rows)).permute(0, 3, 1, 2).float() - 127) / 128
 
 
+def pixels():
+    """The same pictures as they are: [n, 3, 160, 160] in 8 bits."""
+    rows = [numpy.asarray(Image.open(HERE / "drawn" / c["file"]).convert("RGB")) for c in captions()]
+    return numpy.ascontiguousarray(numpy.stack(rows).transpose(0, 3, 1, 2))
+
+
 def texts(directory):
     """Ids of each caption, unpadded: one at a time, so that no mask is trusted."""
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))

@@ -6,7 +6,7 @@ use effai::backend::arrays::{Array, Arrays};
 use effai::backend::rng::Rng;
 use effai::format::tensors;
 use effai::model::fit::Weight;
-use effai::model::{Config, bert, llama};
+use effai::model::{Config, bert, clip, llama};
 use serde_json::{Value, json};
 
 use super::Project;
@@ -40,11 +40,28 @@ impl Tiny {
         }))
     }
 
+    /// A picture-text model of one layer each, whose pictures are of 20 pixels a side.
+    pub(crate) fn clip() -> Self {
+        let tower = |more: Value| {
+            let mut tower = json!({
+                "hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            });
+            tower.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            tower
+        };
+        Self::of(json!({
+            "model_type": "clip", "projection_dim": 6,
+            "text_config": tower(json!({ "vocab_size": TOKENS, "max_position_embeddings": 64, "eos_token_id": 256 })),
+            "vision_config": tower(json!({ "image_size": 20, "patch_size": 5 })),
+        }))
+    }
+
     /// Of this configuration, with random weights.
     pub(crate) fn of(config: Value) -> Self {
         let weights = match serde_json::from_value(config.clone()).expect("a configuration") {
             Config::Llama(config) => llama::weights(&config),
             Config::Bert(config) => bert::weights(&config, ""),
+            Config::Clip(config) => clip::weights(&config),
             other => panic!("{other:?}"),
         };
         Self { arrays: weights.into_iter().map(random).collect(), config, tokenizer: tokenizer() }

@@ -12,7 +12,7 @@ use crate::backend::Window;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
-use crate::export::graph::{Dim, Graph, Id, Symbol, Value};
+use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
 use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, turned, zeros_after};
 use crate::export::written::Place;
 
@@ -51,8 +51,9 @@ pub(super) fn lower(graph: &Graph, target: Target, precision: Precision) -> Resu
     let mut inputs = Vec::with_capacity(graph.inputs.len());
     for input in &graph.inputs {
         let kind = match input.element {
-            crate::export::graph::Element::Float => Kind::Float32,
-            crate::export::graph::Element::Integer => Kind::Int32,
+            // A picture comes as floats of 0 to 255.
+            Element::Float | Element::Bytes(_) => Kind::Float32,
+            Element::Integer => Kind::Int32,
         };
         let name = lower.unique(&input.name);
         lower.tensors.insert(name.clone(), (kind, input.shape.clone()));
@@ -371,7 +372,13 @@ impl Lower<'_> {
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
         match &value.op {
             Op::Constant => Ok(Written::Constant),
-            Op::Input(name) => tensor(self.cast(&identifier(name), self.float)),
+            Op::Input(name) => {
+                let own = match self.graph.colours(name) {
+                    Some(colours) => self.prepared(&identifier(name), colours)?,
+                    None => identifier(name),
+                };
+                tensor(self.cast(&own, self.float))
+            }
             Op::Reshape(to) => {
                 if let Written::Windows(of, window) = &self.values[inputs[0]] {
                     return Ok(Written::Windows(*of, *window));
@@ -595,6 +602,16 @@ impl Lower<'_> {
             ("end_mask", Arg::Bools(&whole)),
         ];
         self.op("slice_by_index", &args, self.kind(x), shape)
+    }
+
+    /// Pictures [1, 3, h, w] of 0 to 255 as the model sees them, in 32 bits whatever is computed in.
+    fn prepared(&mut self, pictures: &str, colours: Colours) -> Result<String, CoremlError> {
+        let mut made = pictures.to_owned();
+        for (op, part, values) in [("mul", "scale", colours.scale), ("add", "shift", colours.shift)] {
+            let by = self.floats_of(&format!("{pictures}_{part}"), &[3, 1, 1], &values, Kind::Float32)?;
+            made = self.two(op, &made, &by);
+        }
+        Ok(made)
     }
 
     fn clip(&mut self, x: &str, low: f32, high: f32) -> String {

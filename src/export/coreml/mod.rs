@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use prost::Message;
 use serde_json::json;
 
-use super::format::{Options, Precision};
+use super::format::{AUTHOR, DESCRIPTION, LICENSE, Options, Precision, VERSION};
 use super::graph::{Dim, Element, Graph, Symbol};
 use super::written::Written;
 use crate::failure::Failure;
@@ -37,6 +37,9 @@ const MAIN: &str = "main";
 /// Core ML's numbers of what arrays consist of.
 const ARRAY_OF_FLOATS: i32 = 65568;
 const ARRAY_OF_INTS: i32 = 131_104;
+
+/// Core ML's number of a colour space (`ImageFeatureType.ColorSpace` of FeatureTypes.proto).
+const RGB: i32 = 20;
 
 /// Texts or pictures at most that a file takes at a time: a range has to end.
 const BATCH_MAX: usize = 64;
@@ -141,6 +144,7 @@ pub fn write(graph: &Graph, target: Target, options: &Options) -> Result<Written
         let data_type = match input.element {
             Element::Float => ARRAY_OF_FLOATS,
             Element::Integer => ARRAY_OF_INTS,
+            Element::Bytes(_) => return picture(&input.name, &input.shape),
         };
         let ranges: Vec<[usize; 2]> = input.shape.iter().map(|dim| range(dim, options.longest)).collect();
         let size_ranges = ranges
@@ -151,10 +155,11 @@ pub fn write(graph: &Graph, target: Target, options: &Options) -> Result<Written
             data_type,
             shape_range: Some(proto::ShapeRange { size_ranges: size_ranges.collect() }),
         };
-        feature(&input.name, array)
+        feature(&input.name, proto::FeatureKind::Array(array))
     });
     let output = graph.outputs.iter().map(|(name, _)| {
-        feature(name, proto::Array { shape: Vec::new(), data_type: ARRAY_OF_FLOATS, shape_range: None })
+        let array = proto::Array { shape: Vec::new(), data_type: ARRAY_OF_FLOATS, shape_range: None };
+        feature(name, proto::FeatureKind::Array(array))
     });
     let description = proto::Description {
         input: input.collect(),
@@ -191,12 +196,19 @@ fn range(dim: &Dim, longest: usize) -> [usize; 2] {
     }
 }
 
-fn feature(name: &str, array: proto::Array) -> proto::Feature {
+fn feature(name: &str, kind: proto::FeatureKind) -> proto::Feature {
     proto::Feature {
         name: identifier(name),
         short_description: String::new(),
-        r#type: Some(proto::FeatureType { kind: Some(proto::FeatureKind::Array(array)) }),
+        r#type: Some(proto::FeatureType { kind: Some(kind) }),
     }
+}
+
+/// One picture: the program is given its values of 0 to 255 as floats [1, 3, height, width].
+fn picture(name: &str, shape: &[Dim]) -> proto::Feature {
+    let length = |axis: usize| shape[axis].fixed().expect("pictures are of one size") as i64;
+    let image = proto::Image { width: length(3), height: length(2), color_space: RGB };
+    feature(name, proto::FeatureKind::Image(image))
 }
 
 /// What has a field of its own, and all else as the user's own.
@@ -204,10 +216,10 @@ fn metadata(all: &[(String, String)]) -> proto::Metadata {
     let mut made = proto::Metadata::default();
     for (key, value) in all {
         match &key[..] {
-            "license" => made.license.clone_from(value),
-            "author" => made.author.clone_from(value),
-            "version" => made.version.clone_from(value),
-            "description" => made.short_description.clone_from(value),
+            LICENSE => made.license.clone_from(value),
+            AUTHOR => made.author.clone_from(value),
+            VERSION => made.version.clone_from(value),
+            DESCRIPTION => made.short_description.clone_from(value),
             _ => {
                 made.user_defined.insert(key.clone(), value.clone());
             }

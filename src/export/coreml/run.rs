@@ -59,6 +59,8 @@ impl Held {
 /// A package that is computed.
 pub(in crate::export) struct Evaluator {
     inputs: Vec<proto::NamedType>,
+    /// What the model says of its inputs to who runs it.
+    described: Vec<proto::Feature>,
     operations: Vec<proto::Operation>,
     /// What depends on no input.
     constants: HashMap<String, Held>,
@@ -82,6 +84,7 @@ impl Evaluator {
         let file = |path: &str| written.file(path).ok_or_else(|| refused(format!("no {path}")));
         let model = proto::Model::decode(file(MODEL)?).map_err(refused)?;
         let weights = weights::File::new(file(WEIGHTS)?)?;
+        let described = model.description.map_or(Vec::new(), |own| own.input);
         let mut functions = model.ml_program.ok_or_else(|| refused("no program"))?.functions;
         let mut function = functions.remove(MAIN).ok_or_else(|| refused("no function `main`"))?;
         let block = function.block_specializations.remove(&function.opset);
@@ -104,7 +107,25 @@ impl Evaluator {
                 last.insert(name.to_owned(), at);
             }
         }
-        Ok(Self { inputs: function.inputs, operations, constants, last })
+        Ok(Self { inputs: function.inputs, described, operations, constants, last })
+    }
+}
+
+impl Evaluator {
+    /// A picture as Core ML gives it to a program: one, of the side that is said, as floats of 0 to 255.
+    fn picture(&self, name: &str, shape: &[usize], bytes: &[u8]) -> Result<Held, Failure> {
+        /// `RGB` of `ImageFeatureType.ColorSpace`.
+        const RED_GREEN_BLUE: i32 = 20;
+        let own = self.described.iter().find(|own| own.name == plain(name)).and_then(|own| own.r#type.as_ref());
+        let Some(proto::FeatureKind::Image(image)) = own.and_then(|own| own.kind.as_ref()) else {
+            return Err(refused(format!("`{name}` is no picture there")));
+        };
+        let said = [1, 3, image.height, image.width];
+        if image.color_space != RED_GREEN_BLUE || !shape.iter().map(|n| *n as i64).eq(said) {
+            return Err(refused(format!("`{name}` is a picture {said:?} there, and comes as {shape:?}")));
+        }
+        let values = bytes.iter().map(|byte| f32::from(*byte)).collect::<Vec<_>>();
+        Ok(Held::Floats(Tensor::from_data(shape, values)))
     }
 }
 
@@ -164,6 +185,7 @@ impl Program for Evaluator {
             let value = match &input.values {
                 Values::Floats(values) => Held::Floats(Tensor::from_data(&input.shape[..], values.clone())),
                 Values::Integers(values) => Held::Ints(Tensor::from_data(&input.shape[..], values.clone())),
+                Values::Bytes(bytes) => self.picture(&input.name, &input.shape, bytes)?,
             };
             values.insert(plain(&input.name), value);
         }

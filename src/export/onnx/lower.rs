@@ -14,13 +14,13 @@ use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
-use crate::export::graph::{Dim, Graph, Id, Symbol, Value};
+use crate::export::graph::{Colours, Dim, Graph, Id, Symbol, Value};
 use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, turned, zeros_after};
 use crate::export::written::Place;
 
 /// ONNX's numbers of element types.
 pub(super) const FLOAT: i32 = 1;
-const UINT8: i32 = 2;
+pub(super) const UINT8: i32 = 2;
 const INT8: i32 = 3;
 const INT32: i32 = 6;
 pub(super) const INT64: i32 = 7;
@@ -375,8 +375,13 @@ impl Lower<'_> {
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
         match &value.op {
             Op::Constant => Ok(Written::Constant),
-            Op::Input(name) if self.is_half => tensor(self.cast(name, FLOAT16)),
-            Op::Input(name) => tensor(name.clone()),
+            Op::Input(name) => {
+                let own = match self.graph.colours(name) {
+                    Some(colours) => self.prepared(name, colours),
+                    None => name.clone(),
+                };
+                tensor(if self.is_half { self.cast(&own, FLOAT16) } else { own })
+            }
             Op::Reshape(to) => {
                 if let Written::Windows(of, window) = &self.values[inputs[0]] {
                     return Ok(Written::Windows(*of, *window));
@@ -560,6 +565,17 @@ impl Lower<'_> {
                 tensor(self.clip(&shifted, low, high)?)
             }
         }
+    }
+
+    /// Bytes of pictures [n, 3, h, w] as the model sees them, in 32 bits whatever is computed in.
+    fn prepared(&mut self, bytes: &str, colours: Colours) -> String {
+        let mut made = self.cast(bytes, FLOAT);
+        for (op, part, values) in [("Mul", "scale", colours.scale), ("Add", "shift", colours.shift)] {
+            let raw = floats::to_bytes(&values, Float::F32);
+            let by = self.initializer(format!("{bytes}.{part}"), &[3, 1, 1], FLOAT, raw);
+            made = self.node(op, &[&made, &by]);
+        }
+        made
     }
 
     fn clip(&mut self, x: &str, low: f32, high: f32) -> Result<String, OnnxError> {

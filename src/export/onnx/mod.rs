@@ -12,7 +12,7 @@ mod run;
 
 use prost::Message;
 
-use super::format::Options;
+use super::format::{AUTHOR, DESCRIPTION, LICENSE, Options};
 use super::graph::{Dim, Element, Graph, Symbol};
 use super::written::Written;
 use crate::failure::Failure;
@@ -111,18 +111,23 @@ pub(super) fn write_within(
         }
         data = Some(all);
     }
-    let metadata = options.metadata.iter();
+    let metadata = options.metadata.iter().filter(|(key, _)| key != DESCRIPTION);
     let input = graph.inputs.iter().map(|input| {
         let kind = match input.element {
             Element::Float => lower::FLOAT,
             Element::Integer => lower::INT64,
+            Element::Bytes(_) => lower::UINT8,
         };
         value_info(&input.name, kind, &input.shape)
     });
     let output = graph.outputs.iter().map(|(name, id)| value_info(name, lower::FLOAT, &graph.values[*id].shape));
+    let said = |key: &str| {
+        options.metadata.iter().find(|(own, _)| own == key).map_or(String::new(), |(_, value)| value.clone())
+    };
     let model = proto::Model {
         ir_version: ir_version(opset),
         producer_name: "effai".into(),
+        doc_string: said(DESCRIPTION),
         graph: Some(proto::Graph {
             node: lowered.nodes,
             name: "model".into(),
@@ -135,11 +140,19 @@ pub(super) fn write_within(
             .into_iter()
             .map(|(domain, version)| proto::OperatorSet { domain, version })
             .collect(),
-        metadata_props: metadata.map(|(key, value)| proto::Entry { key: key.clone(), value: value.clone() }).collect(),
+        metadata_props: metadata.map(|(key, value)| proto::Entry { key: named(key), value: value.clone() }).collect(),
     };
     let mut files = vec![(FILE.to_owned(), model.encode_to_vec())];
     files.extend(data.map(|data| (DATA.to_owned(), data)));
     Ok(Written { files, places: lowered.places })
+}
+
+/// The key of an entry of the metadata: those that ONNX names itself are as it does (IR.md, "Optional Metadata").
+fn named(key: &str) -> String {
+    match key {
+        AUTHOR | LICENSE => format!("model_{key}"),
+        key => key.to_owned(),
+    }
 }
 
 /// The version of the file's own form that came with an opset.

@@ -9,6 +9,8 @@ pub(super) struct Model {
     pub(super) ir_version: i64,
     #[prost(string, tag = "2")]
     pub(super) producer_name: String,
+    #[prost(string, tag = "6")]
+    pub(super) doc_string: String,
     #[prost(message, optional, tag = "7")]
     pub(super) graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]

@@ -53,6 +53,9 @@ impl Program for Rten {
                 Values::Integers(values) => {
                     Value::from_shape(&input.shape, values.clone()).map_err(|e| refused(e.to_string()))?
                 }
+                Values::Bytes(values) => {
+                    Value::from_shape(&input.shape, values.clone()).map_err(|e| refused(e.to_string()))?
+                }
             };
             Ok((node(&input.name)?, value.into()))
         };

@@ -16,7 +16,7 @@ use crate::backend::floats;
 use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
-use crate::export::graph::{Dim, Element, Graph, Id, Symbol, Value};
+use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
 use crate::export::view::{Seen, View};
 use crate::export::written::Place;
 
@@ -63,6 +63,7 @@ pub(super) fn lower(graph: &Graph, precision: Precision) -> Result<Lowered, TfLi
         let kind = match input.element {
             Element::Float => Kind::Float32,
             Element::Integer => Kind::Int32,
+            Element::Bytes(_) => Kind::Uint8,
         };
         let name = lower.tensor_of(input.name.clone(), kind, input.shape.clone(), None);
         inputs.push((input.name.clone(), lower.at[&name]));
@@ -477,7 +478,10 @@ impl Lower<'_> {
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
         match &value.op {
             Op::Constant => Ok(Written::Constant),
-            Op::Input(name) => tensor(name.clone()),
+            Op::Input(name) => match self.graph.colours(name) {
+                Some(colours) => tensor(self.prepared(name, colours)?),
+                None => tensor(name.clone()),
+            },
             Op::Reshape(to) => {
                 if let Written::Windows(of, window) = &self.values[inputs[0]] {
                     return Ok(Written::Windows(*of, *window));
@@ -655,6 +659,16 @@ impl Lower<'_> {
                 let bound = self.number(bound)?;
                 made = self.join(code, &made, &bound);
             }
+        }
+        Ok(made)
+    }
+
+    /// Bytes of pictures [n, h, w, 3] as the model sees them.
+    fn prepared(&mut self, bytes: &str, colours: Colours) -> Result<String, TfLiteError> {
+        let mut made = self.cast(bytes, Kind::Float32);
+        for (code, part, values) in [(schema::MUL, "scale", colours.scale), (schema::ADD, "shift", colours.shift)] {
+            let by = self.floats(format!("{bytes}.{part}"), &[3], &values)?;
+            made = self.join(code, &made, &by);
         }
         Ok(made)
     }

@@ -6,6 +6,7 @@
 //!
 //! Equal graphs give equal bytes: nothing is written that is not the model's.
 
+mod about;
 mod flat;
 mod lower;
 mod run;

@@ -39,6 +39,8 @@ enum Held {
     Integers(Dense<i32>),
     /// Codes.
     Bytes(Dense<i8>),
+    /// Pictures.
+    Pixels(Dense<u8>),
 }
 
 impl Held {
@@ -47,6 +49,7 @@ impl Held {
             Held::Floats(values) => values.shape().to_vec(),
             Held::Integers(values) => values.shape().to_vec(),
             Held::Bytes(values) => values.shape().to_vec(),
+            Held::Pixels(values) => values.shape().to_vec(),
         }
     }
 }
@@ -144,6 +147,7 @@ impl Program for Evaluator {
                 (Values::Integers(values), reader::INT32) => {
                     Held::Integers(Dense::from_data(&input.shape, values.clone()))
                 }
+                (Values::Bytes(values), reader::UINT8) => Held::Pixels(Dense::from_data(&input.shape, values.clone())),
                 _ => return Err(refused(&format!("`{name}` consists of something else there"))),
             };
             run.values.insert(*at, held);

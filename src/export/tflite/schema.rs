@@ -1,6 +1,7 @@
 //! A model as TensorFlow Lite's schema has it, version 3 (`schema.fbs` of LiteRT): the numbers of slots, of operators, of
 //! their options and of element types are that file's.
 
+use super::about;
 use super::flat::{self, Node, Slot};
 use super::length;
 use super::lower::Lowered;
@@ -21,6 +22,7 @@ pub(super) enum Kind {
     Float32 = 0,
     Float16 = 1,
     Int32 = 2,
+    Uint8 = 3,
     Bool = 6,
     Int8 = 9,
     /// Two to a byte, the first in its low half.
@@ -146,9 +148,13 @@ pub(super) fn file(lowered: Lowered, metadata: &[(String, String)]) -> Vec<u8> {
     buffers.extend(lowered.buffers.into_iter().map(bytes));
     let tensors = lowered.tensors.iter().map(of_tensor).collect();
     let mut entries = Vec::new();
-    for (name, value) in metadata {
+    let names = |of: &[(String, usize)]| of.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let (given, made) = (names(&lowered.inputs), names(&lowered.outputs));
+    let described = about::file(given.iter().map(String::as_str), made.iter().map(String::as_str), metadata);
+    let own = metadata.iter().map(|(name, value)| (&name[..], value.clone().into_bytes()));
+    for (name, value) in own.chain([(about::ENTRY, described)]) {
         entries.push(Node::Table(vec![(0, text(name)), (1, Slot::Int(number(buffers.len())))]));
-        buffers.push(bytes(value.clone().into_bytes()));
+        buffers.push(bytes(value));
     }
     let mut codes: Vec<(Code, i32)> = Vec::new();
     let mut operators = Vec::with_capacity(lowered.operators.len());

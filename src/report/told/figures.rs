@@ -51,15 +51,17 @@ fn drawn(numbers: &Numbers, front: &Front) -> String {
             is_named: on_front || named.contains(&i),
         })
     });
+    let points: Vec<Point> = points.collect();
     front::draw(&Drawing {
         title: &format!("{} against {}", front.across, front.up),
         x_name: &format!("{}; filled and joined: no other is below in both", front.across),
         x_unit: &front.across,
         y_name: &front.up,
-        is_log: true,
+        // There is no power of ten for what costs nothing.
+        is_log: points.iter().all(|point| point.x > 0.0),
         columns: Vec::new(),
         levels: Vec::new(),
-        points: points.collect(),
+        points,
     })
 }
 

@@ -4,7 +4,7 @@ use rten::ops::{self, FloatOperators, Padding};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor as Dense, TensorView};
 
-use super::reader::Operator;
+use super::reader::{Operator, UINT8};
 use super::{Fault, Held, Run};
 
 /// By `BuiltinOperator`: the options (`BuiltinOptions`) that an operator has, 0 where it has none.
@@ -97,7 +97,7 @@ impl Run<'_> {
             6 => match self.input(operator, 0)? {
                 Held::Floats(x) => Ok(Held::Floats(x.clone())),
                 Held::Bytes(codes) => self.expanded(operator.inputs[0].expect("it was read"), codes).map(Held::Floats),
-                Held::Integers(_) => Err("integers have no scales".into()),
+                Held::Integers(_) | Held::Pixels(_) => Err("integers have no scales".into()),
             },
             // FULLY_CONNECTED
             9 => self.fully_connected(operator),
@@ -112,7 +112,7 @@ impl Run<'_> {
                 match self.input(operator, 0)? {
                     Held::Floats(x) => reshaped(x.view(), &to).map(Held::Floats),
                     Held::Integers(x) => reshaped(x.view(), &to).map(Held::Integers),
-                    Held::Bytes(_) => Err("codes in another shape".into()),
+                    Held::Bytes(_) | Held::Pixels(_) => Err("codes in another shape".into()),
                 }
             }
             // SOFTMAX
@@ -163,6 +163,7 @@ impl Run<'_> {
             53 => match (self.input(operator, 0)?, operator.byte(1)) {
                 (Held::Integers(x), 0) => Ok(Held::Floats(x.map(|x| *x as f32))),
                 (Held::Bytes(x), 0) => Ok(Held::Floats(x.map(|x| f32::from(*x)))),
+                (Held::Pixels(x), 0) if operator.byte(0) == UINT8 => Ok(Held::Floats(x.map(|x| f32::from(*x)))),
                 (Held::Integers(x), 2) => Ok(Held::Integers(x.clone())),
                 (_, to) => Err(format!("numbers of kind {} as kind {to}", operator.byte(0))),
             },
@@ -308,7 +309,7 @@ impl Run<'_> {
                 let at = operator.inputs[1].expect("it was read");
                 self.expanded(at, codes).map(Weights::Codes)
             }
-            Held::Integers(_) => Err("weights that are integers".into()),
+            Held::Integers(_) | Held::Pixels(_) => Err("weights that are integers".into()),
         }
     }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 pub(super) const FLOAT32: u8 = 0;
 pub(super) const FLOAT16: u8 = 1;
 pub(super) const INT32: u8 = 2;
+pub(super) const UINT8: u8 = 3;
 pub(super) const INT8: u8 = 9;
 pub(super) const INT4: u8 = 17;
 

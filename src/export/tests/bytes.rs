@@ -1,0 +1,87 @@
+use super::super::graph::Element;
+use super::super::source::Pixels;
+use super::*;
+
+/// Pictures of bytes go in; of Core ML one at a time.
+fn of_bytes(config: &Value, format: Format) -> Source {
+    let source = Source::new(&mut checkpoint(config), Part::Picture, format.layout()).expect("a model");
+    let source = source.with_pixels(Pixels::Uint8).expect("it sees pictures");
+    match format {
+        Format::CoreMl { .. } => source.fixed(&[("batch", 1)]).expect("its sizes"),
+        _ => source,
+    }
+}
+
+const FORMATS: [Format; 4] = [
+    Format::Onnx { opset: onnx::OLDEST },
+    Format::Onnx { opset: 21 },
+    Format::CoreMl { target: Target::IOS15 },
+    Format::TfLite,
+];
+
+#[test]
+fn every_format_makes_of_bytes_what_the_model_sees() {
+    for config in [seeing(), dual(), both()] {
+        for format in FORMATS {
+            let source = of_bytes(&config, format);
+            let graph = source.graph().expect("traces");
+            let written = write(&graph, &Options { format, ..options(21) }).expect("writes");
+            let found = held(&source, &graph, &written, Allowed::of(Precision::F32));
+            let found = found.unwrap_or_else(|e| panic!("{} {format:?}: {e}\n{graph}", config["model_type"]));
+            assert!(found.relative < 1e-5 && found.cosine > 0.999_999, "{format:?}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn bytes_are_prepared_in_thirty_two_bits_whatever_is_computed_in() {
+    let formats = [
+        (Format::Onnx { opset: 21 }, Precision::F16Weights, 1e-2),
+        (Format::CoreMl { target: Target::IOS15 }, Precision::F16, 1e-2),
+        (Format::TfLite, Precision::F16Weights, 1e-2),
+    ];
+    for (format, precision, relative) in formats {
+        let source = of_bytes(&both(), format);
+        let graph = source.graph().expect("traces");
+        let options = Options { format, precision, ..options(21) };
+        let twin = super::super::format::twin(&graph, &options).expect("writes");
+        let written = twin.map_or_else(|| write(&graph, &options).expect("writes"), |(twin, _)| twin);
+        let found = held(&source, &graph, &written, Allowed { relative, cosine: 0.999 });
+        let found = found.unwrap_or_else(|e| panic!("{format:?}: {e}"));
+        assert!(found.relative > 1e-6, "{format:?}: {found:?}");
+    }
+}
+
+#[test]
+fn bytes_lie_in_the_file_without_a_transposition() {
+    for (format, cast, transposed) in [
+        (FORMATS[1], "Cast", "Transpose"),
+        (FORMATS[2], "pixel_values_scale", "transpose"),
+        (FORMATS[3], "/cast", "/transpose"),
+    ] {
+        let graph = of_bytes(&seeing(), format).graph().expect("traces");
+        let written = write(&graph, &Options { format, ..options(21) }).expect("writes");
+        assert!(has(&written, cast) && !has(&written, transposed), "{format:?}\n{graph}");
+    }
+}
+
+#[test]
+fn bytes_that_are_scaled_otherwise_are_caught_and_named() {
+    for format in FORMATS {
+        let source = of_bytes(&seeing(), format);
+        let mut graph = source.graph().expect("traces");
+        let Element::Bytes(colours) = &mut graph.inputs[0].element else { panic!("bytes") };
+        // Red and blue in the other order.
+        colours.shift.swap(0, 2);
+        let written = write(&graph, &Options { format, ..options(21) }).expect("writes");
+        let error = held(&source, &graph, &written, Allowed::of(Precision::F32)).expect_err("caught").message;
+        assert!(error.contains("they part at `input`"), "{format:?}: {error}");
+    }
+}
+
+#[test]
+fn texts_have_no_pixels() {
+    let source = Source::new(&mut checkpoint(&both()), Part::Text, Layout::ChannelsFirst).expect("a model");
+    let error = source.with_pixels(Pixels::Uint8).err().expect("refused");
+    assert_eq!(error.message, "`pixels` is for what sees pictures, and this part reads texts");
+}

@@ -1,0 +1,67 @@
+//! What a file says of itself to programs made for TensorFlow Lite: `ModelMetadata` of `metadata_schema.fbs`, TensorFlow Lite
+//! Support, whose numbers of slots these are. It lies in the model as a buffer of its own.
+
+use super::flat::{self, Node, Slot};
+use crate::export::format::{AUTHOR, DESCRIPTION, LABEL, LICENSE, PREPROCESSING, VERSION};
+use crate::export::source::PIXELS;
+use crate::format::image::Preprocessing;
+
+/// The name of the buffer among a model's metadata.
+pub(super) const ENTRY: &str = "TFLITE_METADATA";
+/// What it begins with, after its first offset.
+const IDENTIFIER: &[u8; 4] = b"M001";
+/// The least version of a parser that knows all that is said here.
+const LEAST_PARSER: &str = "1.0.0";
+/// Of `ContentProperties`.
+const OF_FEATURES: u8 = 1;
+/// Of `ContentProperties`.
+const OF_PICTURES: u8 = 2;
+/// Of `ProcessUnitOptions`.
+const NORMALIZATION: u8 = 1;
+/// Of `ColorSpaceType`.
+const RGB: u8 = 1;
+
+/// The bytes of a buffer that describes a model with these inputs and outputs, each named.
+pub(super) fn file<'a>(
+    inputs: impl Iterator<Item = &'a str>,
+    outputs: impl Iterator<Item = &'a str>,
+    metadata: &[(String, String)],
+) -> Vec<u8> {
+    let said = |key: &str| metadata.iter().find(|(own, _)| own == key).map(|(_, value)| &value[..]);
+    let preprocessing = said(PREPROCESSING).and_then(|text| serde_json::from_str::<Preprocessing>(text).ok());
+    let described = |name: &str| match preprocessing.filter(|_| name == PIXELS) {
+        Some(preprocessing) => of_pictures(name, &preprocessing),
+        None => Node::Table(vec![(0, text(name)), (3, content(OF_FEATURES, Node::Table(Vec::new())))]),
+    };
+    let graph =
+        Node::Table(vec![(2, nodes(inputs.map(described).collect())), (3, nodes(outputs.map(described).collect()))]);
+    let own = [(0, LABEL), (1, DESCRIPTION), (2, VERSION), (4, AUTHOR), (5, LICENSE)];
+    let mut slots: Vec<(u16, Slot)> =
+        own.into_iter().filter_map(|(slot, key)| Some((slot, text(said(key)?)))).collect();
+    slots.push((3, nodes(vec![graph])));
+    slots.push((7, text(LEAST_PARSER)));
+    flat::file(&Node::Table(slots), IDENTIFIER)
+}
+
+/// Pictures, and what is done to each value before they are given.
+fn of_pictures(name: &str, preprocessing: &Preprocessing) -> Node {
+    let side = || Slot::Int(i32::try_from(preprocessing.size).expect("a small number"));
+    let size = Node::Table(vec![(0, side()), (1, side())]);
+    let properties = Node::Table(vec![(0, Slot::Byte(RGB)), (1, Slot::Node(size))]);
+    let floats = |values: [f32; 3]| Slot::Node(Node::Floats(values.to_vec()));
+    let options = Node::Table(vec![(0, floats(preprocessing.mean.each())), (1, floats(preprocessing.std.each()))]);
+    let unit = Node::Table(vec![(0, Slot::Byte(NORMALIZATION)), (1, Slot::Node(options))]);
+    Node::Table(vec![(0, text(name)), (3, content(OF_PICTURES, properties)), (4, nodes(vec![unit]))])
+}
+
+fn content(kind: u8, properties: Node) -> Slot {
+    Slot::Node(Node::Table(vec![(0, Slot::Byte(kind)), (1, Slot::Node(properties))]))
+}
+
+fn text(text: &str) -> Slot {
+    Slot::Node(Node::Text(text.to_owned()))
+}
+
+fn nodes(nodes: Vec<Node>) -> Slot {
+    Slot::Node(Node::Nodes(nodes))
+}
