@@ -15,7 +15,7 @@ use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Dim, Graph, Id, Symbol, Value};
-use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, turned, zeros_after};
+use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
 
 /// ONNX's numbers of element types.
@@ -133,9 +133,7 @@ struct Lower<'a> {
 
 impl Lower<'_> {
     fn unique(&mut self, name: String) -> String {
-        let count = self.names.entry(name.clone()).or_insert(0);
-        *count += 1;
-        if *count == 1 { name } else { format!("{name}.{count}") }
+        crate::export::graph::unique(&mut self.names, name)
     }
 
     fn node_of(&mut self, op: &str, inputs: &[&str], attribute: Vec<Attribute>) -> String {
@@ -373,12 +371,20 @@ impl Lower<'_> {
         let inputs = &value.inputs;
         let shape = &value.shape;
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
+        if let Op::Depthwise(window) | Op::Patches(window) = &value.op
+            && let Some(why) = is_no_convolution(*window, &self.graph.values[inputs[0]].shape)
+        {
+            return Err(OnnxError::NoOperator { op: value.op.name(), name: value.name.clone(), why });
+        }
         match &value.op {
             Op::Constant => Ok(Written::Constant),
             Op::Input(name) if self.is_half => tensor(self.cast(name, FLOAT16)),
             Op::Input(name) => tensor(name.clone()),
             Op::Reshape(to) => {
-                if let Written::Windows(of, window) = &self.values[inputs[0]] {
+                // Their rows may lie otherwise, and are the same.
+                if let Written::Windows(of, window) = &self.values[inputs[0]]
+                    && to.last() == self.graph.values[inputs[0]].shape.last()
+                {
                     return Ok(Written::Windows(*of, *window));
                 }
                 Ok(Written::Seen(self.seen(inputs[0])?.seen(View::Reshape(to.clone()))))
@@ -423,8 +429,14 @@ impl Lower<'_> {
                 let (codes, scales) = self.table(inputs[0]);
                 let codes = self.node_of("Gather", &[&codes, ids], vec![int("axis", 0)]);
                 let scales = self.node_of("Gather", &[&scales, ids], vec![int("axis", 0)]);
-                let last = self.integers(&[-1], false);
-                let scales = self.node("Unsqueeze", &[&scales, &last]);
+                // A scale for each row, whatever a row is.
+                let axes: Vec<i64> = (2..shape.len() as i64).collect();
+                let scales = if axes.is_empty() {
+                    scales
+                } else {
+                    let axes = self.integers(&axes, false);
+                    self.node("Unsqueeze", &[&scales, &axes])
+                };
                 let floats = self.cast(&codes, FLOAT);
                 tensor(self.node("Mul", &[&floats, &scales]))
             }
