@@ -595,14 +595,42 @@ impl Lower<'_> {
     }
 
     fn binary(&mut self, op: &str, value: &Value) -> Result<Written, OnnxError> {
+        if let Some(made) = self.binary_by_one(op, value)? {
+            return Ok(made);
+        }
         let (a, b) = (self.seen(value.inputs[0])?, self.seen(value.inputs[1])?);
         if a.of == b.of && a.views == b.views && !a.views.is_empty() {
             let base = self.node(op, &[&a.base, &b.base]);
             return Ok(Written::Seen(Seen { base, ..a }));
         }
+        // A tensor that is divided has all axes: rten 0.24 takes them for those of the quotient.
+        let a = if op == "Div" { with_axes(a, value.shape.len()) } else { a };
         let (a, b) = (self.tensor(&a)?, self.tensor(&b)?);
         let made = self.node(op, &[&a, &b]);
         Ok(Written::Seen(Seen::plain(made, value.shape.clone())))
+    }
+
+    /// By a constant of one entry along one axis, which is written without an axis: rten 0.24 takes such a one for as many as a
+    /// product has columns. None where it is something else.
+    fn binary_by_one(&mut self, op: &str, value: &Value) -> Result<Option<Written>, OnnxError> {
+        for (at, other) in [(1, 0), (0, 1)] {
+            let [one, other] = [at, other].map(|at| value.inputs[at]);
+            let rank = |id: Id| self.graph.values[id].shape.len();
+            let (Some(&[number]), 1, 1..) = (self.constant(one).as_deref().map(Vec::as_slice), rank(one), rank(other))
+            else {
+                continue;
+            };
+            // What is divided keeps its axes.
+            if at == 0 && op == "Div" {
+                continue;
+            }
+            let seen = self.seen(other)?;
+            let number = self.number(number)?;
+            let inputs = if at == 1 { [&seen.base[..], &number] } else { [&number[..], &seen.base] };
+            let base = self.node(op, &inputs);
+            return Ok(Some(Written::Seen(Seen { base, ..seen })));
+        }
+        Ok(None)
     }
 
     fn sum(&mut self, value: &Value, axis: usize) -> Result<Written, OnnxError> {
@@ -748,6 +776,13 @@ impl Lower<'_> {
         let of = vec![shape[0].clone(), Dim::Fixed(out), Dim::Fixed(out_h), Dim::Fixed(out_w)];
         Ok(Written::Seen(Seen::plain(made, of).seen(View::Turn(CHANNELS_LAST.to_vec()))))
     }
+}
+
+/// The same with so many axes, of which the first have one entry.
+fn with_axes(seen: Seen, rank: usize) -> Seen {
+    let shape = seen.shape();
+    let first = vec![Dim::Fixed(1); rank.saturating_sub(shape.len())];
+    seen.seen(View::Reshape([first, shape].concat()))
 }
 
 fn attribute(name: &str, kind: i32) -> Attribute {

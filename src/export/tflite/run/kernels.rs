@@ -252,7 +252,12 @@ impl Run<'_> {
                     0 => ops::add(pool, a, b),
                     18 => ops::mul(pool, a, b),
                     41 => ops::sub(pool, a, b),
-                    42 => ops::div(pool, a, b),
+                    42 => {
+                        // rten takes the axes of what is divided for those of the quotient.
+                        let first = vec![1; b.ndim().saturating_sub(a.ndim())];
+                        let a = Dense::from_data(&[&first[..], a.shape()].concat(), a.to_vec());
+                        ops::div(pool, a.view(), b)
+                    }
                     55 => ops::max(pool, &[a, b]),
                     _ => ops::min(pool, &[a, b]),
                 };
