@@ -75,7 +75,7 @@ impl Tensor for CandleTensor {
 
     fn take_rows(&self, ids: &[u32]) -> Result<Self> {
         let ids = candle_core::Tensor::from_slice(ids, ids.len(), &Device::Cpu)?;
-        wrap(self.0.index_select(&ids, 0))
+        wrap(self.0.contiguous()?.index_select(&ids, 0))
     }
 
     fn add(&self, other: &Self) -> Result<Self> {
@@ -160,7 +160,19 @@ impl Tensor for CandleTensor {
     }
 
     fn matmul(&self, other: &Self) -> Result<Self> {
-        wrap(self.0.contiguous()?.matmul(&other.0.contiguous()?))
+        let (a, b) = (self.0.contiguous()?, other.0.contiguous()?);
+        let (left, right) = (a.dims().to_vec(), b.dims().to_vec());
+        let (Some((lead, &[m, k])), Some((same, &[inner, n]))) = (left.split_last_chunk(), right.split_last_chunk())
+        else {
+            return wrap(a.matmul(&b));
+        };
+        // The library steps over two axes at most.
+        if lead.len() <= 2 || lead != same {
+            return wrap(a.matmul(&b));
+        }
+        let count: usize = lead.iter().product();
+        let made = a.reshape((count, m, k))?.matmul(&b.reshape((count, inner, n))?)?;
+        wrap(made.reshape([lead, &[m, n]].concat()))
     }
 
     fn linear(&self, weight: &Self, bias: Option<&Self>) -> Result<Self> {

@@ -379,7 +379,7 @@ impl Graph {
     pub fn fold_scales(&mut self) {
         let uses = self.uses();
         let mut instead: Vec<Id> = (0..self.values.len()).collect();
-        let mut added = Vec::new();
+        let mut added: Vec<(Id, Value, Value)> = Vec::new();
         for at in 0..self.values.len() {
             let inputs: Vec<Id> = self.values[at].inputs.iter().map(|input| instead[*input]).collect();
             self.values[at].inputs = inputs;
@@ -389,7 +389,9 @@ impl Graph {
             };
             let is_bound = low.is_finite() || high.is_finite();
             let product = &self.values[x];
-            let is_product = matches!(product.op, Op::Linear | Op::Depthwise(_)) && uses[x] == 1;
+            // Only once: what was folded is needed as it is by all who need the norm.
+            let is_whole = added.iter().all(|(own, ..)| *own != x);
+            let is_product = matches!(product.op, Op::Linear | Op::Depthwise(_)) && uses[x] == 1 && is_whole;
             let constant = |id: Id| self.values[id].constant.clone();
             let (Some(scale), Some(shift), true) = (constant(scale), constant(shift), is_product) else { continue };
             let Some(weight) = product.inputs.get(1).and_then(|weight| constant(*weight)) else { continue };
@@ -507,9 +509,24 @@ impl Names {
             }
             (None, None) => op.to_owned(),
         };
-        let count = self.given.entry(name.clone()).or_insert(0);
+        unique(&mut self.given, name)
+    }
+}
+
+/// A name that was not given yet, by how often each was.
+pub(in crate::export) fn unique(given: &mut BTreeMap<String, usize>, name: String) -> String {
+    loop {
+        let count = given.entry(name.clone()).or_insert(0);
         *count += 1;
-        if *count == 1 { name } else { format!("{name}.{count}") }
+        if *count == 1 {
+            return name;
+        }
+        // Something may be called so itself.
+        let made = format!("{name}.{count}");
+        if !given.contains_key(&made) {
+            given.insert(made.clone(), 1);
+            return made;
+        }
     }
 }
 

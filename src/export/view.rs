@@ -91,6 +91,18 @@ pub(in crate::export) fn zeros_after(window: Window, out: usize, len: usize) -> 
     ((out - 1) * window.stride + window.size).saturating_sub(len + window.before)
 }
 
+/// Why a convolution over pictures [n, h, w, c] is none of a format's, where it is none: those go on as far as they can.
+pub(in crate::export) fn is_no_convolution(window: Window, pictures: &[Dim]) -> Option<&'static str> {
+    let ends_early = |(out, len): (usize, usize)| out * window.stride + window.size <= len + window.before;
+    match [pictures[1].fixed(), pictures[2].fixed()] {
+        [Some(h), Some(w)] if [(window.out_h, h), (window.out_w, w)].into_iter().any(ends_early) => {
+            Some("its windows end before the pictures do")
+        }
+        [Some(_), Some(_)] => None,
+        _ => Some("its pictures are of any size"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,5 +121,13 @@ mod tests {
         let flat = last.seen(View::Reshape(fixed(&[40, 3])));
         assert_eq!(flat.views.len(), 2);
         assert!(flat.seen(View::Reshape(fixed(&[2, 4, 5, 3]))).is_channels_last());
+    }
+
+    #[test]
+    fn a_window_that_could_go_on_is_no_convolution() {
+        let window = |out| Window { size: 2, stride: 2, before: 0, out_h: out, out_w: out };
+        let pictures = fixed(&[1, 5, 5, 3]);
+        assert_eq!(is_no_convolution(window(2), &pictures), None);
+        assert!(is_no_convolution(window(1), &pictures).is_some());
     }
 }

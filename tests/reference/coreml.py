@@ -190,6 +190,7 @@ OPERATORS = {
     "equal": lambda x, y: x == y,
     "greater": lambda x, y: x > y,
     "exp": lambda x: numpy.exp(wide(x)),
+    "log": lambda x, epsilon: numpy.log(wide(x) + epsilon),
     "sqrt": lambda x: numpy.sqrt(wide(x)),
     "rsqrt": lambda x, epsilon: 1 / numpy.sqrt(x + epsilon),
     "cos": lambda x: numpy.cos(x),

@@ -13,12 +13,14 @@ use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
-use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, turned, zeros_after};
+use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
 
 pub(super) use program::{Arg, Kind, fixed, float_bytes, immediate, text};
 use program::{bound_to, value_type};
 
+/// The axes that a tensor may have, as coremltools has it: "Core ML only supports tensors with rank <= 5".
+const RANK_MAX: usize = 5;
 /// The axes that an input of a product by a constant matrix may have.
 const LINEAR_RANK_MAX: usize = 3;
 
@@ -61,6 +63,10 @@ pub(super) fn lower(graph: &Graph, target: Target, precision: Precision) -> Resu
     }
     lower.names.extend(graph.outputs.iter().map(|(name, _)| identifier(name)));
     for value in &graph.values {
+        if value.shape.len() > RANK_MAX {
+            let (op, name, why) = (value.op.name(), value.name.clone(), "a tensor has five axes at most there");
+            return Err(CoremlError::NoOperator { op, name, why });
+        }
         lower.own.clone_from(&value.name);
         let written = lower.value(value)?;
         lower.values.push(written);
@@ -370,6 +376,11 @@ impl Lower<'_> {
         let inputs = &value.inputs;
         let shape = &value.shape;
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
+        if let Op::Depthwise(window) | Op::Patches(window) = &value.op
+            && let Some(why) = is_no_convolution(*window, &self.graph.values[inputs[0]].shape)
+        {
+            return Err(CoremlError::NoOperator { op: value.op.name(), name: value.name.clone(), why });
+        }
         match &value.op {
             Op::Constant => Ok(Written::Constant),
             Op::Input(name) => {
@@ -380,7 +391,10 @@ impl Lower<'_> {
                 tensor(self.cast(&own, self.float))
             }
             Op::Reshape(to) => {
-                if let Written::Windows(of, window) = &self.values[inputs[0]] {
+                // Their rows may lie otherwise, and are the same.
+                if let Written::Windows(of, window) = &self.values[inputs[0]]
+                    && to.last() == self.graph.values[inputs[0]].shape.last()
+                {
                     return Ok(Written::Windows(*of, *window));
                 }
                 Ok(Written::Seen(self.seen(inputs[0])?.seen(View::Reshape(to.clone()))))

@@ -15,7 +15,7 @@ use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Colours, Dim, Graph, Id, Symbol, Value};
-use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, turned, zeros_after};
+use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
 
 /// ONNX's numbers of element types.
@@ -133,9 +133,7 @@ struct Lower<'a> {
 
 impl Lower<'_> {
     fn unique(&mut self, name: String) -> String {
-        let count = self.names.entry(name.clone()).or_insert(0);
-        *count += 1;
-        if *count == 1 { name } else { format!("{name}.{count}") }
+        crate::export::graph::unique(&mut self.names, name)
     }
 
     fn node_of(&mut self, op: &str, inputs: &[&str], attribute: Vec<Attribute>) -> String {
@@ -373,6 +371,11 @@ impl Lower<'_> {
         let inputs = &value.inputs;
         let shape = &value.shape;
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
+        if let Op::Depthwise(window) | Op::Patches(window) = &value.op
+            && let Some(why) = is_no_convolution(*window, &self.graph.values[inputs[0]].shape)
+        {
+            return Err(OnnxError::NoOperator { op: value.op.name(), name: value.name.clone(), why });
+        }
         match &value.op {
             Op::Constant => Ok(Written::Constant),
             Op::Input(name) => {
@@ -383,7 +386,10 @@ impl Lower<'_> {
                 tensor(if self.is_half { self.cast(&own, FLOAT16) } else { own })
             }
             Op::Reshape(to) => {
-                if let Written::Windows(of, window) = &self.values[inputs[0]] {
+                // Their rows may lie otherwise, and are the same.
+                if let Written::Windows(of, window) = &self.values[inputs[0]]
+                    && to.last() == self.graph.values[inputs[0]].shape.last()
+                {
                     return Ok(Written::Windows(*of, *window));
                 }
                 Ok(Written::Seen(self.seen(inputs[0])?.seen(View::Reshape(to.clone()))))
@@ -428,8 +434,14 @@ impl Lower<'_> {
                 let (codes, scales) = self.table(inputs[0]);
                 let codes = self.node_of("Gather", &[&codes, ids], vec![int("axis", 0)]);
                 let scales = self.node_of("Gather", &[&scales, ids], vec![int("axis", 0)]);
-                let last = self.integers(&[-1], false);
-                let scales = self.node("Unsqueeze", &[&scales, &last]);
+                // A scale for each row, whatever a row is.
+                let axes: Vec<i64> = (2..shape.len() as i64).collect();
+                let scales = if axes.is_empty() {
+                    scales
+                } else {
+                    let axes = self.integers(&axes, false);
+                    self.node("Unsqueeze", &[&scales, &axes])
+                };
                 let floats = self.cast(&codes, FLOAT);
                 tensor(self.node("Mul", &[&floats, &scales]))
             }
@@ -599,14 +611,42 @@ impl Lower<'_> {
     }
 
     fn binary(&mut self, op: &str, value: &Value) -> Result<Written, OnnxError> {
+        if let Some(made) = self.binary_by_one(op, value)? {
+            return Ok(made);
+        }
         let (a, b) = (self.seen(value.inputs[0])?, self.seen(value.inputs[1])?);
         if a.of == b.of && a.views == b.views && !a.views.is_empty() {
             let base = self.node(op, &[&a.base, &b.base]);
             return Ok(Written::Seen(Seen { base, ..a }));
         }
+        // A tensor that is divided has all axes: rten 0.24 takes them for those of the quotient.
+        let a = if op == "Div" { with_axes(a, value.shape.len()) } else { a };
         let (a, b) = (self.tensor(&a)?, self.tensor(&b)?);
         let made = self.node(op, &[&a, &b]);
         Ok(Written::Seen(Seen::plain(made, value.shape.clone())))
+    }
+
+    /// By a constant of one entry along one axis, which is written without an axis: rten 0.24 takes such a one for as many as a
+    /// product has columns. None where it is something else.
+    fn binary_by_one(&mut self, op: &str, value: &Value) -> Result<Option<Written>, OnnxError> {
+        for (at, other) in [(1, 0), (0, 1)] {
+            let [one, other] = [at, other].map(|at| value.inputs[at]);
+            let rank = |id: Id| self.graph.values[id].shape.len();
+            let (Some(&[number]), 1, 1..) = (self.constant(one).as_deref().map(Vec::as_slice), rank(one), rank(other))
+            else {
+                continue;
+            };
+            // What is divided keeps its axes.
+            if at == 0 && op == "Div" {
+                continue;
+            }
+            let seen = self.seen(other)?;
+            let number = self.number(number)?;
+            let inputs = if at == 1 { [&seen.base[..], &number] } else { [&number[..], &seen.base] };
+            let base = self.node(op, &inputs);
+            return Ok(Some(Written::Seen(Seen { base, ..seen })));
+        }
+        Ok(None)
     }
 
     fn sum(&mut self, value: &Value, axis: usize) -> Result<Written, OnnxError> {
@@ -752,6 +792,13 @@ impl Lower<'_> {
         let of = vec![shape[0].clone(), Dim::Fixed(out), Dim::Fixed(out_h), Dim::Fixed(out_w)];
         Ok(Written::Seen(Seen::plain(made, of).seen(View::Turn(CHANNELS_LAST.to_vec()))))
     }
+}
+
+/// The same with so many axes, of which the first have one entry.
+fn with_axes(seen: Seen, rank: usize) -> Seen {
+    let shape = seen.shape();
+    let first = vec![Dim::Fixed(1); rank.saturating_sub(shape.len())];
+    seen.seen(View::Reshape([first, shape].concat()))
 }
 
 fn attribute(name: &str, kind: i32) -> Attribute {

@@ -79,6 +79,7 @@ fn array(value: Value, rank: usize) -> Option<Array> {
         3 => value.into_shape_vec::<f32, 3>().ok().map(of),
         4 => value.into_shape_vec::<f32, 4>().ok().map(of),
         5 => value.into_shape_vec::<f32, 5>().ok().map(of),
+        6 => value.into_shape_vec::<f32, 6>().ok().map(of),
         _ => None,
     }
 }

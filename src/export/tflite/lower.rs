@@ -17,7 +17,7 @@ use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
-use crate::export::view::{Seen, View};
+use crate::export::view::{Seen, View, is_no_convolution};
 use crate::export::written::Place;
 
 /// Fewer weights are not worth a conversion.
@@ -175,9 +175,7 @@ fn together(a: &[Dim], b: &[Dim]) -> Vec<Dim> {
 
 impl Lower<'_> {
     fn unique(&mut self, name: String) -> String {
-        let count = self.names.entry(name.clone()).or_insert(0);
-        *count += 1;
-        if *count == 1 { name } else { format!("{name}.{count}") }
+        crate::export::graph::unique(&mut self.names, name)
     }
 
     fn tensor_of(&mut self, name: String, kind: Kind, shape: Vec<Dim>, buffer: Option<usize>) -> String {
@@ -476,6 +474,11 @@ impl Lower<'_> {
         let inputs = &value.inputs;
         let shape = &value.shape;
         let tensor = |name: String| Ok(Written::Seen(Seen::plain(name, shape.clone())));
+        if let Op::Depthwise(window) | Op::Patches(window) = &value.op
+            && let Some(why) = is_no_convolution(*window, &self.graph.values[inputs[0]].shape)
+        {
+            return Err(TfLiteError::NoOperator { op: value.op.name(), name: value.name.clone(), why });
+        }
         match &value.op {
             Op::Constant => Ok(Written::Constant),
             Op::Input(name) => match self.graph.colours(name) {
@@ -483,7 +486,10 @@ impl Lower<'_> {
                 None => tensor(name.clone()),
             },
             Op::Reshape(to) => {
-                if let Written::Windows(of, window) = &self.values[inputs[0]] {
+                // Their rows may lie otherwise, and are the same.
+                if let Written::Windows(of, window) = &self.values[inputs[0]]
+                    && to.last() == self.graph.values[inputs[0]].shape.last()
+                {
                     return Ok(Written::Windows(*of, *window));
                 }
                 Ok(Written::Seen(self.seen(inputs[0])?.seen(View::Reshape(to.clone()))))
@@ -574,7 +580,7 @@ impl Lower<'_> {
             }
             Op::Matmul => {
                 let (a, b) = (self.plain(inputs[0])?, self.plain(inputs[1])?);
-                tensor(self.product(&a, &b, false))
+                tensor(self.product(&a, &b, false)?)
             }
             Op::Linear => self.linear(value),
             Op::Softmax => {

@@ -118,7 +118,15 @@ impl<'a> Given<'a> {
             "add" => self.two(|a, b| ops::add(pool, a, b), |a, b| ops::add(pool, a, b)),
             "sub" => self.two(|a, b| ops::sub(pool, a, b), |a, b| ops::sub(pool, a, b)),
             "mul" => self.two(|a, b| ops::mul(pool, a, b), |a, b| ops::mul(pool, a, b)),
-            "real_div" => self.two(|a, b| ops::div(pool, a, b), |a, b| ops::div(pool, a, b)),
+            // rten takes the axes of what is divided for those of the quotient.
+            "real_div" => self.two(
+                |a, b| {
+                    let first = vec![1; b.ndim().saturating_sub(a.ndim())];
+                    let a = Tensor::from_data(&[&first[..], a.shape()].concat(), a.to_vec());
+                    ops::div(pool, a.view(), b)
+                },
+                |a, b| ops::div(pool, a, b),
+            ),
             "maximum" => self.two(|a, b| ops::max(pool, &[a, b]), |a, b| ops::max(pool, &[a, b])),
             "minimum" => self.two(|a, b| ops::min(pool, &[a, b]), |a, b| ops::min(pool, &[a, b])),
             "equal" => match (self.held("x")?, self.held("y")?) {

@@ -115,7 +115,8 @@ impl Lower<'_> {
         rank: usize,
     ) -> Result<String, OnnxError> {
         let &Groups { rows, inner, group, bits, .. } = groups;
-        if bits != 4 || !group.is_power_of_two() {
+        // Of one row alone programs have no such operator: it wants two axes.
+        if bits != 4 || !group.is_power_of_two() || rank < 2 {
             let [codes, scales, biases] = self.codes(matrix, groups);
             let key = format!("expanded {codes}");
             let matrix = match self.made.get(&key) {

@@ -116,7 +116,7 @@ impl Lower<'_> {
         if grouped {
             q = list(self, &q, &q_shape[3])?;
         }
-        let mut scores = self.product(&q, &k, true);
+        let mut scores = self.product(&q, &k, true)?;
         if grouped {
             let whole = [q_shape[0].clone(), Dim::Fixed(heads), queries.clone(), keys.clone()];
             scores = self.reshaped(&scores, &whole)?;
@@ -133,7 +133,7 @@ impl Lower<'_> {
         if grouped {
             weights = list(self, &weights, &keys)?;
         }
-        let mixed = self.product(&weights, &v, false);
+        let mixed = self.product(&weights, &v, false)?;
         let shape = self.shape_of(&mixed);
         Ok(Written::Seen(Seen::plain(mixed, shape).seen(View::Reshape(value.shape.clone()))))
     }

@@ -12,12 +12,14 @@ use crate::export::view::{Seen, View, turned, zeros_after};
 
 impl Lower<'_> {
     /// A product of matrices, of the second as it is or turned.
-    pub(super) fn product(&mut self, a: &str, b: &str, is_turned: bool) -> String {
+    pub(super) fn product(&mut self, a: &str, b: &str, is_turned: bool) -> Result<String, TfLiteError> {
         let (left, right) = (self.shape_of(a), self.shape_of(b));
         let (rows, columns) = (left.len() - 2, right.len() - if is_turned { 2 } else { 1 });
         let mut shape = super::together(&left[..rows], &right[..right.len() - 2]);
         shape.extend([left[rows].clone(), right[columns].clone()]);
-        self.node(schema::BATCH_MATMUL, &[a, b], vec![byte(1, u8::from(is_turned))], Kind::Float32, shape)
+        // Of a tensor by itself XNNPACK gives the product by the turned one.
+        let own = if a == b { self.reshaped(b, &right)? } else { b.to_owned() };
+        Ok(self.node(schema::BATCH_MATMUL, &[a, &own], vec![byte(1, u8::from(is_turned))], Kind::Float32, shape))
     }
 
     /// Whether weights are many enough to be kept in bytes.
@@ -87,7 +89,8 @@ impl Lower<'_> {
         let codes = self.tensor_of(format!("{name}.codes"), Kind::Int8, fixed(&dims), Some(buffer));
         let own = self.buffer(floats::to_bytes(&scales, Float::F32));
         // Of one entry each: a product goes along the rows.
-        let scales = self.tensor_of(format!("{name}.scale"), Kind::Float32, fixed(&[dims[0], 1]), Some(own));
+        let of_rows: Vec<usize> = dims.iter().enumerate().map(|(axis, n)| if axis == 0 { *n } else { 1 }).collect();
+        let scales = self.tensor_of(format!("{name}.scale"), Kind::Float32, fixed(&of_rows), Some(own));
         let codes = self.gathered(&codes, ids, 0, 0);
         let scales = self.gathered(&scales, ids, 0, 0);
         let floats = self.cast(&codes, Kind::Float32);
@@ -99,7 +102,7 @@ impl Lower<'_> {
         let bias = value.inputs.get(2).copied();
         if self.constant(weight).is_none() {
             let (x, matrix) = (self.plain(x)?, self.plain(weight)?);
-            let mut made = self.product(&x, &matrix, true);
+            let mut made = self.product(&x, &matrix, true)?;
             if let Some(bias) = bias {
                 let bias = self.plain(bias)?;
                 made = self.join(schema::ADD, &made, &bias);

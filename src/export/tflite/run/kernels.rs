@@ -253,7 +253,12 @@ impl Run<'_> {
                     0 => ops::add(pool, a, b),
                     18 => ops::mul(pool, a, b),
                     41 => ops::sub(pool, a, b),
-                    42 => ops::div(pool, a, b),
+                    42 => {
+                        // rten takes the axes of what is divided for those of the quotient.
+                        let first = vec![1; b.ndim().saturating_sub(a.ndim())];
+                        let a = Dense::from_data(&[&first[..], a.shape()].concat(), a.to_vec());
+                        ops::div(pool, a.view(), b)
+                    }
                     55 => ops::max(pool, &[a, b]),
                     _ => ops::min(pool, &[a, b]),
                 };
@@ -367,8 +372,10 @@ impl Run<'_> {
         let (order, groups) = if is_each { ([3, 0, 1, 2], c) } else { ([0, 3, 1, 2], 1) };
         let bias = self.floats(operator, 2)?;
         let kernel = weights.permuted(&order).to_tensor();
-        let (x, kernel) = (x.permuted(&[0, 3, 1, 2]), kernel.view());
-        let made = ops::conv(&self.pool, x, kernel, Some(bias), padding, groups, &strides, &[1, 1]).map_err(failed)?;
+        // Laid out so: of some shapes rten's product of windows wants rows that lie together.
+        let (x, kernel) = (x.permuted(&[0, 3, 1, 2]).to_tensor(), kernel.view());
+        let made =
+            ops::conv(&self.pool, x.view(), kernel, Some(bias), padding, groups, &strides, &[1, 1]).map_err(failed)?;
         let made = made.permuted(&[0, 2, 3, 1]).to_tensor();
         match operator.byte(if is_each { 4 } else { 3 }) {
             0 => Ok(Held::Floats(made)),
