@@ -17,7 +17,7 @@ use crate::backend::affine::{self, Form};
 use crate::backend::arrays::{Array, Arrays};
 use crate::backend::qmatrix::Groups;
 use crate::backend::rng::Rng;
-use crate::backend::trace::Op;
+use crate::backend::trace::{Op, TraceTensor};
 use crate::failure::Failure;
 use crate::format::image::Preprocessing;
 use crate::model::fit::Weight;
@@ -390,7 +390,7 @@ fn a_wrong_operator_is_caught_and_named() {
 fn a_number_that_is_no_product_of_sizes_is_refused() {
     let given = [Dim::Product(1, vec!["batch"])];
     let run = |rows: usize| {
-        let x = crate::backend::trace::TraceTensor::input("x", &[rows, 4]);
+        let x = TraceTensor::input("x", &[rows, 4]);
         use crate::backend::Tensor;
         vec![x.narrow(0, 0, rows / 2).expect("fits")]
     };
@@ -417,4 +417,61 @@ fn a_graph_reads_as_text() {
         assert!(text.contains(&format!("{line}\n")), "{text}");
     }
     assert_eq!(super::source::IDS, "input_ids");
+}
+
+/// The graph of what is done to rows of four numbers, for any number of them.
+fn of_rows(names: &[&str], run: impl Fn(&TraceTensor) -> crate::backend::Result<Vec<TraceTensor>>) -> Graph {
+    let [one, other] = [7, 11].map(|rows| run(&TraceTensor::input("x", &[rows, 4])).expect("fits"));
+    let shape = vec![Dim::Product(1, vec!["batch"]), Dim::Fixed(4)];
+    let input = super::graph::Input { name: "x".into(), element: super::graph::Element::Float, shape };
+    let sizes = [super::graph::Size { symbol: "batch", runs: [7, 11] }];
+    Graph::of(vec![input], names, [&one, &other], &sizes).expect("a graph")
+}
+
+#[test]
+fn a_norm_after_a_norm_is_not_folded_into_the_product_again() {
+    use crate::backend::Tensor;
+    let weight = |values: &[f32], shape: &[usize]| TraceTensor::from_f32(values, shape);
+    let none = f32::INFINITY;
+    let mut graph = of_rows(&["once", "twice"], |x| {
+        let product = x.linear(&weight(&[0.5; 12], &[3, 4])?, None)?;
+        let once = product.scale_shift(&weight(&[2.0; 3], &[3])?, &weight(&[1.0; 3], &[3])?, -none, none)?;
+        let twice = once.scale_shift(&weight(&[3.0; 3], &[3])?, &weight(&[4.0; 3], &[3])?, -none, none)?;
+        Ok(vec![once, twice])
+    });
+    graph.fold_scales();
+    let folded = graph.values.iter().find(|value| value.name.ends_with(".scaled")).expect("the first is folded");
+    assert_eq!(folded.constant.as_ref().expect("weights")[0], 1.0);
+    assert_eq!(graph.operations().into_iter().collect::<Vec<_>>(), ["constant", "input", "linear", "scale-shift"]);
+}
+
+#[test]
+fn no_two_values_have_one_name() {
+    use crate::backend::Tensor;
+    let graph = of_rows(&["y"], |x| {
+        let mut sum = x.clone();
+        for name in ["m.weight", "m.weight.2", "m.weight", "m.weight.2"] {
+            sum = sum.add(&TraceTensor::from_f32(&[1.0; 4], &[4])?.named(name))?;
+        }
+        Ok(vec![sum])
+    });
+    let mut names: Vec<&str> = graph.values.iter().map(|value| &value.name[..]).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), graph.values.len(), "{graph}");
+}
+
+#[test]
+fn rows_of_windows_that_are_cut_anew_are_no_convolution() {
+    use crate::backend::{Tensor, Window};
+    let window = Window { size: 2, stride: 1, before: 0, out_h: 1, out_w: 1 };
+    let graph = of_rows(&["y"], |x| {
+        let rows = x.shape()[0];
+        let cut = x.reshape(&[rows, 2, 2, 1])?.patches(window)?.reshape(&[rows * 2, 2])?;
+        Ok(vec![cut.linear(&TraceTensor::from_f32(&[1.0; 6], &[3, 2])?, None)?])
+    });
+    for format in [Format::Onnx { opset: 21 }, Format::TfLite, Format::CoreMl { target: Target::IOS15 }] {
+        let error = write(&graph, &Options { format, ..options(21) }).expect_err("refused");
+        assert!(error.message.contains(" has no operator for `patches` of `"), "{}", error.message);
+    }
 }

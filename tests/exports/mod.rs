@@ -1,6 +1,8 @@
 //! Exports of tiny models, by the program itself. What the files compute is held against other programs by
 //! tests/reference/export.
 
+mod generated;
+
 use serde_json::Value;
 
 use crate::support::Project;

@@ -1,0 +1,48 @@
+//! Generated graphs in every format, by what runs its files in this process: `examples/graphs`, which
+//! tests/reference/graphs holds by the programs of others.
+
+#[path = "../../examples/graphs/case.rs"]
+mod case;
+#[path = "../../examples/graphs/program.rs"]
+mod program;
+
+use std::collections::BTreeMap;
+
+use case::Drawn;
+use effai::export::coreml::Target;
+use effai::export::format::{Format, Precision, write};
+
+const GRAPHS: u64 = 150;
+const FORMATS: [Format; 4] =
+    [Format::Onnx { opset: 13 }, Format::Onnx { opset: 21 }, Format::CoreMl { target: Target::IOS18 }, Format::TfLite];
+
+#[test]
+fn every_format_computes_what_a_generated_program_does_or_refuses_its_graph() {
+    let mut equal: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 0..GRAPHS {
+        let drawn = case::draw(seed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let Drawn::Case(case) = drawn else { continue };
+        // Weights of fewer bits now and then.
+        let fewer = (seed % 4 == 0).then_some(Precision::Int8Weights);
+        let each = FORMATS.into_iter().flat_map(|format| [Some(Precision::F32), fewer].map(|own| (format, own)));
+        for (format, precision) in each.filter_map(|(format, own)| Some((format, own?))) {
+            let options = case.options(format, precision);
+            let written = match write(&case.graph, &options) {
+                Ok(written) => written,
+                Err(failure) => {
+                    let names_operator = failure.message.contains(" has no operator for `");
+                    assert!(names_operator, "seed {seed}, {}: {failure}", format.title());
+                    continue;
+                }
+            };
+            let found = case.held(&written, format, seed % 2 == 0);
+            let told = |what: String| format!("seed {seed}, {}: {what}\n{}", format.title(), case.graph);
+            let found = found.unwrap_or_else(|e| panic!("{}", told(e.to_string())));
+            let allowed = case.allowed(options.precision).expect("computed");
+            assert!(found <= allowed, "{}", told(format!("off by {found:.1e} in {}", options.precision.name())));
+            *equal.entry(format.name()).or_default() += 1;
+        }
+    }
+    // Most are written; what is not was refused.
+    assert!(equal["onnx"] > GRAPHS && equal["coreml"] > GRAPHS / 2 && equal["tflite"] > GRAPHS / 2, "{equal:?}");
+}
