@@ -171,6 +171,7 @@ fn runs(case: &Case, dir: &Path) -> Result<Vec<String>, Failure> {
                 Values::Floats(values) => values.clone(),
                 // They are small.
                 Values::Integers(values) => values.iter().map(|value| *value as f32).collect(),
+                Values::Bytes(values) => values.iter().map(|value| f32::from(*value)).collect(),
             };
             arrays.insert(format!("in.{}", input.name), Array::f32(&input.shape, values));
         }
