@@ -15,7 +15,7 @@ use effai::export::graph::{Dim, Element, Input, Symbol};
 use effai::export::source::{BATCH, IDS, MASK, PAST, PIXELS, SEQUENCE};
 
 /// The token that every text has.
-pub(crate) const MARKED: u32 = 3;
+pub(crate) const MARKED: u32 = TOKENS as u32 - 1;
 /// Tokens that a table has rows for.
 pub(crate) const TOKENS: usize = 11;
 /// Axes that a value has at most: one more than Core ML has.
@@ -155,7 +155,8 @@ impl Plan {
         let rng = &mut Rng::new(self.seed, "texts");
         let text = |row: usize| {
             let length = if row == 0 { sizes.sequence } else { 1 + rng.below(sizes.sequence) };
-            let mut ids: Vec<u32> = (0..length).map(|_| rng.below(TOKENS) as u32).collect();
+            // One of them is the highest and the marked one: of equals rten takes the last, and every other program the first.
+            let mut ids: Vec<u32> = (0..length).map(|_| rng.below(TOKENS - 1) as u32).collect();
             ids[rng.below(length)] = MARKED;
             ids
         };

@@ -38,7 +38,8 @@ impl Tensor for CandleTensor {
     }
 
     fn to_f32(&self) -> Result<Vec<f32>> {
-        Ok(self.0.flatten_all()?.to_vec1()?)
+        // candle looks for the first of none where it lies.
+        Ok(if self.0.elem_count() == 0 { Vec::new() } else { self.0.flatten_all()?.to_vec1()? })
     }
 
     fn cast(&self, precision: Precision) -> Result<Self> {

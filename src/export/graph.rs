@@ -38,6 +38,11 @@ impl Dim {
             _ => None,
         }
     }
+
+    /// Whether it is so many times this size, and none where that is none.
+    pub fn is_times(&self, symbol: Symbol) -> bool {
+        matches!(self, Dim::Product(_, symbols) if symbols.contains(&symbol))
+    }
 }
 
 impl Dim {

@@ -2,11 +2,44 @@
 
 use std::path::Path;
 
+use rten_tensor::prelude::*;
+use rten_tensor::{Tensor as Dense, TensorView};
+
 use super::graph::Id;
 use super::source::Tensors;
 use super::view::{Seen, View};
 use crate::failure::Failure;
 use crate::util::fs;
+
+/// Along an axis the place of the highest, of equal ones the first. rten takes the last.
+pub(super) fn first_of_highest(
+    values: &TensorView<'_, i32>,
+    axis: isize,
+    keeps_axis: bool,
+) -> Result<Dense<i32>, String> {
+    let rank = values.ndim() as isize;
+    let at = usize::try_from(if axis < 0 { rank + axis } else { axis }).map_err(|e| e.to_string())?;
+    let shape = values.shape();
+    if shape.get(at).is_none_or(|length| *length == 0) {
+        return Err(format!("no highest along axis {axis} of {shape:?}"));
+    }
+    let places = values.lanes(at).map(|lane| {
+        let mut best = (0, i32::MIN);
+        for (place, value) in lane.enumerate() {
+            if place == 0 || *value > best.1 {
+                best = (place as i32, *value);
+            }
+        }
+        best.0
+    });
+    let mut to = shape.to_vec();
+    if keeps_axis {
+        to[at] = 1;
+    } else {
+        to.remove(at);
+    }
+    Ok(Dense::from_data(&to, places.collect::<Vec<_>>()))
+}
 
 /// A written model in memory.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Colours, Dim, Graph, Id, Symbol, Value};
+use crate::export::source::PAST;
 use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
 
@@ -294,6 +295,27 @@ impl Lower<'_> {
         }
         // An empty axis would be taken for one that stays.
         let has_empty = to.contains(&Dim::Fixed(0));
+        let may_be_empty = |dim: &Dim| dim.is_times(PAST);
+        if let Some(axis) = to.iter().position(may_be_empty)
+            && open > 0
+        {
+            // Of what is empty every length could be the one that is left out: it is the empty one, beside numbers.
+            if to[axis + 1..].iter().any(may_be_empty) || has_empty {
+                return Err(OnnxError::NoOperator {
+                    op: "reshape",
+                    name: self.own.clone(),
+                    why: "two of its axes may be empty",
+                });
+            }
+            let left_out = self.integers(&[-1], false);
+            let mut parts = Vec::with_capacity(to.len());
+            for (at, dim) in to.iter().enumerate() {
+                parts.push(if at == axis { left_out.clone() } else { self.size(dim)? });
+            }
+            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+            let shape = self.node_of("Concat", &parts, vec![int("axis", 0)]);
+            return Ok(self.node("Reshape", &[x, &shape]));
+        }
         let shape = if open <= 1 && !has_empty { self.integers(&lengths, false) } else { self.shape(to)? };
         Ok(self.node("Reshape", &[x, &shape]))
     }

@@ -9,6 +9,7 @@ use rten_tensor::{NdTensor, Tensor, TensorView};
 
 use super::super::proto::{self, Bound};
 use super::Held;
+use crate::export::written::first_of_highest;
 
 /// An operation and what it is given.
 pub(super) struct Given<'a> {
@@ -245,7 +246,7 @@ impl<'a> Given<'a> {
             }
             "reduce_argmax" => {
                 let (axis, keep) = (self.int("axis")? as isize, self.int("keep_dims")? == 1);
-                Ok(Held::Ints(told(ops::arg_max(pool, self.ints("x")?, axis, keep))?))
+                Ok(Held::Ints(told(first_of_highest(&self.ints("x")?, axis, keep))?))
             }
             "softmax" => Ok(Held::Floats(told(self.floats("x")?.softmax(self.int("axis")? as isize))?)),
             "layer_norm" => {

@@ -6,6 +6,7 @@ use rten_tensor::{NdTensor, Tensor as Dense, TensorView};
 
 use super::reader::{Operator, UINT8};
 use super::{Fault, Held, Run};
+use crate::export::written::first_of_highest;
 
 /// By `BuiltinOperator`: the options (`BuiltinOptions`) that an operator has, 0 where it has none.
 const OPTIONS: &[(i32, u8)] = &[
@@ -169,10 +170,7 @@ impl Run<'_> {
             },
             // ARG_MAX
             56 => match (self.input(operator, 0)?, &self.integers(operator, 1)?[..]) {
-                (Held::Integers(x), [axis]) => {
-                    let made = ops::arg_max(pool, x.view(), *axis as isize, false);
-                    made.map(Held::Integers).map_err(failed)
-                }
+                (Held::Integers(x), [axis]) => first_of_highest(&x.view(), *axis as isize, false).map(Held::Integers),
                 _ => Err("not along one axis of integers".into()),
             },
             // GREATER, EQUAL
