@@ -110,7 +110,7 @@ fn compute(plan: &Plan, sizes: Sizes, noise: Noise) -> Result<Vec<Output>, Failu
 }
 
 fn inputs(plan: &Plan, sizes: Sizes) -> Vec<Tensors> {
-    let texts = plan.has(IDS).then(|| plan.texts(sizes)).unwrap_or_default();
+    let texts = if plan.has(IDS) { plan.texts(sizes) } else { Vec::new() };
     let each = plan.inputs.iter().map(|input| {
         let shape = sizes.shape(&input.shape);
         let values = match input.element {

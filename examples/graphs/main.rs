@@ -151,7 +151,7 @@ fn one(case: &Case, format: Format, precision: Precision, dir: &Path) -> Result<
     let is_half = matches!(options.precision, Precision::F16 | Precision::F16Weights);
     let has_program = !(is_half && matches!(options.format, Format::Onnx { .. }));
     if has_program {
-        let is_whole = case.plan.seed % 2 == 0;
+        let is_whole = case.plan.seed.is_multiple_of(2);
         match catch_unwind(AssertUnwindSafe(|| case.held(&written, options.format, is_whole))) {
             Ok(Ok(far)) => line["own"] = far.into(),
             Ok(Err(failure)) => line["own_failed"] = failure.message.into(),

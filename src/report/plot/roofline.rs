@@ -2,7 +2,7 @@
 //! model", 2009. Below the slope the memory is what one waits for, below a level what computes.
 
 use super::canvas::{Canvas, text_width};
-use super::labels::{CROWD, Labels, Rect};
+use super::labels::{CROWD, Labels, Rect, is_free};
 use super::scale::Powers;
 
 /// A machine and what was measured on it.
@@ -84,8 +84,13 @@ pub fn draw(plot: &Roofline<'_>) -> String {
         labels.lines.push(Rect { x: from.0, y: at - 1.0, w: RIGHT - from.0, h: 2.0 });
         let text = format!("{name}, {:.0}", level / 1e9);
         let w = text_width(&text);
-        c.text(RIGHT, at - 5.0, "end", "s", &text);
-        labels.names.push(Rect { x: RIGHT - w, y: at - 16.0, w, h: 12.0 });
+        // Above its line, or where that of a rate that is all but the same has its name, beside that.
+        let places =
+            (0..plot.levels.len()).map(|i| Rect { x: RIGHT - w - i as f64 * (w + 12.0), y: at - 16.0, w, h: 12.0 });
+        let place = places.into_iter().find(|place| is_free(&labels.names, place));
+        let place = place.unwrap_or(Rect { x: RIGHT - w, y: at - 16.0, w, h: 12.0 });
+        c.text(place.x + w, at - 5.0, "end", "s", &text);
+        labels.names.push(place);
     }
     for point in plot.points {
         let (px, py) = (x(point.intensity), y(point.rate));
@@ -103,4 +108,27 @@ pub fn draw(plot: &Roofline<'_>) -> String {
         labels.name(&mut c, (x(point.intensity), y(point.rate)), 10.0, &point.label, plot.points.len() > CROWD);
     }
     c.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_that_are_all_but_the_same_have_names_beside_one_another() {
+        let levels =
+            [("f32 GFLOP/s", 31e9), ("int8 GFLOP/s", 32e9), ("f16 GFLOP/s", 30e9)].map(|(n, l)| (n.to_owned(), l));
+        let svg = draw(&Roofline { title: "t", bandwidth: 10e9, levels: &levels, points: &[] });
+        let ends = ["f32 GFLOP/s, 31", "int8 GFLOP/s, 32", "f16 GFLOP/s, 30"].map(|name| {
+            let end = svg.find(&format!(">{name}<")).expect("it has its name");
+            let tag = svg[..end].rsplit("<text ").next().expect("a text");
+            let x = tag.split("x=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a place");
+            (x.parse::<f64>().expect("a number"), text_width(name))
+        });
+        for (i, (end, width)) in ends.iter().enumerate() {
+            for (other, own) in &ends[i + 1..] {
+                assert!((end - other).abs() >= width.min(*own), "{ends:?}");
+            }
+        }
+    }
 }
