@@ -164,7 +164,8 @@ impl Case {
                 most = most.max(relative(&own.values, &moved.values));
             }
         }
-        Ok(usual.max(4.0 * most))
+        // One draw of what rounding may do.
+        Ok(usual.max(8.0 * most))
     }
 
     /// Whether it has matrices in codes: those are written as they are stored.

@@ -81,6 +81,12 @@ impl Seen {
     }
 }
 
+/// A number as 16 bits keep it from being none: what is added lest anything be divided by nothing does that there too.
+pub(super) fn above_nothing(value: f32) -> f32 {
+    const LEAST: f32 = 1.0 / (1 << 24) as f32;
+    if value != 0.0 && value.abs() < LEAST { LEAST.copysign(value) } else { value }
+}
+
 /// A matrix [rows, columns] as [columns, rows].
 pub(in crate::export) fn turned<V: Copy>(values: &[V], rows: usize, columns: usize) -> Vec<V> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
@@ -109,6 +115,15 @@ mod tests {
 
     fn fixed(shape: &[usize]) -> Vec<Dim> {
         shape.iter().map(|n| Dim::Fixed(*n)).collect()
+    }
+
+    #[test]
+    fn what_is_added_to_be_above_nothing_is_so_in_16_bits() {
+        for value in [1e-12, -1e-9, 1e-7, 0.5] {
+            let kept = half::f16::from_f32(above_nothing(value)).to_f32();
+            assert!(kept != 0.0 && kept.signum() == value.signum(), "{value}: {kept}");
+        }
+        assert_eq!((above_nothing(0.0), above_nothing(0.5)), (0.0, 0.5));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn markdown(numbers: &Numbers) -> String {
             let _ = writeln!(card, "    metrics:");
             for (metric, name, value) in metrics {
                 let (metric, name) = (quoted(metric), quoted(&name));
-                let _ = writeln!(card, "    - type: {metric}\n      name: {name}\n      value: {}", json!(value));
+                let _ = writeln!(card, "    - type: {metric}\n      name: {name}\n      value: {}", number(value));
             }
         }
     }
@@ -115,9 +115,24 @@ fn quoted(text: &str) -> Value {
     Value::from(text)
 }
 
+/// As YAML 1.1 has numbers, by which cards are read: without a point, or a sign of the power, "2e-7" would be a text.
+fn number(value: f64) -> String {
+    let plain = json!(value).to_string();
+    let Some((digits, power)) = plain.split_once('e') else { return plain };
+    let point = if digits.contains('.') { "" } else { ".0" };
+    let sign = if power.starts_with(['-', '+']) { "" } else { "+" };
+    format!("{digits}{point}e{sign}{power}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_number_is_one_in_yaml() {
+        let numbers = [2e-7, 6.6e-7, 0.7, 1.0, 1e300, -3e-9].map(number);
+        assert_eq!(numbers, ["2.0e-7", "6.6e-7", "0.7", "1.0", "1.0e+300", "-3.0e-9"]);
+    }
     use crate::report::{encoders, language, quantization, retrieval, told};
 
     fn front(numbers: &Numbers) -> String {

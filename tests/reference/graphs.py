@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 # Graphs that lie on the disk at a time.
 BATCH = 250
 # Below so much a largest value is none.
-TOP_MIN = 1e-6
+TOP_MIN = 1e-2
 # What refuses a graph names the operation: of the format, or of the graph itself.
 NAMES_OPERATOR = re.compile(r"no operator for `([a-z-]+)`|`(?:[^`]*/)?([a-z-]+)[^`/]*` (?:has the number|holds)|the model reads what `([a-z-]+)`")
 

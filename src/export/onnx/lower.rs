@@ -16,7 +16,9 @@ use crate::backend::trace::Op;
 use crate::export::format::Precision;
 use crate::export::graph::{Colours, Dim, Graph, Id, Symbol, Value};
 use crate::export::source::PAST;
-use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
+use crate::export::view::{
+    CHANNELS_FIRST, CHANNELS_LAST, Seen, View, above_nothing, is_no_convolution, turned, zeros_after,
+};
 use crate::export::written::Place;
 
 /// ONNX's numbers of element types.
@@ -191,7 +193,8 @@ impl Lower<'_> {
         if let Some(name) = self.made.get(&key) {
             return Ok(name.clone());
         }
-        let name = self.floats(format!("number {value}"), &[], &[value])?;
+        let kept = if self.is_half { above_nothing(value) } else { value };
+        let name = self.floats(format!("number {value}"), &[], &[kept])?;
         self.made.insert(key, name.clone());
         Ok(name)
     }

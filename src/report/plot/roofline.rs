@@ -84,11 +84,11 @@ pub fn draw(plot: &Roofline<'_>) -> String {
         labels.lines.push(Rect { x: from.0, y: at - 1.0, w: RIGHT - from.0, h: 2.0 });
         let text = format!("{name}, {:.0}", level / 1e9);
         let w = text_width(&text);
-        // Above its line, or where that of a rate that is all but the same has its name, beside that.
-        let places =
-            (0..plot.levels.len()).map(|i| Rect { x: RIGHT - w - i as f64 * (w + 12.0), y: at - 16.0, w, h: 12.0 });
-        let place = places.into_iter().find(|place| is_free(&labels.names, place));
-        let place = place.unwrap_or(Rect { x: RIGHT - w, y: at - 16.0, w, h: 12.0 });
+        // Above its line, or where that of a rate that is all but the same has its name, before that.
+        let own = |end: f64| Rect { x: end - w, y: at - 16.0, w, h: 12.0 };
+        let ends = labels.names.iter().rev().map(|name| name.x - 12.0);
+        let place = std::iter::once(RIGHT).chain(ends).map(own).find(|place| is_free(&labels.names, place));
+        let place = place.unwrap_or_else(|| own(RIGHT));
         c.text(place.x + w, at - 5.0, "end", "s", &text);
         labels.names.push(place);
     }

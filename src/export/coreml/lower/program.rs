@@ -9,6 +9,7 @@ use super::Lower;
 use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::export::graph::Dim;
+use crate::export::view::above_nothing;
 
 /// MIL's numbers of element types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +153,8 @@ impl Lower<'_> {
         if let Some(name) = self.made.get(&key) {
             return name.clone();
         }
-        let held = self.held(kind, &[], &float_bytes(&[value], kind));
+        let kept = if kind == Kind::Float16 { above_nothing(value) } else { value };
+        let held = self.held(kind, &[], &float_bytes(&[kept], kind));
         let name = self.emit_constant(&format!("number {value}"), kind, &[], held);
         self.made.insert(key, name.clone());
         name
