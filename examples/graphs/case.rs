@@ -16,7 +16,7 @@ const SMALL: Noise = Noise::Each(1e-6);
 /// Outputs that move by more of their largest value than so are not held: other programs add up in another order.
 const MOVED_MAX: f64 = 2e-5;
 /// Below so much a largest value is none.
-const TOP_MIN: f64 = 1e-6;
+const TOP_MIN: f64 = 1e-2;
 /// Sizes of the two runs that are traced.
 const TRACED: [Sizes; 2] = [Sizes { batch: 7, sequence: 13, past: 19 }, Sizes { batch: 11, sequence: 17, past: 23 }];
 

@@ -70,12 +70,12 @@ def encoders():
     load(tower, directory)
     seen = tower(pictures())
     # Channels last, as the file takes them.
-    pixels = {"pixel_values": numpy.ascontiguousarray(pictures().permute(0, 2, 3, 1).numpy())}
+    prepared = {"pixel_values": numpy.ascontiguousarray(pictures().permute(0, 2, 3, 1).numpy())}
     fits = True
     for precision in ("f32", "f16-weights", "int8", "int8-weights"):
         found = Model(f"minilm-tflite-{precision}")(padded(ids))["sentence_embedding"]
         fits &= hold("minilm", precision, found, read)
-        found = Model(f"efficientnet-lite0-tflite-{precision}")(pixels)["pooler_output"]
+        found = Model(f"efficientnet-lite0-tflite-{precision}")(prepared)["pooler_output"]
         tolerance = TOLERANCE_OF_MANY_LAYERS if precision == "f16-weights" else None
         fits &= hold("efficientnet-lite0", precision, found, seen, tolerance)
     for form in ("rtn8", "rtn4"):

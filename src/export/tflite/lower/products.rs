@@ -101,6 +101,10 @@ impl Lower<'_> {
         let &[x, weight, ..] = &value.inputs[..] else { unreachable!("a product has two inputs") };
         let bias = value.inputs.get(2).copied();
         if self.constant(weight).is_none() {
+            if self.graph.values[x].shape.len() < 2 {
+                let why = "of what has one axis there are products by constants alone";
+                return Err(TfLiteError::NoOperator { op: "linear", name: value.name.clone(), why });
+            }
             let (x, matrix) = (self.plain(x)?, self.plain(weight)?);
             let mut made = self.product(&x, &matrix, true)?;
             if let Some(bias) = bias {
