@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy
 import onnxruntime
 import torch
-from export import EXPORTS, padded
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, pictures, texts
+from export import EXPORTS
+from torch_models import OUT, bert, efficientnet, load, pictures
 from transformers import AutoModelForCausalLM
 
 AT_MOST = 1.05
@@ -50,17 +50,6 @@ class Speaker(torch.nn.Module):
 
     def forward(self, input_ids, attention_mask):
         return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-
-
-class Seer(torch.nn.Module):
-    """A dual encoder's sight."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values):
-        return self.model.see(pixel_values)
 
 
 def sentences():
