@@ -2,9 +2,10 @@
 
 use effai::backend::trace::TraceTensor;
 use effai::backend::{BackendError, CandleTensor, Tensor, Texts};
-use effai::export::format::{Format, Options, Precision, open};
+use effai::export::format::{Format, Options, Precision, Ranges, open};
 use effai::export::graph::{Element, Graph, Size, Symbol};
 use effai::export::source::{BATCH, IDS, PAST, SEQUENCE, Tensors, Values};
+use effai::export::tflite;
 use effai::export::verify::Allowed;
 use effai::export::written::Written;
 use effai::failure::Failure;
@@ -151,7 +152,7 @@ impl Case {
             Precision::F32 | Precision::Stored | Precision::SparseWeights | Precision::Bf16 => return Ok(usual),
             Precision::F16 => Noise::Each(1e-3),
             Precision::F16Weights => Noise::Weights(1e-3),
-            Precision::Int8 => Noise::Tensors(1.0 / 64.0),
+            Precision::Int8 | Precision::Int8Calibrated => Noise::Tensors(1.0 / 64.0),
             Precision::Int8Weights => Noise::Weights(1.0 / 128.0),
             Precision::Palette6Weights => Noise::Weights(1.0 / 16.0),
             Precision::Palette4Weights | Precision::Int4Weights => Noise::Weights(1.0 / 4.0),
@@ -173,9 +174,30 @@ impl Case {
         self.graph.operations().iter().any(|op| op.ends_with("-quantized"))
     }
 
-    pub(crate) fn options(&self, format: Format, precision: Precision) -> Options {
-        let precision = if self.has_codes() { Precision::Stored } else { precision };
-        Options { format, precision, metadata: Vec::new(), longest: 64 }
+    /// The precision that a file is written in where another is asked for.
+    pub(crate) fn precision(&self, asked: Precision) -> Precision {
+        if self.has_codes() { Precision::Stored } else { asked }
+    }
+
+    /// How a file is written; calibrated by what the runs have.
+    ///
+    /// # Errors
+    /// If the graph is refused where it would be run for that.
+    pub(crate) fn options(&self, format: Format, asked: Precision) -> Result<Options, Failure> {
+        let precision = self.precision(asked);
+        let mut options = Options {
+            format,
+            precision,
+            metadata: Vec::new(),
+            longest: 64,
+            weight_threshold: 255,
+            ranges: Ranges::new(),
+        };
+        if precision == Precision::Int8Calibrated {
+            let given: Vec<Vec<Tensors>> = self.runs.iter().map(|run| run.inputs.clone()).collect();
+            options.ranges = tflite::ranges(&self.graph, &options, &given)?;
+        }
+        Ok(options)
     }
 
     /// Whether a run is one that a format has: some have no empty tensors.

@@ -116,7 +116,7 @@ fn all_of(asked: &Asked, seed: u64) -> Result<Vec<Json>, Failure> {
                 Ok(Err(failure)) => json!({ "refused": failure.message }),
                 Err(panic) => json!({ "failed": format!("the writer panics: {}", told(&*panic)) }),
             };
-            let own = case.options(format, *precision).precision;
+            let own = case.precision(*precision);
             line["seed"] = seed.into();
             line["format"] = format.name().into();
             line["title"] = format.title().into();
@@ -134,7 +134,7 @@ fn all_of(asked: &Asked, seed: u64) -> Result<Vec<Json>, Failure> {
 
 /// One file.
 fn one(case: &Case, format: Format, precision: Precision, dir: &Path) -> Result<Json, Failure> {
-    let mut options = case.options(format, precision);
+    let mut options = case.options(format, precision)?;
     if let Format::CoreMl { target } = &mut options.format
         && let Some(least) = Target::least(options.precision)
     {

@@ -1,5 +1,7 @@
 //! The formats of exported models: which precisions each has, who writes it, and what runs it.
 
+use std::collections::BTreeMap;
+
 use super::coreml::{self, Target};
 use super::graph::Graph;
 use super::onnx;
@@ -18,7 +20,10 @@ pub enum Precision {
     F16Weights,
     /// Matrices in bytes, and what they multiply rounded to bytes as it comes; all else in 32 bits.
     Int8,
-    /// Weights in bytes by rows, which are made 32-bit floats before anything is computed.
+    /// All that is computed in bytes, by what was seen of each tensor.
+    Int8Calibrated,
+    /// Weights in bytes, by groups of 32 of a row where the format can and by rows else, which are made 32-bit floats before
+    /// anything is computed.
     Int8Weights,
     /// The same in 4 bits, by groups of a row.
     Int4Weights,
@@ -40,6 +45,7 @@ impl Precision {
         Precision::F16,
         Precision::F16Weights,
         Precision::Int8,
+        Precision::Int8Calibrated,
         Precision::Int8Weights,
         Precision::Palette6Weights,
         Precision::Palette4Weights,
@@ -54,6 +60,7 @@ impl Precision {
         "f16",
         "f16-weights",
         "int8",
+        "int8-calibrated",
         "int8-weights",
         "palette6-weights",
         "palette4-weights",
@@ -66,6 +73,19 @@ impl Precision {
     /// The one of a name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().position(|own| *own == name).map(|at| Self::ALL[at])
+    }
+
+    /// Whether weights are kept in 8 bits or fewer, those of large tensors alone.
+    pub fn is_of_few_bits(self) -> bool {
+        matches!(
+            self,
+            Precision::Int8
+                | Precision::Int8Weights
+                | Precision::Palette6Weights
+                | Precision::Palette4Weights
+                | Precision::SparseWeights
+                | Precision::Int4Weights
+        )
     }
 
     /// Its name in recipes.
@@ -120,6 +140,14 @@ pub const DESCRIPTION: &str = "description";
 /// How pictures are prepared before the file is given them: `format::image::Preprocessing` as JSON.
 pub const PREPROCESSING: &str = "preprocessing";
 
+/// Weights of a tensor that are too few to be worth fewer bits, as coremltools counts them
+/// (`OpLinearQuantizerConfig(weight_threshold)`): of EfficientNet-Lite0 they are a part in 600, and rounded to bytes the first
+/// depthwise kernel's 288 alone take the cosine of what it sees to 0.987.
+pub const WEIGHT_THRESHOLD: usize = 2048;
+
+/// The least and the largest value of tensors, by their names in a file.
+pub type Ranges = BTreeMap<String, [f32; 2]>;
+
 /// How a graph is written.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -131,6 +159,10 @@ pub struct Options {
     pub metadata: Vec<(String, String)>,
     /// Tokens that the model reads at most, for formats whose files say so; 0 where it reads none.
     pub longest: usize,
+    /// Tensors of no more weights stay as they are, of a precision that keeps others in fewer than 16 bits.
+    pub weight_threshold: usize,
+    /// What was seen of each tensor, of a precision that is calibrated; see [`tflite::ranges`].
+    pub ranges: Ranges,
 }
 
 impl Format {
@@ -205,9 +237,14 @@ impl Format {
                 &[Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8Weights, Precision::Int4Weights]
             }
             Format::Safetensors => &[Precision::F32, Precision::F16, Precision::Bf16],
-            Format::TfLite => {
-                &[Precision::F32, Precision::F16Weights, Precision::Int8, Precision::Int8Weights, Precision::Stored]
-            }
+            Format::TfLite => &[
+                Precision::F32,
+                Precision::F16Weights,
+                Precision::Int8,
+                Precision::Int8Calibrated,
+                Precision::Int8Weights,
+                Precision::Stored,
+            ],
         }
     }
 

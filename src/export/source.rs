@@ -221,6 +221,11 @@ impl Source {
         self.preprocessing.map_or(0, |own| own.size)
     }
 
+    /// How its pictures are prepared; none where it sees none.
+    pub fn preprocessing(&self) -> Option<Preprocessing> {
+        self.preprocessing
+    }
+
     /// As what it is given pictures.
     pub fn pixels(&self) -> Pixels {
         self.pixels
@@ -328,6 +333,19 @@ impl Source {
             }
             _ => Ok(vec![self.model.text_batch(&Texts::unknown(batch, sequence, texts_named()), None)?]),
         }
+    }
+
+    /// Pictures as another program is given them.
+    ///
+    /// # Panics
+    /// Of texts.
+    pub fn seen(&self, given: &Given) -> Tensors {
+        let (values, count) = match given {
+            Given::Pictures(values, count) => (Values::Floats(self.laid(values, *count)), *count),
+            Given::Bytes(bytes, count) => (Values::Bytes(self.laid(bytes, *count)), *count),
+            Given::Texts(..) => unreachable!("texts are no pictures"),
+        };
+        Tensors { name: PIXELS.into(), shape: self.pictures(count).into(), values }
     }
 
     /// A run of what is given.

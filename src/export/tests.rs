@@ -7,7 +7,7 @@ mod lite;
 use serde_json::{Value, json};
 
 use super::coreml::Target;
-use super::format::{Format, Layout, Options, Precision, open, write};
+use super::format::{Format, Layout, Options, Precision, Ranges, open, write};
 use super::graph::{Dim, Graph};
 use super::source::{Part, Source};
 use super::verify::{self, Allowed, Difference};
@@ -174,6 +174,9 @@ fn options(opset: u32) -> Options {
         precision: Precision::F32,
         metadata: vec![("effai.label".into(), "exports/x".into())],
         longest: 40,
+        // Of models as small as these none has more.
+        weight_threshold: 255,
+        ranges: Ranges::new(),
     }
 }
 
@@ -287,6 +290,25 @@ fn weights_in_bytes_are_nearer_than_where_inputs_are_rounded_too() {
         assert!(bytes.bytes() < whole.bytes());
         let has = |op: &[u8]| bytes.files[0].1.windows(op.len()).any(|bytes| bytes == op);
         assert!(has(b"Cast") && !has(b"QuantizeLinear"));
+    }
+}
+
+#[test]
+fn few_weights_stay_as_they_are() {
+    let source = source(&reading(), Part::Text);
+    let graph = source.graph().expect("traces");
+    let of = |format, precision, weight_threshold| {
+        write(&graph, &Options { format, precision, weight_threshold, ..options(21) }).expect("writes").bytes()
+    };
+    for format in [Format::Onnx { opset: 21 }, Format::CoreMl { target: Target::IOS18 }, Format::TfLite] {
+        let few = format.precisions().iter().copied().filter(|own| own.is_of_few_bits());
+        for precision in few.filter(|own| *own != Precision::SparseWeights) {
+            let [whole, same, bytes] =
+                [(Precision::F32, 0), (precision, 1 << 20), (precision, 255)].map(|(own, most)| of(format, own, most));
+            assert_eq!(same, whole, "{precision:?} in {}", format.title());
+            // Of so few, the operators that undo it may be more than what it saves.
+            assert_ne!(bytes, whole, "{precision:?} in {}", format.title());
+        }
     }
 }
 

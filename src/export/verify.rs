@@ -37,6 +37,7 @@ impl Allowed {
             Precision::Palette4Weights | Precision::Int4Weights => Self { relative: 0.5, cosine: 0.9 },
             // Of a tensor's inputs, what stands out takes the digits of all else.
             Precision::Int8 => Self { relative: 0.5, cosine: 0.97 },
+            Precision::Int8Calibrated => Self { relative: 0.2, cosine: 0.99 },
         }
     }
 }

@@ -6,22 +6,25 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::features::decode_all;
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
 use crate::backend::Backend;
 use crate::backend::arrays::Values;
 use crate::export::coreml::Target;
 use crate::export::format::{
-    self, AUTHOR, DESCRIPTION, Format, LABEL, LICENSE, Options, PREPROCESSING, Precision, VERSION,
+    self, AUTHOR, DESCRIPTION, Format, LABEL, LICENSE, Options, PREPROCESSING, Precision, VERSION, WEIGHT_THRESHOLD,
 };
 use crate::export::graph::Graph;
 use crate::export::onnx::{NEWEST, OLDEST};
-use crate::export::source::{BATCH, Given, PAST, Part, Pixels, SEQUENCE, Source};
+use crate::export::source::{BATCH, Given, PAST, Part, Pixels, SEQUENCE, Source, Tensors};
+use crate::export::tflite;
 use crate::export::verify::{self, Allowed, Difference, Programs};
 use crate::export::weights::{self, Reopened};
 use crate::export::written::{Program, Written};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
-use crate::format::image::Colours;
+use crate::format::dataset::Dataset;
+use crate::format::image::{self, Colours, Preprocessing};
 use crate::format::metrics::Metrics;
 use crate::model::fit::Words;
 use crate::model::{Checkpoint, Config, GGUF, copy_companions};
@@ -42,8 +45,13 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
     Schema::new("part", "Of a picture-text model: what reads texts, or what sees pictures.")
         .arg("name", Type::Choice(&["text", "picture"])),
     Schema::new("format", "The format of the file.").arg("name", Type::Choice(Format::NAMES)).required().flat().props(&[
-        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `int8-weights`: bytes that are made floats before they are used; of `coreml` also `palette6-weights` and `palette4-weights`: numbers of 64 or 16 values of each tensor; `sparse-weights`: what is not zero; `int4-weights`: 4 bits, 32 to a scale; `stored`: quantized matrices as the model has them")
+        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `int8-calibrated`, of `tflite`: all that is computed in bytes, by what was seen of each value on the pictures of `calibrate`; `int8-weights`: bytes that are made floats before they are used, 32 to a scale where the format can; of `coreml` also `palette6-weights` and `palette4-weights`: numbers of 64 or 16 values of each tensor; `sparse-weights`: what is not zero; `int4-weights`: 4 bits, 32 to a scale; `stored`: quantized matrices as the model has them")
             .default(Default::Text("f32")),
+        Prop::new(
+            "weight-threshold",
+            Type::Int(0, i64::MAX),
+            "tensors of no more weights stay as they are where others are kept in 8 bits or fewer; 2048 where it is not said",
+        ),
         Prop::new(
             "opset",
             Type::Int(OLDEST as i64, NEWEST as i64),
@@ -62,6 +70,12 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
         Prop::new("sequence", Type::Int(1, i64::MAX), "of tokens in a text"),
         Prop::new("past", Type::Int(0, i64::MAX), "of tokens that a language model has read before"),
     ]),
+    Schema::new("calibrate", "The dataset whose pictures say what the bytes of `int8-calibrated` stand for; by those that come after them the file is held against the model.")
+        .arg("data", Type::Label)
+        .props(&[
+            Prop::new("split", Type::Text, "the split").default(Default::Text("train")),
+            Prop::new("rows", Type::Int(1, 1 << 20), "its first records, as many").default(Default::Int(128)),
+        ]),
     Schema::new("about", "What the file says of the model, where the model's card says nothing or something else.").props(&[
         Prop::new("author", Type::Text, "who made it"),
         Prop::new("version", Type::Text, "which version it is"),
@@ -73,9 +87,9 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
         Prop::new(
             "tolerance",
             Type::FloatAbove(0.0, 1.0),
-            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.05 of weights in bytes, 0.3 in 6 bits, 0.5 in 4 and of `int8`",
+            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.05 of weights in bytes, 0.3 in 6 bits, 0.2 of `int8-calibrated`, 0.5 in 4 and of `int8`",
         ),
-        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.997 of weights in bytes, 0.97 of `int8`, 0.95 in 6 bits, 0.9 in 4"),
+        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.997 of weights in bytes, 0.99 of `int8-calibrated`, 0.97 of `int8`, 0.95 in 6 bits, 0.9 in 4"),
         Prop::new("rounds", Type::Int(1, 1000), "inputs that are drawn, of several sizes").default(Default::Int(6)),
         Prop::new("seed", Type::Int(0, i64::MAX), "another seed, other inputs").default(Default::Int(0)),
     ]),
@@ -91,6 +105,7 @@ struct Fields {
     pixels: Option<String>,
     format: Form,
     shape: Option<Shape>,
+    calibrate: Option<Calibrate>,
     about: Option<About>,
     text: Vec<String>,
     verify: Option<Verify>,
@@ -103,9 +118,11 @@ struct From {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
 struct Form {
     name: String,
     precision: String,
+    weight_threshold: Option<usize>,
     opset: Option<u32>,
     target: Option<String>,
 }
@@ -137,6 +154,11 @@ impl Form {
         if self.opset.is_some() && !matches!(format, Format::Onnx { .. }) {
             let what = format!("`opset` means nothing to `{}`", format.name());
             problems.at("format.opset", &what, "given here", "leave it out, or write format \"onnx\"");
+        }
+        if self.weight_threshold.is_some() && (format.is_of_weights() || !self.precision().is_of_few_bits()) {
+            let what = format!("`weight-threshold` means nothing to `{}` in `{}`", self.name, self.precision);
+            let help = "leave it out, or name a format that keeps weights in 8 bits or fewer";
+            problems.at("format.weight-threshold", &what, "given here", help);
         }
         if !format.precisions().contains(&self.precision()) {
             let what = format!("`{}` is not written in `{}`", format.name(), self.precision);
@@ -193,6 +215,13 @@ impl Shape {
     }
 }
 
+#[derive(Deserialize)]
+struct Calibrate {
+    data: String,
+    split: String,
+    rows: usize,
+}
+
 /// What a file says of the model, as a recipe has it.
 #[derive(Default, Deserialize)]
 struct About {
@@ -229,6 +258,11 @@ impl Fields {
         self.shape.as_ref().map_or(Vec::new(), Shape::sizes)
     }
 
+    /// Inputs that the file is held against the model by.
+    fn rounds(&self) -> usize {
+        self.verify.as_ref().map_or(ROUNDS, |asked| asked.rounds)
+    }
+
     fn is_verified(&self) -> bool {
         !matches!(self.verify, Some(Verify { yes: Some(false), .. }))
     }
@@ -242,7 +276,7 @@ impl Kind for Export {
     /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`. 3: author, version and description are in the
     /// metadata, which TensorFlow Lite has in its own form too; weights' digests are; `metrics.json`.
     fn version(&self) -> u32 {
-        3
+        5
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -255,6 +289,18 @@ impl Kind for Export {
         if fields.pixels.is_some() && fields.format.format().is_of_weights() {
             let what = format!("`pixels` means nothing to `{}`, which has weights alone", fields.format.name);
             problems.at("pixels", &what, "given here", "leave it out");
+        }
+        match (fields.format.precision() == Precision::Int8Calibrated, &fields.calibrate) {
+            (true, None) => {
+                let what = "the precision `int8-calibrated` needs `calibrate`";
+                problems.at("format.precision", what, "this precision", "add calibrate \"data/...\"");
+            }
+            (false, Some(_)) => {
+                let what = format!("`calibrate` means nothing to the precision `{}`", fields.format.precision);
+                let help = "leave it out, or write format \"tflite\" precision=\"int8-calibrated\"";
+                problems.at("calibrate", &what, "given here", help);
+            }
+            _ => {}
         }
         if fields.about.is_some() && fields.format.format().is_of_weights() {
             let what = format!("`about` means nothing to `{}`, which has weights alone", fields.format.name);
@@ -316,7 +362,21 @@ impl Run for Export {
         ));
         cx.progress("write", 1, 3, "steps");
         let metadata = metadata(cx, &fields, part, &base, &checkpoint)?;
-        let options = Options { format, precision, metadata, longest: source.reads().0 };
+        let mut options = Options {
+            format,
+            precision,
+            metadata,
+            longest: source.reads().0,
+            weight_threshold: fields.format.weight_threshold.unwrap_or(WEIGHT_THRESHOLD),
+            ranges: format::Ranges::new(),
+        };
+        let mut instead_of_drawn = None;
+        if let Some(calibrate) = &fields.calibrate {
+            let (seen, held_out) = pictures(cx, calibrate, &source, fields.rounds())?;
+            let given: Vec<Vec<Tensors>> = seen.iter().map(|given| vec![source.seen(given)]).collect();
+            options.ranges = tflite::ranges(&graph, &options, &given)?;
+            instead_of_drawn = Some(held_out);
+        }
         let written = format::write(&graph, &options)?;
         save(cx, &written, &base)?;
         cx.progress("verify", 2, 3, "steps");
@@ -324,8 +384,14 @@ impl Run for Export {
             let twin = format::twin(&graph, &options)?;
             let (file, instead) = twin.as_ref().map_or((&written, None), |(file, how)| (file, Some(*how)));
             let programs = |is_whole: bool| format::open(file, format, is_whole);
-            let checked =
-                Checked { source: &source, graph: &graph, tokenizer: checkpoint.tokenizer.as_ref(), precision };
+            let pictures = instead_of_drawn.as_deref();
+            let checked = Checked {
+                source: &source,
+                graph: &graph,
+                tokenizer: checkpoint.tokenizer.as_ref(),
+                precision,
+                pictures,
+            };
             checked.run(cx, &fields, (file, &programs), instead)
         });
         let held = held.transpose()?;
@@ -357,8 +423,13 @@ fn weights_alone(
                 Ok(Box::new(Reopened::new(&written, base, *part, format)?))
             };
             let graph = Graph::default();
-            let checked =
-                Checked { source: &source, graph: &graph, tokenizer: checkpoint.tokenizer.as_ref(), precision };
+            let checked = Checked {
+                source: &source,
+                graph: &graph,
+                tokenizer: checkpoint.tokenizer.as_ref(),
+                precision,
+                pictures: None,
+            };
             let own = checked.run(cx, fields, (&written, &programs), None)?;
             held = Some(match held {
                 Some(before) => own.worst(before),
@@ -368,6 +439,42 @@ fn weights_alone(
     }
     report(cx, &held, &written)?;
     card(cx, fields, "", &held, &written)
+}
+
+/// The pictures that a file is calibrated by, and those after them, as many as there are rounds; where there are none, the same.
+fn pictures(
+    cx: &mut ActionCx<'_>,
+    calibrate: &Calibrate,
+    source: &Source,
+    rounds: usize,
+) -> Result<(Vec<Given>, Vec<Given>), Failure> {
+    let Some(preprocessing) = source.preprocessing().filter(|_| source.part() == Part::Picture) else {
+        return Err(Failure::user("`int8-calibrated` is for what sees pictures, and this part reads texts")
+            .help("write precision \"int8\", or part \"picture\""));
+    };
+    let mut rows = Dataset::open(cx.input(&calibrate.data))?.rows(&calibrate.split)?;
+    rows.truncate(calibrate.rows + rounds);
+    if rows.is_empty() {
+        let what = format!("the split `{}` of `{}` has no rows", calibrate.split, calibrate.data);
+        return Err(Failure::user(what).help("name a split that has pictures"));
+    }
+    let count = source.size(BATCH).unwrap_or(1);
+    let mut all = Vec::with_capacity(rows.len());
+    for (row, picture) in rows.iter().zip(decode_all(&rows)?) {
+        all.push(match source.pixels() {
+            Pixels::Prepared => {
+                Given::Pictures(image::view(&picture, 0, &preprocessing, 0, &row.id)?.repeat(count), count)
+            }
+            Pixels::Uint8 => {
+                let plain = Preprocessing { mean: Colours::All(0.0), std: Colours::All(1.0), ..preprocessing };
+                let values = image::view(&picture, 0, &plain, 0, &row.id)?;
+                Given::Bytes(values.into_iter().map(|value| value as u8).collect::<Vec<_>>().repeat(count), count)
+            }
+        });
+    }
+    let held_out = all.split_off(calibrate.rows.min(all.len()));
+    let held_out = if held_out.is_empty() { all.iter().take(rounds).cloned().collect() } else { held_out };
+    Ok((all, held_out))
 }
 
 /// Writes the files and what goes along: the model's own configuration and tokenizer, which who runs the file needs.
@@ -547,6 +654,8 @@ struct Checked<'a> {
     graph: &'a Graph,
     tokenizer: Option<&'a Words>,
     precision: Precision,
+    /// What it is held against the model by, where that is not drawn.
+    pictures: Option<&'a [Given]>,
 }
 
 impl Checked<'_> {
@@ -566,7 +675,10 @@ impl Checked<'_> {
             allowed.relative = tolerance.unwrap_or(allowed.relative);
             allowed.cosine = cosine.unwrap_or(allowed.cosine);
         }
-        let mut given = verify::drawn(self.source, rounds, seed);
+        let mut given = match self.pictures {
+            Some(pictures) => pictures.to_vec(),
+            None => verify::drawn(self.source, rounds, seed),
+        };
         given.extend(self.declared(fields)?);
         let count = given.len() as u64;
         let mut told = |round: usize| cx.progress("verify", round as u64, count, "rounds");

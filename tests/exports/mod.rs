@@ -75,7 +75,7 @@ fn tensorflow_lite_files_of_any_size_and_of_one() {
         r#"
 export "x/m" { from "m"; format "tflite"; text "a red heart"; }
 export "x/half" { from "m"; format "tflite" precision="f16-weights"; verify rounds=2; }
-export "x/bytes" { from "m"; format "tflite" precision="int8"; verify rounds=2; }
+export "x/bytes" { from "m"; format "tflite" precision="int8" weight-threshold=255; verify rounds=2; }
 export "x/one" { from "m"; format "tflite"; shape batch=1 sequence=8; }
 export "x/onnx" { from "m"; format "onnx"; shape batch=2; text "one"; text "two and more"; text "three"; }
 export "x/step" { from "l"; format "tflite"; shape batch=1 sequence=1 past=9; }
@@ -109,7 +109,7 @@ fn a_model_becomes_a_package_that_is_held_against_it() {
         r#"
 export "x/m" { from "m"; format "coreml"; text "a red heart"; }
 export "x/half" { from "m"; format "coreml" precision="f16" target="macOS14"; verify rounds=2; }
-export "x/palette" { from "m"; format "coreml" precision="palette6-weights"; verify rounds=2; }
+export "x/palette" { from "m"; format "coreml" precision="palette6-weights" weight-threshold=255; verify rounds=2; }
 export "x/l" { from "l"; format "coreml"; text "one"; text "two and more"; }
 "#,
     );
@@ -186,8 +186,13 @@ fn what_is_not_meant_is_one_error() {
     assert!(said.contains("`m` has no part `picture`, only `text`"), "{said}");
     let said = fails("from \"m\"; format \"tflite\" opset=17", 2);
     assert!(said.contains("`opset` means nothing to `tflite`"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\" precision=\"f16-weights\" weight-threshold=100", 2);
+    assert!(said.contains("`weight-threshold` means nothing to `tflite` in `f16-weights`"), "{said}");
     let said = fails("from \"m\"; format \"tflite\" precision=\"f16\"", 2);
-    assert!(said.contains("it can be one of `f32`, `f16-weights`, `int8`, `int8-weights`"), "{said}");
+    assert!(
+        said.contains("it can be one of `f32`, `f16-weights`, `int8`, `int8-calibrated`, `int8-weights`"),
+        "{said}"
+    );
     let said = fails("from \"m\"; format \"tflite\"; shape sequence=4; text \"a red heart\"", 2);
     assert!(said.contains("a text has a length of its own, and `sequence` is another"), "{said}");
     let said = fails("from \"l\"; format \"tflite\"; shape past=4", 2);
@@ -200,6 +205,10 @@ fn what_is_not_meant_is_one_error() {
     assert!(said.contains("`onnx` is not written in `palette4-weights`"), "{said}");
     let said = fails("from \"m\"; pixels \"uint8\"; format \"onnx\"", 2);
     assert!(said.contains("`pixels` is for what sees pictures, and this part reads texts"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\" precision=\"int8-calibrated\"", 2);
+    assert!(said.contains("the precision `int8-calibrated` needs `calibrate`"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\"; calibrate \"c\"", 2);
+    assert!(said.contains("`calibrate` means nothing to the precision `f32`"), "{said}");
     let said = fails("from \"m\"; about version=\"2\"; format \"mlx\"", 2);
     assert!(said.contains("`about` means nothing to `mlx`, which has weights alone"), "{said}");
     let said = fails("from \"c\"; pixels \"uint8\"; format \"mlx\"", 2);

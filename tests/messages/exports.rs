@@ -20,6 +20,8 @@ pub(super) fn exports(book: &mut Book) {
     with("codes of a model that has none", "from \"m\"; format \"onnx\" precision=\"stored\"");
     with("a precision of another format", "from \"m\"; format \"coreml\" precision=\"int8\"");
     with("a target of before", "from \"m\"; format \"coreml\" precision=\"int4-weights\" target=\"iOS16\"");
+    with("a threshold of nothing", "from \"m\"; format \"onnx\" precision=\"f16\" weight-threshold=100");
+    with("bytes of which nothing is known", "from \"m\"; format \"tflite\" precision=\"int8-calibrated\"");
     with("bytes of pictures for what reads", "from \"m\"; pixels \"uint8\"; format \"onnx\"");
     with("pictures at once, for Core ML", "from \"m\"; pixels \"uint8\"; format \"coreml\"; shape batch=4");
     with("an opset of Core ML", "from \"m\"; format \"coreml\" opset=17");

@@ -12,12 +12,10 @@ use crate::backend::palette;
 use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::export::format::Precision;
 
-/// Fewer weights are kept as they are.
+/// Fewer weights are not worth 16 bits.
 const KEPT_MIN: usize = 256;
-/// Weights that share a scale, of codes of 4 bits.
+/// Weights that share a scale.
 const BLOCK: usize = 32;
-/// The largest code of 4 bits with a sign.
-const LAST: f32 = 7.0;
 
 /// An argument of an operator of weights: its name, kind, shape, bytes.
 type Part<'a> = (&'a str, Kind, &'a [usize], Vec<u8>);
@@ -25,14 +23,20 @@ type Part<'a> = (&'a str, Kind, &'a [usize], Vec<u8>);
 impl Lower<'_> {
     /// A constant of the model as the file keeps it.
     pub(super) fn weight(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Result<String, CoremlError> {
-        if dims.len() < 2 || values.len() < KEPT_MIN {
+        let is_half = self.precision == Precision::F16Weights;
+        let least = if is_half { KEPT_MIN } else { self.weight_threshold + 1 };
+        if dims.len() < 2 || values.len() < least {
             return self.floats(name, dims, values);
         }
         let inner = values.len() / dims[0];
         let is_newest = self.target >= Target::IOS18;
-        let rows: Vec<usize> = dims.iter().enumerate().map(|(axis, n)| if axis == 0 { *n } else { 1 }).collect();
         Ok(match self.precision {
-            Precision::F32 | Precision::F16 | Precision::Int8 | Precision::Bf16 | Precision::Stored => {
+            Precision::F32
+            | Precision::F16
+            | Precision::Int8
+            | Precision::Int8Calibrated
+            | Precision::Bf16
+            | Precision::Stored => {
                 return self.floats(name, dims, values);
             }
             Precision::F16Weights => {
@@ -42,23 +46,19 @@ impl Lower<'_> {
                 let parts = [("source_val", Kind::Float16, dims, float_bytes(values, Kind::Float16))];
                 self.constexpr("constexpr_cast", name, dims, &parts, &[("output_dtype", text("fp32"))])
             }
+            Precision::Int8Weights if is_newest => self.blockwise(name, dims, values, Kind::Int8),
             Precision::Int8Weights => {
                 let rounded = Int8::round(values, inner).0;
                 let (codes, scales) = (floats::unsigned(&rounded.codes), float_bytes(&rounded.scales, Kind::Float32));
-                if is_newest {
-                    let parts = [("data", Kind::Int8, dims, codes), ("scale", Kind::Float32, &rows[..], scales)];
-                    self.constexpr("constexpr_blockwise_shift_scale", name, dims, &parts, &[])
-                } else {
-                    let count = [dims[0]];
-                    let parts = [
-                        ("quantized_data", Kind::Int8, dims, codes),
-                        ("zero_point", Kind::Int8, &count[..], vec![0; dims[0]]),
-                        ("scale", Kind::Float32, &count[..], scales),
-                    ];
-                    let axis = proto::Values::Ints(proto::Ints { values: vec![0] });
-                    let axis = [("axis", super::lower::immediate(Kind::Int32, &[], axis))];
-                    self.constexpr("constexpr_affine_dequantize", name, dims, &parts, &axis)
-                }
+                let count = [dims[0]];
+                let parts = [
+                    ("quantized_data", Kind::Int8, dims, codes),
+                    ("zero_point", Kind::Int8, &count[..], vec![0; dims[0]]),
+                    ("scale", Kind::Float32, &count[..], scales),
+                ];
+                let axis = proto::Values::Ints(proto::Ints { values: vec![0] });
+                let axis = [("axis", super::lower::immediate(Kind::Int32, &[], axis))];
+                self.constexpr("constexpr_affine_dequantize", name, dims, &parts, &axis)
             }
             Precision::Palette6Weights => self.palette(name, dims, values, 6),
             Precision::Palette4Weights => self.palette(name, dims, values, 4),
@@ -80,19 +80,24 @@ impl Lower<'_> {
                     self.constexpr("constexpr_sparse_to_dense", name, dims, &parts, &[])
                 }
             }
-            Precision::Int4Weights => {
-                // Blocks along the inner axis of a matrix or of a kernel's inputs, where they divide it.
-                let block = if dims[1].is_multiple_of(BLOCK) { BLOCK } else { dims[1] };
-                let (codes, scales) = blocks(values, dims, block);
-                let mut of_scales = rows.clone();
-                of_scales[1] = dims[1] / block;
-                let parts = [
-                    ("data", Kind::Int4, dims, packed(codes.into_iter(), 4)),
-                    ("scale", Kind::Float32, &of_scales[..], float_bytes(&scales, Kind::Float32)),
-                ];
-                self.constexpr("constexpr_blockwise_shift_scale", name, dims, &parts, &[])
-            }
+            Precision::Int4Weights => self.blockwise(name, dims, values, Kind::Int4),
         })
+    }
+
+    /// Signed codes with a scale for each block along the inner axis of a matrix or of a kernel's inputs, or for each row
+    /// where blocks do not divide it.
+    fn blockwise(&mut self, name: &str, dims: &[usize], values: &[f32], kind: Kind) -> String {
+        let block = if dims[1].is_multiple_of(BLOCK) { BLOCK } else { dims[1] };
+        let bits = if kind == Kind::Int4 { 4 } else { 8 };
+        let (codes, scales) = blocks(values, dims, block, bits);
+        let mut of_scales: Vec<usize> =
+            dims.iter().enumerate().map(|(axis, n)| if axis == 0 { *n } else { 1 }).collect();
+        of_scales[1] = dims[1] / block;
+        let parts = [
+            ("data", kind, dims, packed(codes.into_iter(), bits)),
+            ("scale", Kind::Float32, &of_scales[..], float_bytes(&scales, Kind::Float32)),
+        ];
+        self.constexpr("constexpr_blockwise_shift_scale", name, dims, &parts, &[])
     }
 
     /// Numbers of the values of a palette, which is of all weights together.
@@ -193,14 +198,15 @@ fn packed(codes: impl Iterator<Item = u8>, bits: usize) -> Vec<u8> {
     bytes
 }
 
-/// Signed codes of 4 bits of a tensor [rows, width, ..], and the scale of each block along the second axis with all that
-/// follows it.
-fn blocks(values: &[f32], dims: &[usize], block: usize) -> (Vec<u8>, Vec<f32>) {
+/// Signed codes of so many bits of a tensor [rows, width, ..], and the scale of each block along the second axis with all
+/// that follows it.
+fn blocks(values: &[f32], dims: &[usize], block: usize, bits: usize) -> (Vec<u8>, Vec<f32>) {
+    let last = ((1 << (bits - 1)) - 1) as f32;
     let size = block * dims[2..].iter().product::<usize>();
     let mut codes = Vec::with_capacity(values.len());
     let mut scales = Vec::with_capacity(values.len() / size);
     for block in values.chunks_exact(size) {
-        let scale = block.iter().fold(0.0f32, |top, v| top.max(v.abs())) / LAST;
+        let scale = block.iter().fold(0.0f32, |top, v| top.max(v.abs())) / last;
         let steps = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         codes.extend(block.iter().map(|v| ((v * steps).round() as i8).cast_unsigned()));
         scales.push(scale);

@@ -11,7 +11,7 @@ use super::{CoremlError, Target, identifier};
 use crate::backend::Window;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
-use crate::export::format::Precision;
+use crate::export::format::{Options, Precision};
 use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
 use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
@@ -35,12 +35,14 @@ pub(super) struct Lowered {
 }
 
 /// Writes all values of a graph that its outputs need.
-pub(super) fn lower(graph: &Graph, target: Target, precision: Precision) -> Result<Lowered, CoremlError> {
+pub(super) fn lower(graph: &Graph, target: Target, options: &Options) -> Result<Lowered, CoremlError> {
+    let precision = options.precision;
     let is_half = precision == Precision::F16;
     let mut lower = Lower {
         graph,
         target,
         precision,
+        weight_threshold: options.weight_threshold,
         float: if is_half { Kind::Float16 } else { Kind::Float32 },
         operations: Vec::new(),
         blobs: Blobs::new(),
@@ -109,6 +111,8 @@ pub(super) struct Lower<'a> {
     pub(super) graph: &'a Graph,
     pub(super) target: Target,
     pub(super) precision: Precision,
+    /// Tensors of no more weights stay as they are.
+    pub(super) weight_threshold: usize,
     /// What is computed in.
     pub(super) float: Kind,
     operations: Vec<proto::Operation>,

@@ -81,7 +81,7 @@ impl Target {
             Precision::F16Weights | Precision::Int8Weights => Some(Self::IOS16),
             Precision::Palette6Weights | Precision::Palette4Weights | Precision::SparseWeights => Some(Self::IOS16),
             Precision::Int4Weights | Precision::Stored => Some(Self::IOS18),
-            Precision::Int8 | Precision::Bf16 => None,
+            Precision::Int8 | Precision::Int8Calibrated | Precision::Bf16 => None,
         }
     }
 
@@ -139,7 +139,7 @@ impl From<CoremlError> for Failure {
 
 /// Writes a graph.
 pub fn write(graph: &Graph, target: Target, options: &Options) -> Result<Written, CoremlError> {
-    let lowered = lower::lower(graph, target, options.precision)?;
+    let lowered = lower::lower(graph, target, options)?;
     let input = graph.inputs.iter().map(|input| {
         let data_type = match input.element {
             Element::Float => ARRAY_OF_FLOATS,

@@ -13,7 +13,7 @@ use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
-use crate::export::format::Precision;
+use crate::export::format::{Options, Precision};
 use crate::export::graph::{Colours, Dim, Graph, Id, Symbol, Value};
 use crate::export::source::PAST;
 use crate::export::view::{
@@ -38,7 +38,7 @@ const OF_FLOAT: i32 = 1;
 const OF_INT: i32 = 2;
 const OF_INTS: i32 = 7;
 
-/// Fewer weights are not worth a conversion.
+/// Fewer weights are not worth 16 bits.
 const KEPT_MIN: usize = 256;
 
 /// What a graph became.
@@ -51,7 +51,8 @@ pub(super) struct Lowered {
 }
 
 /// Writes all values of a graph that its outputs need.
-pub(super) fn lower(graph: &Graph, opset: u32, precision: Precision) -> Result<Lowered, OnnxError> {
+pub(super) fn lower(graph: &Graph, opset: u32, options: &Options) -> Result<Lowered, OnnxError> {
+    let precision = options.precision;
     let mut lower = Lower {
         graph,
         opset,
@@ -59,6 +60,7 @@ pub(super) fn lower(graph: &Graph, opset: u32, precision: Precision) -> Result<L
         keeps_halves: precision == Precision::F16Weights,
         has_bytes: precision == Precision::Int8,
         keeps_bytes: precision == Precision::Int8Weights,
+        weight_threshold: options.weight_threshold,
         uses: graph.uses(),
         nodes: Vec::new(),
         initializers: Vec::new(),
@@ -122,6 +124,8 @@ struct Lower<'a> {
     has_bytes: bool,
     /// Matrices in bytes, which are made floats before they are used.
     keeps_bytes: bool,
+    /// Tensors of no more weights stay as they are.
+    weight_threshold: usize,
     uses: Vec<usize>,
     nodes: Vec<Node>,
     initializers: Vec<Tensor>,
@@ -454,7 +458,7 @@ impl Lower<'_> {
                 let to = self.shape(shape)?;
                 tensor(self.node("Expand", &[&x, &to]))
             }
-            Op::Embed(ids) if (self.has_bytes || self.keeps_bytes) && self.constant(inputs[0]).is_some() => {
+            Op::Embed(ids) if self.is_table_of_bytes(inputs[0]) => {
                 // Rows of bytes are taken, and made floats.
                 let (codes, scales) = self.table(inputs[0]);
                 let codes = self.node_of("Gather", &[&codes, ids], vec![int("axis", 0)]);
@@ -759,7 +763,7 @@ impl Lower<'_> {
             }
         }
         let x = self.plain(x)?;
-        if let (Some(weights), true) = (&known, self.has_bytes) {
+        if let Some(weights) = known.as_ref().filter(|own| self.has_bytes && own.len() > self.weight_threshold) {
             let made = self.product_of_bytes(&x, weight, weights, dims[1], bias)?;
             return Ok(Written::Seen(Seen::plain(made, value.shape.clone())));
         }

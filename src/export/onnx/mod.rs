@@ -90,7 +90,7 @@ pub(super) fn write_within(
     options: &Options,
     bytes_max: usize,
 ) -> Result<Written, OnnxError> {
-    let lowered = lower::lower(graph, opset, options.precision)?;
+    let lowered = lower::lower(graph, opset, options)?;
     let mut initializer = lowered.initializers;
     let bytes = |tensor: &proto::Tensor| tensor.raw_data.as_ref().map_or(0, Vec::len);
     let mut data = None;

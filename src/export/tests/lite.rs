@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use super::super::source::Pixels;
 use super::*;
 use crate::backend::int8::{Bytes, Int8};
 use crate::backend::qmatrix::QMatrix;
@@ -87,6 +88,40 @@ fn what_tensorflow_lite_has_no_kernel_for_is_refused_by_name() {
     assert!(error.message.starts_with(&begins), "{}", error.message);
 }
 
+/// In bytes from end to end, by what is seen of a few pictures.
+fn calibrated(source: &Source) -> Result<(Graph, Written), Failure> {
+    let graph = source.graph().expect("traces");
+    let given: Vec<_> = verify::drawn(source, 8, 11).iter().map(|given| vec![source.seen(given)]).collect();
+    let ranges = tflite::ranges(&graph, &options_of(Precision::F32), &given).expect("runs");
+    let written = write(&graph, &Options { ranges, ..options_of(Precision::Int8Calibrated) })?;
+    Ok((graph, written))
+}
+
+#[test]
+fn what_is_computed_in_bytes_is_near_what_was_seen() {
+    for pixels in [Pixels::Prepared, Pixels::Uint8] {
+        let source = of(&seeing(), Part::Picture).with_pixels(pixels).expect("it sees");
+        let (graph, written) = calibrated(&source).expect("writes");
+        let found = held(&source, &graph, &written, Allowed { relative: 0.1, cosine: 0.99 });
+        let found = found.unwrap_or_else(|e| panic!("{pixels:?}: {e}\n{graph}"));
+        assert!(found.relative > 1e-3, "{pixels:?}: {found:?}");
+        assert!(has(&written, "/quantize") && !has(&written, "/sum"), "{pixels:?}");
+        // Nothing of what there was in floats is left.
+        assert!(!has(&written, ".scaled"), "{pixels:?}");
+        assert_eq!(written.files, calibrated(&source).expect("writes").1.files);
+    }
+}
+
+#[test]
+fn what_has_no_kernel_for_bytes_is_refused_by_name() {
+    let error = calibrated(&of(&both(), Part::Picture)).map(drop).expect_err("refused");
+    assert!(error.message.starts_with("TensorFlow Lite has no operator for `"), "{}", error.message);
+    assert!(error.help.is_some_and(|help| help.contains("precision \"int8\"")), "{}", error.message);
+    let source = of(&seeing(), Part::Picture);
+    let error = write(&source.graph().expect("traces"), &options_of(Precision::Int8Calibrated)).expect_err("refused");
+    assert!(error.message.contains("was not computed where the ranges of values were looked for"), "{}", error.message);
+}
+
 #[test]
 fn damaged_bytes_are_no_model() {
     let source = of(&seeing(), Part::Picture);
@@ -107,7 +142,7 @@ fn damaged_bytes_are_no_model() {
 
 #[test]
 fn equal_models_give_equal_bytes_of_tensorflow_lite() {
-    for precision in Format::TfLite.precisions() {
+    for precision in Format::TfLite.precisions().iter().filter(|own| **own != Precision::Int8Calibrated) {
         let made = || {
             let graph = of(&both(), Part::Text).graph().expect("traces");
             write(&graph, &options_of(*precision)).expect("writes").files

@@ -15,12 +15,12 @@ use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::backend::trace::Op;
-use crate::export::format::Precision;
+use crate::export::format::{Options, Precision};
 use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
 use crate::export::view::{Seen, View, is_no_convolution};
 use crate::export::written::Place;
 
-/// Fewer weights are not worth a conversion.
+/// Fewer weights are not worth 16 bits.
 const KEPT_MIN: usize = 256;
 
 /// What a graph became.
@@ -36,12 +36,14 @@ pub(super) struct Lowered {
 }
 
 /// Writes all values of a graph that its outputs need.
-pub(super) fn lower(graph: &Graph, precision: Precision) -> Result<Lowered, TfLiteError> {
+pub(super) fn lower(graph: &Graph, options: &Options) -> Result<Lowered, TfLiteError> {
+    let precision = options.precision;
     let mut lower = Lower {
         graph,
         keeps_halves: precision == Precision::F16Weights,
         has_bytes: matches!(precision, Precision::Int8 | Precision::Int8Weights),
         expands_bytes: precision == Precision::Int8Weights,
+        weight_threshold: options.weight_threshold,
         uses: graph.uses(),
         tensors: Vec::new(),
         buffers: Vec::new(),
@@ -120,6 +122,8 @@ struct Lower<'a> {
     has_bytes: bool,
     /// They are made floats before they are used; else the operators that have them round what they multiply.
     expands_bytes: bool,
+    /// Tensors of no more weights stay as they are.
+    weight_threshold: usize,
     uses: Vec<usize>,
     tensors: Vec<Tensor>,
     buffers: Vec<Vec<u8>>,
@@ -181,7 +185,7 @@ impl Lower<'_> {
     fn tensor_of(&mut self, name: String, kind: Kind, shape: Vec<Dim>, buffer: Option<usize>) -> String {
         let name = self.unique(name);
         self.at.insert(name.clone(), self.tensors.len());
-        self.tensors.push(Tensor { name: name.clone(), kind, shape, buffer, scales: None });
+        self.tensors.push(Tensor { name: name.clone(), kind, shape, buffer, scales: None, zero: 0 });
         name
     }
 

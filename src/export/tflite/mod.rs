@@ -8,12 +8,14 @@
 
 mod about;
 mod flat;
+mod full;
 mod lower;
 mod run;
 mod schema;
 
-use super::format::Options;
+use super::format::{Options, Precision, Ranges};
 use super::graph::{Dim, Graph, Symbol};
+use super::source::Tensors;
 use super::written::Written;
 use crate::failure::Failure;
 
@@ -48,6 +50,9 @@ pub enum TfLiteError {
         /// Its value.
         value: f32,
     },
+    /// A tensor whose bytes stand for nothing.
+    #[error("`{0}` was not computed where the ranges of values were looked for")]
+    NotSeen(String),
     /// More than a file holds.
     #[error("the weights are {} MB, and a TensorFlow Lite file holds 2,147 at most", .0 / 1_000_000)]
     TooMany(usize),
@@ -57,7 +62,10 @@ impl TfLiteError {
     /// The next step.
     pub fn help(&self) -> &'static str {
         match self {
-            Self::NoOperator { .. } | Self::NoSize(_) => "export it in another format",
+            Self::NoOperator { why: full::NO_KERNEL | full::CONSTANT, .. } => {
+                "write precision \"int8\", which rounds what matrices multiply as it comes"
+            }
+            Self::NoOperator { .. } | Self::NoSize(_) | Self::NotSeen(_) => "export it in another format",
             Self::TooLarge { .. } => "write precision \"f32\"",
             Self::TooMany(_) => "write precision \"f16-weights\" or \"int8\", or export it in another format",
         }
@@ -72,13 +80,30 @@ impl From<TfLiteError> for Failure {
 
 /// Writes a graph.
 pub fn write(graph: &Graph, options: &Options) -> Result<Written, TfLiteError> {
-    let mut lowered = lower::lower(graph, options.precision)?;
+    let mut lowered = lower::lower(graph, options)?;
+    if options.precision == Precision::Int8Calibrated {
+        lowered = full::full(lowered, &options.ranges)?;
+    }
     let bytes = lowered.buffers.iter().map(Vec::len).sum();
     if bytes > FILE_MAX {
         return Err(TfLiteError::TooMany(bytes));
     }
     let places = std::mem::take(&mut lowered.places);
     Ok(Written { files: vec![(FILE.to_owned(), schema::file(lowered, &options.metadata))], places })
+}
+
+/// The least and the largest value of each tensor of a graph's file in 32 bits, over all that is given.
+///
+/// # Errors
+/// If it is not written, or not run.
+pub fn ranges(graph: &Graph, options: &Options, given: &[Vec<Tensors>]) -> Result<Ranges, Failure> {
+    let plain = Options { precision: Precision::F32, ..options.clone() };
+    let program = Evaluator::new(&write(graph, &plain)?, false)?;
+    let mut seen = Ranges::new();
+    for inputs in given {
+        program.see(inputs, &mut seen)?;
+    }
+    Ok(seen)
 }
 
 /// The number that stands for a length before an input is resized: all sizes that are open are 1.

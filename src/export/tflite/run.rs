@@ -15,6 +15,7 @@ use rten_tensor::{Tensor as Dense, TensorView};
 
 use self::reader::{Model, Operator};
 use super::FILE;
+use crate::export::format::Ranges;
 use crate::export::source::{Tensors, Values};
 use crate::export::written::{Array, Program, Written};
 use crate::failure::Failure;
@@ -105,6 +106,13 @@ fn held(tensor: &reader::Tensor, bytes: &[u8]) -> Option<Held> {
             let values: Vec<f32> = bytes.as_chunks::<2>().0.iter().map(float).collect();
             Some(Held::Floats(Dense::from_data(&shape, values)))
         }
+        // What is added to sums of products of bytes.
+        reader::INT32 if is_of(4) && !tensor.scales.is_empty() => {
+            let scale = |i: usize| tensor.scales[i % tensor.scales.len()];
+            let whole = bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).enumerate();
+            let values: Vec<f32> = whole.map(|(i, value)| (f64::from(value) * f64::from(scale(i))) as f32).collect();
+            (tensor.scales.len() == count && shape.len() == 1).then(|| Held::Floats(Dense::from_data(&shape, values)))
+        }
         reader::INT32 if is_of(4) => {
             let values: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
             Some(Held::Integers(Dense::from_data(&shape, values)))
@@ -133,6 +141,48 @@ impl Program for Evaluator {
     }
 
     fn run(&self, inputs: &[Tensors], tensors: &[(&str, usize)]) -> Result<Vec<Array>, Failure> {
+        self.compute(inputs, tensors, &mut |_, _| {})
+    }
+}
+
+impl Evaluator {
+    /// Widens what was seen of each tensor of floats by a run.
+    pub(in crate::export) fn see(&self, inputs: &[Tensors], seen: &mut Ranges) -> Result<(), Failure> {
+        let mut widen = |at: usize, values: &mut dyn Iterator<Item = f32>| {
+            let own = seen.entry(self.model.tensors[at].name.clone()).or_insert([f32::INFINITY, f32::NEG_INFINITY]);
+            *own = values.fold(*own, |[low, high], value| [low.min(value), high.max(value)]);
+        };
+        for (name, at) in &self.model.inputs {
+            if let Some(Values::Floats(values)) = inputs.iter().find(|own| own.name == *name).map(|own| &own.values) {
+                widen(*at, &mut values.iter().copied());
+            }
+        }
+        self.compute(inputs, &[], &mut |at, held| {
+            if let Held::Floats(values) = held {
+                widen(at, &mut values.iter().copied());
+            }
+        })?;
+        Ok(())
+    }
+
+    /// What an operator gives, as a tensor of bytes holds it: the nearest of its values, in floats.
+    fn stepped(&self, at: usize, held: Held) -> Held {
+        let tensor = &self.model.tensors[at];
+        match (held, &tensor.scales[..]) {
+            (Held::Floats(values), [scale]) if tensor.kind == reader::INT8 => {
+                let zero = tensor.zero as f32;
+                Held::Floats(values.map(|x| (((x / scale).round() + zero).clamp(-128.0, 127.0) - zero) * scale))
+            }
+            (held, _) => held,
+        }
+    }
+
+    fn compute(
+        &self,
+        inputs: &[Tensors],
+        tensors: &[(&str, usize)],
+        told: &mut dyn FnMut(usize, &Held),
+    ) -> Result<Vec<Array>, Failure> {
         let mut run = Run { file: self, values: HashMap::new(), pool: BufferPool::new() };
         for (name, at) in &self.model.inputs {
             let given = inputs.iter().find(|input| input.name == *name);
@@ -160,7 +210,8 @@ impl Program for Evaluator {
         for (number, operator) in self.model.operators.iter().enumerate() {
             let name = &self.model.tensors[operator.output].name;
             let fault = |what: String| refused(&format!("at `{name}`, operator {number}: {what}"));
-            let held = run.operator(operator).map_err(fault)?;
+            let held = self.stepped(operator.output, run.operator(operator).map_err(fault)?);
+            told(operator.output, &held);
             if !self.agrees(operator.output, &held.shape()) {
                 let said = &self.model.tensors[operator.output].shape;
                 return Err(fault(format!("it gives {:?}, and the file says {said:?}", held.shape())));

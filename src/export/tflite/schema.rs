@@ -81,6 +81,7 @@ pub(super) const PACK: Code = code(83, 59, "pack");
 pub(super) const RANGE: Code = code(96, 73, "range");
 pub(super) const COS: Code = code(108, 84, "cos");
 pub(super) const BATCH_MATMUL: Code = code(126, 101, "batch-matmul");
+pub(super) const QUANTIZE: Code = code(114, 89, "quantize");
 pub(super) const GELU: Code = code(150, 116, "gelu");
 
 /// `Padding`.
@@ -108,6 +109,8 @@ pub(super) struct Tensor {
     pub(super) buffer: Option<usize>,
     /// What codes are multiplied by, for each entry of this axis.
     pub(super) scales: Option<(Vec<f32>, usize)>,
+    /// The code that stands for 0.
+    pub(super) zero: i64,
 }
 
 /// One operator of the file, of tensors by their numbers.
@@ -218,7 +221,7 @@ fn of_tensor(tensor: &Tensor) -> Node {
         (3, text(&tensor.name)),
     ];
     if let Some((scales, axis)) = &tensor.scales {
-        let zeros = vec![0; scales.len()];
+        let zeros = vec![tensor.zero; scales.len()];
         let own = vec![
             (2, Slot::Node(Node::Floats(scales.clone()))),
             (3, Slot::Node(Node::Longs(zeros))),

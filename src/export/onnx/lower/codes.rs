@@ -5,12 +5,15 @@ use std::sync::Arc;
 use super::super::super::graph::{Dim, Id};
 use super::super::OnnxError;
 use super::super::proto::Node;
-use super::{FLOAT, INT8, KEPT_MIN, Lower, MICROSOFT, UINT8, int, ints};
+use super::{FLOAT, INT8, Lower, MICROSOFT, UINT8, int, ints};
 use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::int8::Int8;
 use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::export::view::turned;
+
+/// Weights that share a scale.
+const GROUP: usize = 32;
 
 impl Lower<'_> {
     /// The rows of a table, or of what else has several axes, as bytes, and their scales: once for all.
@@ -38,7 +41,13 @@ impl Lower<'_> {
 
     /// Whether weights are many enough, and have rows.
     pub(super) fn is_kept_in_bytes(&self, dims: &[usize], values: &[f32]) -> bool {
-        self.keeps_bytes && dims.len() > 1 && values.len() >= KEPT_MIN
+        self.keeps_bytes && dims.len() > 1 && values.len() > self.weight_threshold
+    }
+
+    /// Whether a table is a constant whose rows are kept in bytes.
+    pub(super) fn is_table_of_bytes(&self, id: Id) -> bool {
+        let has_many = self.graph.values[id].constant.as_ref().is_some_and(|own| own.len() > self.weight_threshold);
+        has_many && (self.has_bytes || self.keeps_bytes)
     }
 
     /// Codes times their scales, which are in the shape by which they fit. No `DequantizeLinear`: onnxruntime makes of that and a
@@ -55,12 +64,10 @@ impl Lower<'_> {
         self.node("Reshape", &[scales, &shape])
     }
 
-    /// A matrix [out, inner] as [inner, out], kept in bytes with a scale for each of what comes out.
+    /// A matrix [out, inner] as [inner, out], kept in bytes.
     pub(super) fn matrix_of_bytes(&mut self, name: String, weights: &[f32], out: usize, inner: usize) -> String {
-        let rounded = Int8::round(weights, inner).0;
-        let codes = turned(&rounded.codes, out, inner);
-        let (codes, scales) = self.rows_of_bytes(name, &[inner, out], &codes, &rounded.scales);
-        self.expanded_rows(&codes, &scales)
+        let whole = self.groups_of_bytes(name, &[out, inner], weights);
+        self.node_of("Transpose", &[&whole], vec![ints("perm", vec![1, 0])])
     }
 
     /// The kernel [out, in / groups, k, k] of a convolution.
@@ -68,10 +75,22 @@ impl Lower<'_> {
         if !self.is_kept_in_bytes(dims, values) {
             return self.floats(name, dims, values);
         }
-        let rounded = Int8::round(values, dims[1..].iter().product()).0;
-        let (codes, scales) = self.rows_of_bytes(name, dims, &rounded.codes, &rounded.scales);
-        let scales = self.of_rows(&scales, dims.len());
-        Ok(self.expanded_rows(&codes, &scales))
+        Ok(self.groups_of_bytes(name, dims, values))
+    }
+
+    /// Weights in bytes with a scale for each group of a row, or for a row where groups do not divide it.
+    fn groups_of_bytes(&mut self, name: String, dims: &[usize], values: &[f32]) -> String {
+        let inner: usize = dims[1..].iter().product();
+        let group = if inner.is_multiple_of(GROUP) { GROUP } else { inner };
+        let rounded = Int8::round(values, group).0;
+        let shape = [dims[0], inner / group];
+        let codes = self.initializer(name, &[shape[0], shape[1], group], INT8, bytes(&rounded.codes));
+        let scales = floats::to_bytes(&rounded.scales, Float::F32);
+        let scales = self.initializer(format!("{codes}.scale"), &[shape[0], shape[1], 1], FLOAT, scales);
+        let whole = self.expanded_rows(&codes, &scales);
+        let to: Vec<i64> = dims.iter().map(|n| *n as i64).collect();
+        let to = self.integers(&to, false);
+        self.node("Reshape", &[&whole, &to])
     }
 
     /// The codes of a matrix, [rows, groups, group], its scales and its biases, [rows, groups, 1]: once for all.

@@ -2,7 +2,7 @@
 
 use super::super::TfLiteError;
 use super::super::schema::{self, Kind, SAME, VALID};
-use super::{KEPT_MIN, Lower, Written, byte, fixed, int};
+use super::{Lower, Written, byte, fixed, int};
 use crate::backend::Window;
 use crate::backend::affine::Float;
 use crate::backend::floats;
@@ -24,7 +24,7 @@ impl Lower<'_> {
 
     /// Whether weights are many enough to be kept in bytes.
     fn is_kept_in_bytes(&self, values: &[f32]) -> bool {
-        self.has_bytes && values.len() >= KEPT_MIN
+        self.has_bytes && values.len() > self.weight_threshold
     }
 
     /// The rows of a constant, each of what lies beyond its first axis, as bytes with a scale each: once for all who need

@@ -4,7 +4,7 @@ use rten::ops::{self, FloatOperators, Padding};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, Tensor as Dense, TensorView};
 
-use super::reader::{Operator, UINT8};
+use super::reader::{INT8, Operator, UINT8};
 use super::{Fault, Held, Run};
 use crate::export::written::first_of_highest;
 
@@ -40,6 +40,7 @@ const OPTIONS: &[(i32, u8)] = &[
     (83, 59),
     (96, 73),
     (108, 84),
+    (114, 89),
     (126, 101),
     (150, 116),
 ];
@@ -51,14 +52,17 @@ fn failed(what: impl std::fmt::Display) -> Fault {
 /// What is multiplied by.
 enum Weights<'a> {
     Floats(TensorView<'a, f32>),
+    /// Of bytes, where floats are rounded to bytes before they are multiplied.
     Codes(Dense<f32>),
+    /// Of bytes, where what is multiplied is of bytes already.
+    Expanded(Dense<f32>),
 }
 
 impl Weights<'_> {
     fn view(&self) -> TensorView<'_, f32> {
         match self {
             Weights::Floats(values) => values.view(),
-            Weights::Codes(values) => values.view(),
+            Weights::Codes(values) | Weights::Expanded(values) => values.view(),
         }
     }
 
@@ -222,6 +226,8 @@ impl Run<'_> {
                     _ => Err("not from one number to another".into()),
                 }
             }
+            // QUANTIZE: what is made of floats is brought to the tensor's steps by who holds it.
+            114 => Ok(Held::Floats(x()?.to_tensor())),
             // BATCH_MATMUL
             126 if operator.byte(0) == 0 => {
                 let b = self.floats(operator, 1)?;
@@ -310,7 +316,10 @@ impl Run<'_> {
             Held::Floats(values) => Ok(Weights::Floats(values.view())),
             Held::Bytes(codes) => {
                 let at = operator.inputs[1].expect("it was read");
-                self.expanded(at, codes).map(Weights::Codes)
+                let expanded = self.expanded(at, codes)?;
+                // What bytes are multiplied by is not rounded once more.
+                let x = operator.inputs[0].map(|at| self.file.model.tensors[at].kind);
+                Ok(if x == Some(INT8) { Weights::Expanded(expanded) } else { Weights::Codes(expanded) })
             }
             Held::Integers(_) | Held::Pixels(_) => Err("weights that are integers".into()),
         }

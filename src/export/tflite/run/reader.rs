@@ -29,6 +29,8 @@ pub(super) struct Tensor {
     /// What codes are multiplied by, along an axis.
     pub(super) scales: Vec<f32>,
     pub(super) axis: usize,
+    /// The code that stands for 0, the same for all.
+    pub(super) zero: i64,
 }
 
 pub(super) struct Operator {
@@ -130,6 +132,12 @@ impl<'a> Bytes<'a> {
         (0..count).map(|i| self.number(at + 4 * i).map(f32::from_le_bytes)).collect()
     }
 
+    fn longs(self, table: Table, slot: usize) -> Option<Vec<i64>> {
+        let (at, count) = self.vector(table, slot, 8)?;
+        let all = self.0.get(at..at + 8 * count)?.as_chunks::<8>().0;
+        Some(all.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
+    }
+
     fn text(self, table: Table, slot: usize) -> Option<String> {
         let (at, count) = self.vector(table, slot, 1)?;
         String::from_utf8(self.0[at..at + count].to_vec()).ok()
@@ -201,6 +209,11 @@ fn tensor(bytes: Bytes<'_>, table: Table, buffers: &[Table]) -> Option<Tensor> {
     }
     let quantized = bytes.table(table, 4);
     let scales = quantized.map_or(Some(Vec::new()), |own| bytes.floats(own, 2))?;
+    let zeros = quantized.map_or(Some(Vec::new()), |own| bytes.longs(own, 3))?;
+    let zero = zeros.first().copied().unwrap_or(0);
+    if zeros.iter().any(|own| *own != zero) {
+        return None;
+    }
     let axis = quantized.and_then(|own| bytes.int(own, 6)).unwrap_or(0);
     Some(Tensor {
         name: bytes.text(table, 3)?,
@@ -210,5 +223,6 @@ fn tensor(bytes: Bytes<'_>, table: Table, buffers: &[Table]) -> Option<Tensor> {
         bytes: bytes.slot(buffer, 0).map(|_| at..at + count).filter(|bytes| bytes.start.is_multiple_of(16)),
         scales,
         axis: usize::try_from(axis).ok()?,
+        zero,
     })
 }
