@@ -380,8 +380,10 @@ impl Graph {
     }
 
     /// Puts the scale and shift of a norm that follows a product into the product's own weights, as who runs a model would.
-    /// What is left of the norm is its bounds.
+    /// What is left of the norm is its bounds. What is scaled by numbers again and again is so once: of scales that follow one
+    /// another onnxruntime, where it puts them into products, takes away those that others need as well.
     pub fn fold_scales(&mut self) {
+        self.fold_numbers();
         let uses = self.uses();
         let mut instead: Vec<Id> = (0..self.values.len()).collect();
         let mut added: Vec<(Id, Value, Value)> = Vec::new();
@@ -445,6 +447,18 @@ impl Graph {
         let fresh = added.into_iter().flat_map(|(_, weight, bias)| [weight, bias]);
         self.values.splice(0..0, fresh);
         self.drop_dead();
+    }
+
+    fn fold_numbers(&mut self) {
+        for at in 0..self.values.len() {
+            let (Op::Affine(factor, offset), &[x]) = (&self.values[at].op, &self.values[at].inputs[..]) else {
+                continue;
+            };
+            if let Op::Affine(first, before) = self.values[x].op {
+                self.values[at].op = Op::Affine(first * factor, before * factor + offset);
+                self.values[at].inputs = self.values[x].inputs.clone();
+            }
+        }
     }
 
     /// The same with all constants as 16 bits hold them.

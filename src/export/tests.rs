@@ -468,6 +468,21 @@ fn a_norm_after_a_norm_is_not_folded_into_the_product_again() {
 }
 
 #[test]
+fn what_is_scaled_again_and_again_is_scaled_once() {
+    use crate::backend::Tensor;
+    let mut graph = of_rows(&["once", "thrice"], |x| {
+        let once = x.affine(2.0, 1.0)?;
+        Ok(vec![once.clone(), once.affine(3.0, 4.0)?.affine(0.5, 0.0)?])
+    });
+    graph.fold_scales();
+    let text = graph.to_string();
+    for line in ["affine [batch, 4] = affine input * 2 + 1", "affine.3 [batch, 4] = affine input * 3 + 3.5"] {
+        assert!(text.contains(&format!("{line}\n")), "{text}");
+    }
+    assert_eq!(text.lines().filter(|line| line.contains("= affine input")).count(), 2, "{text}");
+}
+
+#[test]
 fn no_two_values_have_one_name() {
     use crate::backend::Tensor;
     let graph = of_rows(&["y"], |x| {
