@@ -134,6 +134,7 @@ fn what_a_report_cannot_be_asked_is_shown_in_the_recipe() {
     check("metrics \"perplexity\"", &["`metrics` needs `on`"]);
     check("ask \"what?\"", &["`ask` needs `on`"]);
     check(&format!("{on}; metrics \"perplexity\"; max-tokens 5"), &["`max-tokens` needs `ask`"]);
+    check(&format!("{on}; metrics \"perplexity\"; rounds 5"), &["`rounds` is of speed, which this report has not"]);
     check(&format!("{on}; {on} max-length=9; metrics \"perplexity\""), &["the split `test` of `d` is there twice"]);
     check("", &["nothing is measured: `test`, `on`, `number` or `predictions` is missing"]);
     let test = "test \"t\" on=\"d\" split=\"test\"";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Fields, On, read_json};
+use super::{Fields, On, read_json, speed_name};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT};
 use crate::kind::features::{Vectors, base_of, read_images, read_texts};
@@ -67,14 +67,10 @@ pub(super) fn parts(fields: &Fields) -> Vec<Part> {
             parts.push(Part { name: part_name(i, j), kind: "features", fields: own });
         }
         if fields.has(SPEED) {
-            parts.push(Part { name: speed_name(i), kind: "speed", fields: json!({ "of": model }) });
+            parts.push(fields.speed(i));
         }
     }
     parts
-}
-
-fn speed_name(model: usize) -> String {
-    format!("speed-{model}")
 }
 
 /// The numbers.

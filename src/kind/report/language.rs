@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Fields, On, read_json};
+use super::{Fields, On, read_json, speed_name};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, Row};
 use crate::kind::features::base_of;
@@ -74,10 +74,6 @@ fn part_name(model: usize, on: usize) -> String {
     format!("perplexity-{model}-{on}")
 }
 
-fn speed_name(model: usize) -> String {
-    format!("speed-{model}")
-}
-
 /// The part, and its kind, of what the machine can do.
 const HARDWARE: &str = "hardware";
 
@@ -103,7 +99,7 @@ pub(super) fn parts(fields: &Fields) -> Vec<Part> {
             parts.push(Part { name: part_name(i, j), kind: "perplexity", fields: own });
         }
         if fields.has(SPEED) {
-            parts.push(Part { name: speed_name(i), kind: "speed", fields: json!({ "of": model }) });
+            parts.push(fields.speed(i));
         }
     }
     if fields.has(SPEED) {

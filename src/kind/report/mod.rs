@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ActionCx, BACKEND, How, Kind, Part, Run};
 use crate::failure::Failure;
@@ -99,6 +99,8 @@ static SCHEMA: Schema = Schema::new(
         .many(),
     Schema::new("max-tokens", "Language models: tokens of an answer at most; 64 where it is not said.")
         .arg("count", Type::Int(1, 1 << 20)),
+    Schema::new("rounds", "Rounds that each model's speed is measured in; where it is not said, as many as `speed` has.")
+        .arg("count", Type::Int(5, 10_000)),
     Schema::new("number", "Any targets: a number that each one's program told, its last value and its curve.")
         .arg("name", Type::Text)
         .props(&[
@@ -164,6 +166,7 @@ struct Fields {
     limit: Vec<Limit>,
     ask: Vec<String>,
     max_tokens: Option<u64>,
+    rounds: Option<usize>,
     number: Vec<Number>,
     front: Vec<Front>,
     predictions: Option<predictions::Given>,
@@ -270,10 +273,24 @@ impl Fields {
         }
     }
 
+    /// The action that measures a model's speed.
+    fn speed(&self, at: usize) -> Part {
+        let mut own = json!({ "of": self.compare[at] });
+        if let Some(rounds) = self.rounds {
+            own["rounds"] = rounds.into();
+        }
+        Part { name: speed_name(at), kind: "speed", fields: own }
+    }
+
     /// Whether a metric of language models or encoders was asked for.
     fn has(&self, metric: &str) -> bool {
         self.metrics.iter().flatten().any(|m| m == metric)
     }
+}
+
+/// What the action is called that measures a model's speed.
+fn speed_name(model: usize) -> String {
+    format!("speed-{model}")
 }
 
 impl Kind for Report {
@@ -285,8 +302,9 @@ impl Kind for Report {
     /// and learning rates among the curves. 4: divergence, accuracy and speed of language models, and limits. 5: encoders.
     /// 6: speeds of language models beside what the machine can do.
     /// 7: `card.md`, a page that sorts and finds, plots of very many models and of what is taken for what.
+    /// 8: rooflines whose names lie apart, fronts from 0 on, numbers in `card.md` as YAML 1.1 reads them.
     fn version(&self) -> u32 {
-        7
+        8
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -304,6 +322,11 @@ impl Kind for Report {
         let given: Vec<_> = language.into_iter().filter(|(.., given)| *given).collect();
         let pictures =
             [("test", "test.0", !fields.test.is_empty()), ("zero-shot", "zero-shot.0", !fields.zero_shot.is_empty())];
+        let is_of_pictures = pictures.iter().any(|(.., given)| *given);
+        if fields.rounds.is_some() && !fields.has(SPEED) && !is_of_pictures {
+            let help = "leave it out, or add the metric `speed`";
+            problems.at("rounds", "`rounds` is of speed, which this report has not", "given here", help);
+        }
         if fields.number.is_empty() && !fields.front.is_empty() {
             let help = "add `number` for the two that it names, or leave it out";
             problems.at(

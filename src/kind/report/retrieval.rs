@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::{Fields, read_json};
+use super::{Fields, read_json, speed_name};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::format::dataset::{Dataset, Row};
@@ -60,7 +60,7 @@ pub(super) fn parts(fields: &Fields) -> Vec<Part> {
                 fields: json!({"of": model, "on": need.on, "splits": need.splits, "prompt": need.prompts}),
             });
         }
-        parts.push(Part { name: format!("speed-{i}"), kind: "speed", fields: json!({ "of": model }) });
+        parts.push(fields.speed(i));
     }
     parts
 }
@@ -220,7 +220,7 @@ fn mime(bytes: &[u8]) -> &'static str {
 fn subjects(cx: &ActionCx<'_>, fields: &Fields, names: Vec<String>) -> Result<Vec<Subject>, Failure> {
     let mut all = Vec::new();
     for (i, (label, name)) in fields.compare.iter().zip(names).enumerate() {
-        let speed: Value = read_json(&cx.part(&format!("speed-{i}")).join(SPEED))?;
+        let speed: Value = read_json(&cx.part(&speed_name(i)).join(SPEED))?;
         let config = cx.input(label).join("config.json");
         let bits = if config.exists() { read_json::<Value>(&config)?["quantization"]["bits"].as_u64() } else { None };
         let bytes = speed["bytes"].as_u64().unwrap_or(0);
