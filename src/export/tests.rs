@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::coreml::Target;
 use super::format::{Format, Layout, Options, Precision, Ranges, open, write};
 use super::graph::{Dim, Graph};
-use super::source::{Part, Source};
+use super::source::{Part, Source, Tensors};
 use super::verify::{self, Allowed, Difference};
-use super::written::Written;
+use super::written::{self, Program, Written};
 use super::{onnx, tflite};
 use crate::backend::affine::{self, Form};
 use crate::backend::arrays::{Array, Arrays};
@@ -291,6 +291,44 @@ fn weights_in_bytes_are_nearer_than_where_inputs_are_rounded_too() {
         let has = |op: &[u8]| bytes.files[0].1.windows(op.len()).any(|bytes| bytes == op);
         assert!(has(b"Cast") && !has(b"QuantizeLinear"));
     }
+}
+
+/// A program whose tensors but the first have a number more everywhere: what is small in them is another.
+struct Shifted(Box<dyn Program>);
+
+impl Program for Shifted {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn has(&self, tensor: &str) -> bool {
+        self.0.has(tensor)
+    }
+
+    fn run(&self, inputs: &[Tensors], tensors: &[(&str, usize)]) -> Result<Vec<written::Array>, Failure> {
+        let mut found = self.0.run(inputs, tensors)?;
+        found.iter_mut().skip(1).for_each(|(_, values)| values.iter_mut().for_each(|value| *value += 0.3));
+        Ok(found)
+    }
+}
+
+#[test]
+fn keys_and_values_of_a_cache_are_held_by_their_error_alone() {
+    let source = source(&speaking(), Part::Language);
+    let graph = source.graph().expect("traces");
+    let written = write(&graph, &options(21)).expect("writes");
+    let programs = |is_whole: bool| -> Result<Box<dyn Program>, Failure> {
+        Ok(Box::new(Shifted(open(&written, Format::Onnx { opset: 21 }, is_whole)?)))
+    };
+    let drawn = verify::drawn(&source, 4, 3);
+    let check = |relative: f64| {
+        let allowed = Allowed { relative, cosine: 0.999_99 };
+        verify::check(&source, &graph, (&written, &programs), &drawn, allowed, &mut |_| {})
+    };
+    let found = check(1.0).expect("the words are the same");
+    assert!(found.cosine > 0.999_99 && found.relative > 0.01 && found.top1 == 1.0, "{found:?}");
+    let error = check(found.relative / 2.0).expect_err("refused");
+    assert!(error.message.contains("of the largest value, more than"), "{}", error.message);
 }
 
 #[test]
