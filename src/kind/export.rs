@@ -274,7 +274,8 @@ impl Kind for Export {
     }
 
     /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`. 3: author, version and description are in the
-    /// metadata, which TensorFlow Lite has in its own form too; weights' digests are; `metrics.json`.
+    /// metadata, which TensorFlow Lite has in its own form too; weights' digests are; `metrics.json`. 5: few weights stay as they
+    /// are, bytes have a scale for 32, scales by numbers are one.
     fn version(&self) -> u32 {
         5
     }
@@ -310,7 +311,9 @@ impl Kind for Export {
             shape.check(&fields, problems);
         }
         let Some(Verify { yes: Some(false), tolerance, .. }) = fields.verify else { return };
-        if tolerance.is_some() {
+        // Where a profile turns the check off, what the recipe allows elsewhere waits.
+        let is_beside = decl.span("verify.tolerance").start > decl.span("verify.yes").start;
+        if tolerance.is_some() && is_beside {
             let what = "`tolerance` means nothing where the file is not held against the model";
             problems.at("verify.tolerance", what, "given here", "leave it out, or write `verify` without `#false`");
         }
