@@ -140,6 +140,8 @@ pub const DESCRIPTION: &str = "description";
 /// How pictures are prepared before the file is given them: `format::image::Preprocessing` as JSON.
 pub const PREPROCESSING: &str = "preprocessing";
 
+/// Fewer weights of a tensor are not worth 16 bits, which are made 32 before they are used.
+pub(super) const HALVES_MIN: usize = 256;
 /// Weights of a tensor that are too few to be worth fewer bits, as coremltools counts them
 /// (`OpLinearQuantizerConfig(weight_threshold)`): of EfficientNet-Lite0 they are a part in 600, and rounded to bytes the first
 /// depthwise kernel's 288 alone take the cosine of what it sees to 0.987.

@@ -10,10 +10,8 @@ use crate::backend::floats;
 use crate::backend::int8::Int8;
 use crate::backend::palette;
 use crate::backend::qmatrix::{Groups, QMatrix};
-use crate::export::format::Precision;
+use crate::export::format::{HALVES_MIN, Precision};
 
-/// Fewer weights are not worth 16 bits.
-const KEPT_MIN: usize = 256;
 /// Weights that share a scale.
 const BLOCK: usize = 32;
 
@@ -24,7 +22,7 @@ impl Lower<'_> {
     /// A constant of the model as the file keeps it.
     pub(super) fn weight(&mut self, name: &str, dims: &[usize], values: &[f32]) -> Result<String, CoremlError> {
         let is_half = self.precision == Precision::F16Weights;
-        let least = if is_half { KEPT_MIN } else { self.weight_threshold + 1 };
+        let least = if is_half { HALVES_MIN } else { self.weight_threshold + 1 };
         if dims.len() < 2 || values.len() < least {
             return self.floats(name, dims, values);
         }

@@ -13,7 +13,7 @@ use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
-use crate::export::format::{Options, Precision};
+use crate::export::format::{HALVES_MIN, Options, Precision};
 use crate::export::graph::{Colours, Dim, Graph, Id, Symbol, Value};
 use crate::export::source::PAST;
 use crate::export::view::{
@@ -37,9 +37,6 @@ const MICROSOFT: &str = "com.microsoft";
 const OF_FLOAT: i32 = 1;
 const OF_INT: i32 = 2;
 const OF_INTS: i32 = 7;
-
-/// Fewer weights are not worth 16 bits.
-const KEPT_MIN: usize = 256;
 
 /// What a graph became.
 pub(super) struct Lowered {
@@ -177,7 +174,7 @@ impl Lower<'_> {
 
     /// Floats, in the file's precision.
     fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) -> Result<String, OnnxError> {
-        let is_kept = self.keeps_halves && values.len() >= KEPT_MIN;
+        let is_kept = self.keeps_halves && values.len() >= HALVES_MIN;
         let float = if self.is_half || is_kept { Float::F16 } else { Float::F32 };
         if let Some(value) = floats::too_large(values, float) {
             return Err(OnnxError::TooLarge { name, value });

@@ -15,13 +15,10 @@ use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::backend::trace::Op;
-use crate::export::format::{Options, Precision};
+use crate::export::format::{HALVES_MIN, Options, Precision};
 use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
 use crate::export::view::{Seen, View, is_no_convolution};
 use crate::export::written::Place;
-
-/// Fewer weights are not worth 16 bits.
-const KEPT_MIN: usize = 256;
 
 /// What a graph became.
 pub(super) struct Lowered {
@@ -242,7 +239,7 @@ impl Lower<'_> {
 
     /// Floats, in the file's precision.
     fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) -> Result<String, TfLiteError> {
-        let is_kept = self.keeps_halves && values.len() >= KEPT_MIN;
+        let is_kept = self.keeps_halves && values.len() >= HALVES_MIN;
         let (float, kind) = if is_kept { (Float::F16, Kind::Float16) } else { (Float::F32, Kind::Float32) };
         if let Some(value) = floats::too_large(values, float) {
             return Err(TfLiteError::TooLarge { name, value });
