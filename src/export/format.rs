@@ -1,6 +1,7 @@
 //! The formats of exported models: which precisions each has, who writes it, and what runs it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::coreml::{self, Target};
 use super::graph::Graph;
@@ -294,6 +295,11 @@ pub fn open(written: &Written, format: Format, is_whole: bool) -> Result<Box<dyn
         Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone are opened as a model"),
         Format::TfLite => Ok(Box::new(tflite::Evaluator::new(written, is_whole)?)),
     }
+}
+
+/// An ONNX file as onnxruntime of an environment runs it; `is_whole` makes an output of every tensor that it names.
+pub fn open_by_onnxruntime(written: &Written, is_whole: bool, environment: &Path) -> Result<Box<dyn Program>, Failure> {
+    Ok(Box::new(onnx::Onnxruntime::new(written, is_whole, environment)?))
 }
 
 /// What is run in a file's place, where its program lacks what it computes in: the same operators and weights in 32 bits,

@@ -11,6 +11,7 @@ pub mod coreml;
 pub mod format;
 pub mod graph;
 pub mod onnx;
+pub mod opened;
 pub mod source;
 pub mod tflite;
 pub mod verify;

@@ -53,6 +53,11 @@ impl Part {
         }
     }
 
+    /// The one of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Part::Text, Part::Picture, Part::Language].into_iter().find(|part| part.name() == name)
+    }
+
     /// Its name in recipes.
     pub fn name(self) -> &'static str {
         match self {
@@ -83,6 +88,14 @@ impl Pixels {
             "prepared" => Some(Self::Prepared),
             "uint8" => Some(Self::Uint8),
             _ => None,
+        }
+    }
+
+    /// Its name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepared => Self::NAMES[0],
+            Self::Uint8 => Self::NAMES[1],
         }
     }
 }
@@ -252,16 +265,8 @@ impl Source {
     /// The names of what comes out.
     pub fn outputs(&self) -> Vec<String> {
         match (self.part, &self.model.config) {
-            (Part::Text, Config::Bert(_)) => vec!["sentence_embedding".into()],
-            (Part::Text, _) => vec!["text_embeds".into()],
-            (Part::Picture, Config::EfficientnetLite { .. }) => vec!["pooler_output".into()],
-            (Part::Picture, _) => vec!["image_embeds".into()],
-            (Part::Language, Config::Llama(config)) => {
-                let layers = (0..config.num_hidden_layers)
-                    .flat_map(|layer| ["key", "value"].map(|what| format!("present.{layer}.{what}")));
-                ["logits".to_owned()].into_iter().chain(layers).collect()
-            }
-            (Part::Language, _) => unreachable!("a language model is a Llama"),
+            (Part::Language, Config::Llama(config)) => language_outputs(config),
+            (part, config) => vec![vectors_output(part, config).to_owned()],
         }
     }
 
@@ -469,7 +474,25 @@ impl Source {
     }
 }
 
-fn past_names(config: &llama::Config) -> Vec<String> {
+/// The name of the vectors that come out.
+pub(super) fn vectors_output(part: Part, config: &Config) -> &'static str {
+    match (part, config) {
+        (Part::Text, Config::Bert(_)) => "sentence_embedding",
+        (Part::Text, _) => "text_embeds",
+        (Part::Picture, Config::EfficientnetLite { .. }) => "pooler_output",
+        (Part::Picture, _) => "image_embeds",
+        (Part::Language, _) => unreachable!("a language model gives logits"),
+    }
+}
+
+/// What comes out of a language model.
+pub(super) fn language_outputs(config: &llama::Config) -> Vec<String> {
+    let of = |layer| ["key", "value"].map(|what| format!("present.{layer}.{what}"));
+    ["logits".to_owned()].into_iter().chain((0..config.num_hidden_layers).flat_map(of)).collect()
+}
+
+/// The caches that go into it, in the order in which they come out.
+pub(super) fn past_names(config: &llama::Config) -> Vec<String> {
     let of = |layer| ["key", "value"].map(|what| format!("past_key_values.{layer}.{what}"));
     (0..config.num_hidden_layers).flat_map(of).collect()
 }
@@ -508,7 +531,8 @@ fn colours(preprocessing: &Preprocessing) -> Colours {
     Colours { scale: of(&|colour| 1.0 / std[colour]), shift: of(&|colour| -mean[colour] / std[colour]) }
 }
 
-fn channels_first<V: Copy>(values: &[V], count: usize, area: usize) -> Vec<V> {
+/// NHWC as NCHW.
+pub(super) fn channels_first<V: Copy>(values: &[V], count: usize, area: usize) -> Vec<V> {
     let mut out = Vec::with_capacity(values.len());
     for picture in values.chunks_exact((area * 3).max(1)).take(count) {
         for colour in 0..3 {

@@ -15,7 +15,7 @@ use super::{ActionCx, How, Kind, Needs, Pool, Run, Serve, report};
 use crate::action::program::Program;
 use crate::action::timed::Timed;
 use crate::action::worker::{Calls, Workers};
-use crate::backend::{self, Backend, on_backend};
+use crate::backend::{self, Backend};
 use crate::event::ActionEvent;
 use crate::failure::Failure;
 use crate::measure::kept::{self, Against, Kept, Verdict};
@@ -54,7 +54,7 @@ static SCHEMA: Schema = Schema::new(
         .props(&[Prop::new(
             "model",
             Type::NamedLabel,
-            "a model, an adapter or a quantized model, which is asked to do the workloads",
+            "a model, an adapter, a quantized model or an `onnx` export, which is asked to do the workloads",
         )])
         .children(&[RUN])
         .some(),
@@ -186,9 +186,9 @@ impl Kind for Benchmark {
         &SCHEMA
     }
 
-    /// 1: first. 2: models.
+    /// 1: first. 2: models. 3: pictures' values become a tensor within the round.
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -257,8 +257,7 @@ impl Kind for Benchmark {
 impl Serve for Benchmark {
     fn serve(&self, task: Value, calls: &mut Calls) -> Result<(), Failure> {
         let task: Task = serde_json::from_value(task).expect("the same program asks");
-        task.backend.probe()?;
-        on_backend!(task.backend, serve(&task, calls))
+        serve(&task, calls)
     }
 }
 
@@ -307,18 +306,25 @@ fn metric(row: &Row, are_several: bool) -> String {
 
 /// The models among the subjects, and what each is asked to do by what.
 fn models(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Models, Failure> {
-    let named = || fields.subject.iter().filter_map(|subject| Some((subject.name.as_str(), subject.model.as_deref()?)));
+    let named = fields.subject.iter().filter_map(|subject| Some((subject.name.as_str(), subject.model.as_deref()?)));
+    let measured = named.map(|(name, label)| models::Measured::of(cx, name, label, &fields.workload, fields.seed));
+    let measured: Vec<models::Measured> = measured.collect::<Result<_, _>>()?;
     let backends = match &fields.backend[..] {
-        _ if named().next().is_none() => Vec::new(),
+        _ if measured.iter().all(|model| model.program.is_some()) => Vec::new(),
         [] => vec![cx.backend()?],
-        several => {
-            let name = several.iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ");
-            (cx.events)(ActionEvent::Backend { name });
-            several.to_vec()
-        }
+        several => several.to_vec(),
     };
-    let measured = named().map(|(name, label)| models::Measured::of(cx, name, label, &fields.workload, fields.seed));
-    Models::new(measured.collect::<Result<_, _>>()?, &backends)
+    let mut by: Vec<&str> = backends.iter().map(|backend| backend.name()).collect();
+    for (_, program) in measured.iter().filter_map(|model| model.program.as_ref()) {
+        if !by.contains(&program.as_str()) {
+            by.push(program);
+        }
+    }
+    if !by.is_empty() {
+        let name = by.join(", ");
+        (cx.events)(ActionEvent::Backend { name });
+    }
+    Models::new(measured, &backends)
 }
 
 /// All that is timed, its rounds still to come: programs, then what models do.

@@ -16,6 +16,7 @@ use crate::export::format::{
 };
 use crate::export::graph::Graph;
 use crate::export::onnx::{NEWEST, OLDEST};
+use crate::export::opened::Facts;
 use crate::export::source::{BATCH, Given, PAST, Part, Pixels, SEQUENCE, Source, Tensors};
 use crate::export::tflite;
 use crate::export::verify::{self, Allowed, Difference, Programs};
@@ -76,6 +77,8 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             Prop::new("split", Type::Text, "the split").default(Default::Text("train")),
             Prop::new("rows", Type::Int(1, 1 << 20), "its first records, as many").default(Default::Int(128)),
         ]),
+    Schema::new("environment", "The `environment` whose package `onnxruntime` runs an `onnx` file: besides rten in the check, and for all that measures the export.")
+        .arg("target", Type::Of("environment")),
     Schema::new("about", "What the file says of the model, where the model's card says nothing or something else.").props(&[
         Prop::new("author", Type::Text, "who made it"),
         Prop::new("version", Type::Text, "which version it is"),
@@ -106,6 +109,7 @@ struct Fields {
     format: Form,
     shape: Option<Shape>,
     calibrate: Option<Calibrate>,
+    environment: Option<String>,
     about: Option<About>,
     text: Vec<String>,
     verify: Option<Verify>,
@@ -275,9 +279,9 @@ impl Kind for Export {
 
     /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`. 3: author, version and description are in the
     /// metadata, which TensorFlow Lite has in its own form too; weights' digests are; `metrics.json`. 5: few weights stay as they
-    /// are, bytes have a scale for 32, scales by numbers are one.
+    /// are, bytes have a scale for 32, scales by numbers are one. 6: `export.json`.
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -303,6 +307,11 @@ impl Kind for Export {
             }
             _ => {}
         }
+        if fields.environment.is_some() && !matches!(fields.format.format(), Format::Onnx { .. }) {
+            let what =
+                format!("`environment` means nothing to `{}`, which onnxruntime does not run", fields.format.name);
+            problems.at("environment", &what, "given here", "leave it out, or write format \"onnx\"");
+        }
         if fields.about.is_some() && fields.format.format().is_of_weights() {
             let what = format!("`about` means nothing to `{}`, which has weights alone", fields.format.name);
             problems.at("about", &what, "given here", "leave it out");
@@ -321,6 +330,10 @@ impl Kind for Export {
             let what = "`text` means nothing where the file is not held against the model";
             problems.at("text", what, "given here", "leave it out, or write `verify` without `#false`");
         }
+    }
+
+    fn alongside(&self, decl: &Decl) -> Vec<String> {
+        decl.read::<Fields>().environment.into_iter().collect()
     }
 
     fn needs(&self, _decl: &Decl) -> Needs {
@@ -382,8 +395,9 @@ impl Run for Export {
         }
         let written = format::write(&graph, &options)?;
         save(cx, &written, &base)?;
+        Facts::new(format, precision, part, fields.pixels(), fields.environment.as_deref()).save(cx.out())?;
         cx.progress("verify", 2, 3, "steps");
-        let held = fields.is_verified().then(|| {
+        let held = fields.is_verified().then(|| -> Result<Held, Failure> {
             let twin = format::twin(&graph, &options)?;
             let (file, instead) = twin.as_ref().map_or((&written, None), |(file, how)| (file, Some(*how)));
             let programs = |is_whole: bool| format::open(file, format, is_whole);
@@ -395,7 +409,11 @@ impl Run for Export {
                 precision,
                 pictures,
             };
-            checked.run(cx, &fields, (file, &programs), instead)
+            let held = checked.run(cx, &fields, (file, &programs), instead)?;
+            let Some(environment) = &fields.environment else { return Ok(held) };
+            let environment = cx.input(environment).to_owned();
+            let programs = |is_whole: bool| format::open_by_onnxruntime(&written, is_whole, &environment);
+            Ok(held.also(checked.run(cx, &fields, (&written, &programs), None)?))
         });
         let held = held.transpose()?;
         report(cx, &held, &written)?;
@@ -645,6 +663,12 @@ struct Held {
 }
 
 impl Held {
+    /// By two programs on the same inputs, what holds for both.
+    fn also(self, other: Self) -> Self {
+        let program = format!("{} and {}", self.program, other.program);
+        Self { found: self.found.worst(&other.found), program, ..self }
+    }
+
     /// Of two parts of a model, what holds for both.
     fn worst(self, other: Self) -> Self {
         Self { found: self.found.worst(&other.found), rounds: self.rounds + other.rounds, ..self }

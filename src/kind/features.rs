@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::exported::exported;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::arrays::Values;
 use crate::backend::arrays::{Array, Arrays};
@@ -13,6 +14,7 @@ use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT, Row};
 use crate::format::image;
 use crate::format::tensors;
+use crate::model::encoder::Encoder;
 use crate::model::{Checkpoint, Model};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
@@ -23,12 +25,15 @@ use crate::util::fs;
 #[derive(Debug)]
 pub struct Features;
 
+/// What was encoded: of which sorts, how wide, how often.
+pub const FEATURES: &str = "features.json";
+
 static SCHEMA: Schema = Schema::new(
     "features",
     "A model's vectors for the pictures and texts of a dataset, for training on a frozen tower and for reports.",
 )
 .children(&[
-    Schema::new("of", "The model, adapter or quantized model.").arg("model", Type::Label).required(),
+    Schema::new("of", "The model, adapter, quantized model or `onnx` export.").arg("model", Type::Label).required(),
     Schema::new("on", "The dataset.").arg("data", Type::Label).required(),
     Schema::new("splits", "Which splits; without it, all.").many_args("names", Type::Text),
     Schema::new("rows", "Of each split its first rows, as many; all where it is not said.")
@@ -86,20 +91,34 @@ impl Kind for Features {
 
 impl Run for Features {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        on_backend!(cx.backend()?, encode(cx))
+        let fields: Fields = cx.decl.read();
+        let dataset = Dataset::open(cx.input(&fields.on))?;
+        if let Some(reason) = dataset.left_out() {
+            let text = json!({ "reason": reason }).to_string();
+            return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
+        }
+        match exported(cx, &fields.of)? {
+            Some(exported) => encode(cx, &fields, &dataset, &exported, None),
+            None => on_backend!(cx.backend()?, encode_by_model(cx, &fields, &dataset)),
+        }
     }
 }
 
-fn encode<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-    let fields: Fields = cx.decl.read();
-    let dataset = Dataset::open(cx.input(&fields.on))?;
-    if let Some(reason) = dataset.left_out() {
-        let text = json!({ "reason": reason }).to_string();
-        return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
-    }
+fn encode_by_model<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields, dataset: &Dataset) -> Result<(), Failure> {
     let dir = cx.input(&fields.of);
     let checkpoint = Checkpoint::open_as_codes(dir, base_of(cx, dir)?.as_deref())?;
     let model = Model::<T>::new(&checkpoint)?;
+    let temperature = checkpoint.arrays.get("logit_scale").and_then(|a| a.floats().first().copied());
+    encode(cx, fields, dataset, &model, temperature)
+}
+
+fn encode(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    dataset: &Dataset,
+    model: &dyn Encoder,
+    temperature: Option<f32>,
+) -> Result<(), Failure> {
     let splits = fields.splits.clone().unwrap_or_else(|| dataset.splits().to_vec());
     let mut all_rows = Vec::new();
     for split in &splits {
@@ -110,22 +129,21 @@ fn encode<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
     let mut dims = serde_json::Map::new();
     if model.preprocessing().is_some() {
         for (split, rows) in &all_rows {
-            let width = pictures(cx, &model, &fields, split, rows)?;
+            let width = pictures(cx, model, fields, split, rows)?;
             dims.insert("image".into(), json!(width));
         }
     }
     if model.reads() {
-        let texts = texts(&fields, &all_rows);
-        let width = encode_texts(cx, &model, &texts)?;
+        let texts = texts(fields, &all_rows);
+        let width = encode_texts(cx, model, &texts)?;
         dims.insert("text".into(), json!(width));
     }
-    let temperature = checkpoint.arrays.get("logit_scale").and_then(|a| a.floats().first().copied());
     let facts = json!({
         "version": 1, "dims": dims, "views": fields.views, "splits": splits,
         "logit-scale": temperature, "preprocessing": model.preprocessing(),
     });
     let text = serde_json::to_string_pretty(&facts).expect("plain data");
-    Ok(fs::write(&cx.out().join("features.json"), text.as_bytes())?)
+    Ok(fs::write(&cx.out().join(FEATURES), text.as_bytes())?)
 }
 
 /// The directory of an adapter's base, which is an input alongside it.
@@ -140,9 +158,9 @@ pub fn base_of(cx: &ActionCx<'_>, dir: &std::path::Path) -> Result<Option<std::p
     Ok(Some(cx.input(base).to_owned()))
 }
 
-fn pictures<T: Tensor>(
+fn pictures(
     cx: &mut ActionCx<'_>,
-    model: &Model<T>,
+    model: &dyn Encoder,
     fields: &Fields,
     split: &str,
     rows: &[Row],
@@ -209,7 +227,7 @@ fn texts(fields: &Fields, splits: &[(String, Vec<Row>)]) -> Vec<String> {
     texts
 }
 
-fn encode_texts<T: Tensor>(cx: &mut ActionCx<'_>, model: &Model<T>, texts: &[String]) -> Result<usize, Failure> {
+fn encode_texts(cx: &mut ActionCx<'_>, model: &dyn Encoder, texts: &[String]) -> Result<usize, Failure> {
     let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
     let total = texts.len() as u64;
     let vectors = model.encode_texts(&refs, &mut |done| cx.progress("encode texts", done as u64, total, "texts"))?;

@@ -14,6 +14,7 @@ pub mod command;
 pub mod dataset;
 pub mod environment;
 pub mod export;
+mod exported;
 pub mod features;
 pub mod fetch;
 pub mod hardware;

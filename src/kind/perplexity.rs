@@ -3,18 +3,22 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::exported::exported;
 use super::features::base_of;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::{Tensor, on_backend};
+use crate::export::opened::{Exported, Read};
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT};
 use crate::measure::estimate::Estimate;
-use crate::model::chat::Message;
-use crate::model::generate::{Options, generate};
+use crate::model::chat::{Chat, Message};
+use crate::model::encoder::Encoder;
+use crate::model::generate::{Generated, Options, generate, generate_by};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Schema, Type};
 use crate::report::language::{Loss, by_tokens};
-use crate::train::language::{Foreseen, Language};
+use crate::train::language::{Foreseen, Foresees, Language, Rows, foresees};
+use crate::train::text::{Example, Examples, Reader};
 use crate::util::fs;
 
 /// The kind.
@@ -29,7 +33,7 @@ static SCHEMA: Schema = Schema::new(
     "How well a language model foresees the texts of a dataset: e to the mean loss of the tokens that count, in nats.",
 )
 .children(&[
-    Schema::new("of", "The model or adapter.").arg("model", Type::NamedLabel).required(),
+    Schema::new("of", "The model, adapter, quantized model or `onnx` export.").arg("model", Type::NamedLabel).required(),
     Schema::new("on", "The dataset.").arg("data", Type::Label).required(),
     Schema::new("split", "Its split.").arg("name", Type::Text).default(Default::Text("test")),
     Schema::new("rows", "Its first records, as many; all where it is not said.").arg("count", Type::Int(2, 1 << 30)),
@@ -89,28 +93,112 @@ impl Kind for Perplexity {
 
 impl Run for Perplexity {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-        on_backend!(cx.backend()?, measure(cx))
+        let fields: Fields = cx.decl.read();
+        let data = Dataset::open(cx.input(&fields.on))?;
+        if let Some(reason) = data.left_out() {
+            cx.left_out(reason);
+            let text = json!({ "reason": reason }).to_string();
+            return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
+        }
+        let other = fields.against.as_ref().map(|label| open(cx, label)).transpose()?;
+        // What computes this one is what the record names.
+        let language = open(cx, &fields.of)?;
+        measure(cx, &fields, &data, &*language, other.as_deref())
     }
 }
 
-fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
-    let fields: Fields = cx.decl.read();
-    let data = Dataset::open(cx.input(&fields.on))?;
-    if let Some(reason) = data.left_out() {
-        cx.left_out(reason);
-        let text = json!({ "reason": reason }).to_string();
-        return Ok(fs::write(&cx.out().join(LEFT_OUT), text.as_bytes())?);
+/// A language model that foresees texts and goes on from them, whatever computes it.
+trait Subject: Foresees {
+    /// The records of a split as examples.
+    fn examples(&self, data: &Dataset, fields: &Fields) -> Result<Examples, Failure>;
+
+    /// Goes on from a text; in a chat, answers it.
+    fn answer(&self, prompt: &str, options: &Options) -> Result<Generated, Failure>;
+}
+
+impl<T: Tensor> Subject for Language<T> {
+    fn examples(&self, data: &Dataset, fields: &Fields) -> Result<Examples, Failure> {
+        Language::examples(self, data, &fields.split, fields.max_length)
     }
-    let language = open::<T>(cx, &fields.of)?;
-    let other = fields.against.as_ref().map(|label| open::<T>(cx, label)).transpose()?;
-    let mut examples = language.examples(&data, &fields.split, fields.max_length)?;
+
+    fn answer(&self, prompt: &str, options: &Options) -> Result<Generated, Failure> {
+        generate(&self.model, &self.ids(&asked(self.chat.as_ref(), prompt)?)?, options, &mut |_| {})
+    }
+}
+
+/// An export, and the chat template beside it.
+struct File {
+    exported: Exported,
+    chat: Option<Chat>,
+}
+
+impl Foresees for File {
+    fn vocabulary(&self) -> usize {
+        self.exported.vocabulary()
+    }
+
+    fn at_once(&self) -> usize {
+        self.exported.at_once()
+    }
+
+    fn read<'a>(&'a self, batch: &[&Example]) -> Result<Box<dyn Rows + 'a>, Failure> {
+        self.exported.read(batch)
+    }
+}
+
+impl Subject for File {
+    fn examples(&self, data: &Dataset, fields: &Fields) -> Result<Examples, Failure> {
+        let config = self.exported.language()?;
+        let length_max = fields.max_length.min(config.max_position_embeddings);
+        let (tokenizer, chat) = (self.exported.tokenizer()?, self.chat.as_ref());
+        Reader { tokenizer, chat, config, length_max }.examples(&data.rows(&fields.split)?, &fields.split)
+    }
+
+    fn answer(&self, prompt: &str, options: &Options) -> Result<Generated, Failure> {
+        let (config, tokenizer) = (self.exported.language()?, self.exported.tokenizer()?);
+        let ids = tokenizer.ids(&asked(self.chat.as_ref(), prompt)?, false)?;
+        let mut read = Read::default();
+        let next = |ids: &[u32]| self.exported.go_on(ids, &mut read);
+        generate_by(config, tokenizer, &ids, options, next, &mut |_| {})
+    }
+}
+
+/// A question as the model is asked it.
+fn asked(chat: Option<&Chat>, prompt: &str) -> Result<String, Failure> {
+    chat.map_or_else(|| Ok(prompt.to_owned()), |chat| chat.text(&[Message::user(prompt)], true))
+}
+
+fn open(cx: &mut ActionCx<'_>, label: &str) -> Result<Box<dyn Subject>, Failure> {
+    if let Some(exported) = exported(cx, label)? {
+        exported.language().map_err(|failure| failure.within(label))?;
+        let chat = Chat::open(cx.input(label))?;
+        return Ok(Box::new(File { exported, chat }));
+    }
+    on_backend!(cx.backend()?, open_model(cx, label))
+}
+
+fn open_model<T: Tensor>(cx: &ActionCx<'_>, label: &str) -> Result<Box<dyn Subject>, Failure> {
+    let dir = cx.input(label);
+    let base = base_of(cx, dir)?;
+    Ok(Box::new(Language::<T>::open(dir, base.as_deref(), label)?.0))
+}
+
+fn measure(
+    cx: &mut ActionCx<'_>,
+    fields: &Fields,
+    data: &Dataset,
+    language: &dyn Subject,
+    other: Option<&dyn Subject>,
+) -> Result<(), Failure> {
+    let mut examples = language.examples(data, fields)?;
     examples.examples.truncate(fields.rows.unwrap_or(usize::MAX));
     if let Some((text, help)) = examples.warning(fields.max_length) {
         cx.warning(text, Some(help));
     }
     let total = examples.examples.len() as u64;
     let told = &mut |done| cx.progress("losses", done as u64, total, "records");
-    let found = language.foresees(other.as_ref(), &examples.examples, told)?;
+    let against = other.map(|other| other as &dyn Foresees);
+    let found = foresees(language, against, &examples.examples, told)?;
     let by_record =
         |pick: &dyn Fn(&Foreseen) -> f64| -> Vec<Loss> { found.iter().map(|f| (pick(f), f.tokens)).collect() };
     let losses = by_record(&|f| f.loss);
@@ -120,7 +208,7 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
     let mut result = json!({
         "version": 2, "perplexity": interval.value.exp(), "interval": [interval.low.exp(), interval.high.exp()],
         "loss": interval.value, "records": losses.len(), "cut": examples.cut,
-        "tokens": found.iter().map(|f| f.tokens).sum::<usize>(), "losses": losses, "answers": answers(&language, &fields)?,
+        "tokens": found.iter().map(|f| f.tokens).sum::<usize>(), "losses": losses, "answers": answers(language, fields)?,
     });
     let mut add = |metric: &str, key: &str, records: Vec<Loss>| {
         let Estimate { value, low, high } = by_tokens(&records, 0);
@@ -136,21 +224,11 @@ fn measure<T: Tensor>(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
     Ok(fs::write(&cx.out().join(LOSSES), result.to_string().as_bytes())?)
 }
 
-fn open<T: Tensor>(cx: &ActionCx<'_>, label: &str) -> Result<Language<T>, Failure> {
-    let dir = cx.input(label);
-    let base = base_of(cx, dir)?;
-    Ok(Language::<T>::open(dir, base.as_deref(), label)?.0)
-}
-
-fn answers<T: Tensor>(language: &Language<T>, fields: &Fields) -> Result<Vec<Value>, Failure> {
+fn answers(language: &dyn Subject, fields: &Fields) -> Result<Vec<Value>, Failure> {
     let mut answers = Vec::new();
     for prompt in &fields.ask {
-        let text = match &language.chat {
-            Some(chat) => chat.text(&[Message::user(prompt)], true)?,
-            None => prompt.clone(),
-        };
         let options = Options { max_tokens: fields.max_tokens, ..Options::default() };
-        let made = generate(&language.model, &language.ids(&text)?, &options, &mut |_| {})?;
+        let made = language.answer(prompt, &options)?;
         let cut = made.tokens.len() >= fields.max_tokens;
         answers.push(json!({"prompt": prompt, "answer": made.text, "cut": cut}));
     }

@@ -1,18 +1,20 @@
 //! `speed`: how quick one model is on this machine, in a process of its own.
 
-use std::path::Path;
 use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::exported::{exported, weight_bytes};
 use super::features::base_of;
 use super::{ActionCx, BACKEND, How, Kind, Needs, Pool, Run};
 use crate::backend::rng::Rng;
 use crate::backend::{Backend, Tensor, Texts, on_backend};
+use crate::export::opened::Read;
 use crate::failure::Failure;
+use crate::model::encoder::Encoder;
 use crate::model::llama::{self, Cache};
-use crate::model::{Checkpoint, Config, Model, weight_bytes};
+use crate::model::{Checkpoint, Config, Model};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Schema, Type};
 use crate::train::language::Language;
@@ -30,7 +32,7 @@ static SCHEMA: Schema = Schema::new(
     "Load time, latency, throughput and peak memory of a language model, or of what encodes texts or pictures, on this machine.",
 )
 .children(&[
-    Schema::new("of", "The model, adapter or quantized model.").arg("model", Type::Label).required(),
+    Schema::new("of", "The model, adapter, quantized model or `onnx` export.").arg("model", Type::Label).required(),
     Schema::new(
         "rounds",
         "Measured rounds, after a fifth as many to warm up; where it is not said, 30, and 5 of a language model.",
@@ -68,9 +70,9 @@ impl Kind for Speed {
     }
 
     /// 1: first. 2: models that only read or only see, many texts at once, and the rounds of encoders. 3: what a token of a
-    /// language model has to read and to compute.
+    /// language model has to read and to compute. 4: pictures' values become a tensor within the round.
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn needs(&self, _decl: &Decl) -> Needs {
@@ -88,23 +90,74 @@ impl Kind for Speed {
 
 impl Run for Speed {
     fn run(&self, cx: &mut ActionCx<'_>) -> Result<(), Failure> {
+        let fields: Fields = cx.decl.read();
+        let begin = Instant::now();
+        if let Some(exported) = exported(cx, &fields.of)? {
+            let opened = Opened { load_ms: milliseconds(begin), bytes: weight_bytes(cx.input(&fields.of))? };
+            let found = match exported.language() {
+                Ok(config) => {
+                    let most = config.max_position_embeddings;
+                    let known = config.vocab_size;
+                    let asked = Prompt::of(cx, &fields, most)?;
+                    let round = |ids: &[u32], read: &mut Read| Ok(highest(&exported.go_on(ids, read)?));
+                    language(cx, &asked, known, &opened, round)?
+                }
+                Err(_) => encoder(cx, &fields, &exported, &opened)?,
+            };
+            return save(cx, found, &exported.program());
+        }
         let backend = cx.backend()?;
-        on_backend!(backend, measure(cx, backend))
+        on_backend!(backend, measure(cx, &fields, backend))
     }
 }
 
-fn measure<T: Tensor>(cx: &mut ActionCx<'_>, backend: Backend) -> Result<(), Failure> {
-    let fields: Fields = cx.decl.read();
+/// How a model was opened.
+struct Opened {
+    load_ms: f64,
+    /// Of its weights.
+    bytes: u64,
+}
+
+fn measure<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields, backend: Backend) -> Result<(), Failure> {
     let dir = cx.input(&fields.of).to_owned();
     let base = base_of(cx, &dir)?;
-    let mut found = match Config::read(base.as_deref().unwrap_or(&dir))? {
-        Config::Llama(_) => language::<T>(cx, &fields, &dir, base.as_deref())?,
-        _ => encoder::<T>(cx, &fields, &dir, base.as_deref())?,
+    let base = base.as_deref();
+    let begin = Instant::now();
+    let found = match Config::read(base.unwrap_or(&dir))? {
+        Config::Llama(_) => {
+            let model = Language::<T>::open(&dir, base, &fields.of)?.0;
+            let load_ms = milliseconds(begin);
+            let opened = Opened { load_ms, bytes: weight_bytes(&dir)? + base.map_or(Ok(0), weight_bytes)? };
+            let asked = Prompt::of(cx, fields, model.config.max_position_embeddings)?;
+            let round = |ids: &[u32], cache: &mut Cache<T>| most_likely(&model, ids, cache);
+            let mut found = language(cx, &asked, model.config.vocab_size, &opened, round)?;
+            // Of a prompt the logits of its last token alone are computed, and of an embedding that does not give them a row is read.
+            let (weights, head) = (&model.model.weights, llama::head(&model.config));
+            let (of_token, read_bytes) =
+                weights.size(|name| !name.starts_with(llama::EMBEDDING) || head == llama::EMBEDDING);
+            let (of_prompt, _) = weights.size(|name| !name.starts_with(llama::EMBEDDING) && !name.starts_with(head));
+            found["read_bytes"] = read_bytes.into();
+            found["weights_a_token"] = of_token.into();
+            found["weights_a_prompt_token"] = of_prompt.into();
+            found
+        }
+        _ => {
+            let checkpoint = Checkpoint::open_as_codes(&dir, base)?;
+            let model = Model::<T>::new(&checkpoint)?;
+            let opened = Opened { bytes: checkpoint.weight_bytes, load_ms: milliseconds(begin) };
+            drop(checkpoint);
+            encoder(cx, fields, &model, &opened)?
+        }
     };
+    save(cx, found, backend.name())
+}
+
+/// Keeps what was found, by what computed it.
+fn save(cx: &ActionCx<'_>, mut found: Value, by: &str) -> Result<(), Failure> {
     let common = [
         ("version", json!(2)),
         ("machine", json!(machine::identity())),
-        ("backend", json!(backend)),
+        ("backend", json!(by)),
         ("threads", json!(cx.threads)),
         ("peak_bytes", json!(machine::peak_bytes())),
     ];
@@ -120,20 +173,10 @@ fn refuse(fields: &Fields, sort: &str, theirs: &str, given: &[(&str, bool)]) -> 
 }
 
 /// What encodes texts, pictures or both: one at a time and many.
-fn encoder<T: Tensor>(
-    cx: &mut ActionCx<'_>,
-    fields: &Fields,
-    dir: &Path,
-    base: Option<&Path>,
-) -> Result<Value, Failure> {
+fn encoder(cx: &mut ActionCx<'_>, fields: &Fields, model: &dyn Encoder, opened: &Opened) -> Result<Value, Failure> {
     let given = [("prompt", fields.prompt.is_some()), ("generate", fields.generate.is_some())];
     refuse(fields, "model of texts or pictures", "language models", &given)?;
-    let begin = Instant::now();
-    let checkpoint = Checkpoint::open_as_codes(dir, base)?;
-    let model = Model::<T>::new(&checkpoint)?;
-    let bytes = checkpoint.weight_bytes;
-    drop(checkpoint);
-    let load_ms = milliseconds(begin);
+    let Opened { load_ms, bytes } = opened;
     let (rounds, many) = (fields.rounds.unwrap_or(ROUNDS), fields.batch.unwrap_or(BATCH));
     let works = 2 * (u64::from(model.preprocessing().is_some()) + u64::from(model.reads()));
     let mut told = 0;
@@ -159,60 +202,65 @@ fn encoder<T: Tensor>(
     };
     if let Some(preprocessing) = model.preprocessing() {
         let size = preprocessing.size;
-        let pictures = |n: usize| {
+        let pictures = |n: usize| -> Vec<f32> {
             let mut rng = Rng::new(1, "speed");
-            let values: Vec<f32> = (0..n * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
-            T::from_f32(&values, &[n, size, size, 3])
+            (0..n * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect()
         };
-        let run = |x: &T| force(&model.picture_batch(x)?);
-        let (one, batch) = (pictures(1)?, pictures(many)?);
-        tell("picture", &timed("one picture", &|| run(&one))?, &timed("many pictures", &|| run(&batch))?);
+        let (one, batch) = (pictures(1), pictures(many));
+        let single = timed("one picture", &|| model.pictures(&one, 1).map(drop))?;
+        tell("picture", &single, &timed("many pictures", &|| model.pictures(&batch, many).map(drop))?);
     }
     if model.reads() {
-        let one = model.tokenize(&["a red heart with an arrow"])?;
+        let one = model.tokenizer()?.all(&["a red heart with an arrow"])?;
         let batch = vec![one[0].clone(); many];
-        let run = |ids: &[Vec<u32>]| force(&model.text_batch(&Texts::new(ids), None)?);
-        tell("text", &timed("one text", &|| run(&one))?, &timed("many texts", &|| run(&batch))?);
+        let single = timed("one text", &|| model.texts(&one).map(drop))?;
+        tell("text", &single, &timed("many texts", &|| model.texts(&batch).map(drop))?);
     }
     Ok(found)
 }
 
-/// As `effai run` opens and asks it: quantized matrices stay so where they can. The tokens of the prompt are drawn, so no
-/// text is needed, and the end of a text does not end what is generated.
-fn language<T: Tensor>(
-    cx: &mut ActionCx<'_>,
-    fields: &Fields,
-    dir: &Path,
-    base: Option<&Path>,
-) -> Result<Value, Failure> {
-    refuse(fields, "language model", "encoders", &[("batch", fields.batch.is_some())])?;
-    let begin = Instant::now();
-    let model = Language::<T>::open(dir, base, &fields.of)?.0;
-    let load_ms = milliseconds(begin);
-    let most = model.config.max_position_embeddings;
-    let generate = fields.generate.unwrap_or(GENERATE).min(most / 2).max(1);
-    let prompt = fields.prompt.unwrap_or(PROMPT).min(most - generate).max(1);
-    if fields.prompt.is_some_and(|asked| prompt < asked) || fields.generate.is_some_and(|asked| generate < asked) {
-        let said =
-            format!("the model reads {most} tokens at most: measured are {prompt} of a prompt and {generate} more");
-        cx.warning(said, None);
+/// What a language model is asked.
+struct Prompt {
+    prompt: usize,
+    generate: usize,
+    rounds: usize,
+}
+
+impl Prompt {
+    /// As far as the model reads, which is so many tokens.
+    fn of(cx: &mut ActionCx<'_>, fields: &Fields, most: usize) -> Result<Self, Failure> {
+        refuse(fields, "language model", "encoders", &[("batch", fields.batch.is_some())])?;
+        let generate = fields.generate.unwrap_or(GENERATE).min(most / 2).max(1);
+        let prompt = fields.prompt.unwrap_or(PROMPT).min(most - generate).max(1);
+        if fields.prompt.is_some_and(|asked| prompt < asked) || fields.generate.is_some_and(|asked| generate < asked) {
+            let said =
+                format!("the model reads {most} tokens at most: measured are {prompt} of a prompt and {generate} more");
+            cx.warning(said, None);
+        }
+        Ok(Self { prompt, generate, rounds: fields.rounds.unwrap_or(ROUNDS_OF_LANGUAGE) })
     }
-    // Of a prompt the logits of its last token alone are computed, and of an embedding that does not give them a row is read.
-    let (weights, head) = (&model.model.weights, llama::head(&model.config));
-    let (of_token, read_bytes) = weights.size(|name| !name.starts_with(llama::EMBEDDING) || head == llama::EMBEDDING);
-    let (of_prompt, _) = weights.size(|name| !name.starts_with(llama::EMBEDDING) && !name.starts_with(head));
+}
+
+/// As `effai run` asks it; `next` is given tokens and what was read before them, and says which is the most likely to follow.
+/// The tokens of the prompt are drawn, so no text is needed, and the end of a text does not end what is generated.
+fn language<C: std::default::Default>(
+    cx: &mut ActionCx<'_>,
+    &Prompt { prompt, generate, rounds }: &Prompt,
+    known: usize,
+    opened: &Opened,
+    next: impl Fn(&[u32], &mut C) -> Result<u32, Failure>,
+) -> Result<Value, Failure> {
     let mut rng = Rng::new(1, "speed");
-    let ids: Vec<u32> = (0..prompt).map(|_| rng.below(model.config.vocab_size) as u32).collect();
-    let rounds = fields.rounds.unwrap_or(ROUNDS_OF_LANGUAGE);
+    let ids: Vec<u32> = (0..prompt).map(|_| rng.below(known) as u32).collect();
     let (mut reading, mut writing) = (Vec::new(), Vec::new());
     for round in 0..rounds / 5 + rounds {
-        let mut cache = Cache::default();
+        let mut cache = C::default();
         let begin = Instant::now();
-        let mut next = most_likely(&model, &ids, &mut cache)?;
+        let mut last = next(&ids, &mut cache)?;
         let read = milliseconds(begin);
         let begin = Instant::now();
         for _ in 0..generate {
-            next = most_likely(&model, &[next], &mut cache)?;
+            last = next(&[last], &mut cache)?;
         }
         if let Some(measured) = round.checked_sub(rounds / 5) {
             reading.push(read);
@@ -221,10 +269,9 @@ fn language<T: Tensor>(
         }
     }
     Ok(json!({
-        "bytes": weight_bytes(dir)? + base.map_or(Ok(0), weight_bytes)?, "load_ms": load_ms, "rounds": rounds,
+        "bytes": opened.bytes, "load_ms": opened.load_ms, "rounds": rounds,
         "prompt": prompt, "prompt_tokens_per_s": prompt as f64 * 1e3 / at(&reading, 0.5),
         "generate": generate, "generation_tokens_per_s": generate as f64 * 1e3 / at(&writing, 0.5),
-        "read_bytes": read_bytes, "weights_a_token": of_token, "weights_a_prompt_token": of_prompt,
     }))
 }
 
@@ -237,8 +284,12 @@ pub(super) fn most_likely<T: Tensor>(
     let (weights, config) = (&language.model.weights, &language.config);
     let x = llama::encode(weights, config, &Texts::new(&[ids.to_vec()]), cache)?;
     let last = x.narrow(1, ids.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
-    let logits = weights.linear(llama::head(config), &last)?.to_f32()?;
-    Ok((0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32)
+    Ok(highest(&weights.linear(llama::head(config), &last)?.to_f32()?))
+}
+
+/// The place of the highest, of equal ones the first.
+pub(super) fn highest(logits: &[f32]) -> u32 {
+    (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -250,10 +301,4 @@ fn at(times: &[f64], share: f64) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
-}
-
-/// Waits for a result: backends may compute when a value is asked for.
-pub(super) fn force(tensor: &impl Tensor) -> Result<(), Failure> {
-    tensor.to_f32()?;
-    Ok(())
 }

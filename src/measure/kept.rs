@@ -61,11 +61,39 @@ pub struct OfModel {
     /// The target.
     pub label: String,
     /// What computed.
-    pub backend: Backend,
+    pub backend: By,
     /// What it did each round.
     pub workload: Workload,
     /// What it held of the machine's memory meanwhile. None of opening it, of which each round says so.
     pub memory: Option<Memory>,
+}
+
+/// What computes what a model does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum By {
+    /// One of effai's own backends.
+    Backend(Backend),
+    /// Of an exported file the program that runs it.
+    Program(String),
+}
+
+impl By {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            By::Backend(backend) => backend.name(),
+            By::Program(name) => name,
+        }
+    }
+}
+
+impl OfModel {
+    /// Whether the other one is what this one is held against: a model that a backend computes against others by the same, an
+    /// exported file against whatever is first.
+    pub fn stands_beside(&self, other: &Self) -> bool {
+        matches!(self.backend, By::Program(_)) || self.backend == other.backend
+    }
 }
 
 /// What a model holds of the machine's memory, in bytes, in a process that opens it and does one round of one workload; 0
@@ -215,8 +243,8 @@ impl From<KeptError> for Failure {
 
 impl Subject {
     /// What it is known by: of a model also its workload and its backend.
-    fn names(&self) -> (&str, Option<(&str, Backend)>) {
-        (&self.name, self.model.as_ref().map(|model| (model.workload.name.as_str(), model.backend)))
+    fn names(&self) -> (&str, Option<(&str, &By)>) {
+        (&self.name, self.model.as_ref().map(|model| (model.workload.name.as_str(), &model.backend)))
     }
 
     /// As one text: "q4 (chat, candle)".
@@ -437,7 +465,7 @@ mod tests {
             name: "x".into(),
             model: Some(OfModel {
                 label: "models/x".into(),
-                backend,
+                backend: By::Backend(backend),
                 workload: Workload { name: name.into(), work: Work::Tokens { prompt: 8, generate } },
                 memory: Some(Memory { weight_bytes: 7, token_bytes: Some(3), ..Memory::default() }),
             }),

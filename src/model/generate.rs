@@ -1,5 +1,6 @@
 //! Texts from a language model, token by token.
 
+use super::fit::Words;
 use super::llama::{self, Cache};
 use super::{Config, Model};
 use crate::backend::rng::Rng;
@@ -46,6 +47,25 @@ pub fn generate<T: Tensor>(
     let Config::Llama(config) = &model.config else {
         return Err(Failure::user("only a language model generates text"));
     };
+    let mut cache = Cache::default();
+    let next = |ids: &[u32]| -> Result<Vec<f32>, Failure> {
+        let x = llama::encode(&model.weights, config, &Texts::new(&[ids.to_vec()]), &mut cache)?;
+        let last = x.narrow(1, ids.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
+        Ok(model.weights.linear(llama::head(config), &last)?.to_f32()?)
+    };
+    generate_by(config, model.tokenizer()?, prompt, options, next, told)
+}
+
+/// The same by whatever computes the model: `next` is given tokens, which come after those that it was given before, and gives
+/// the logits that follow the last of them.
+pub fn generate_by(
+    config: &llama::Config,
+    tokenizer: &Words,
+    prompt: &[u32],
+    options: &Options,
+    mut next: impl FnMut(&[u32]) -> Result<Vec<f32>, Failure>,
+    told: &mut dyn FnMut(&str),
+) -> Result<Generated, Failure> {
     if prompt.is_empty() {
         return Err(Failure::user("the prompt is empty").help("give it at least one word"));
     }
@@ -57,18 +77,13 @@ pub fn generate<T: Tensor>(
         );
         return Err(Failure::user(long).help("shorten the prompt; a chat template adds tokens of its own"));
     }
-    let tokenizer = model.tokenizer()?;
     let ends = config.ends();
     let mut rng = Rng::new(options.seed, "generate");
-    let mut cache = Cache::default();
     let mut made = Generated::default();
-    let mut next = prompt.to_vec();
+    let mut ids = prompt.to_vec();
     let room = most - prompt.len();
     while made.tokens.len() < options.max_tokens.min(room) {
-        let x = llama::encode(&model.weights, config, &Texts::new(&[next.clone()]), &mut cache)?;
-        let last = x.narrow(1, next.len() - 1, 1)?.reshape(&[1, config.hidden_size])?;
-        let logits = model.weights.linear(llama::head(config), &last)?.to_f32()?;
-        let token = choose(&logits, options, &mut rng);
+        let token = choose(&next(&ids)?, options, &mut rng);
         if ends.contains(&token) {
             break;
         }
@@ -83,7 +98,7 @@ pub fn generate<T: Tensor>(
             told(&text);
         }
         made.text = text;
-        next = vec![token];
+        ids = vec![token];
     }
     told(&made.text);
     Ok(made)

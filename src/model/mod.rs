@@ -7,6 +7,7 @@ pub mod bert;
 pub mod chat;
 pub mod clip;
 pub mod efficientnet_lite;
+pub mod encoder;
 pub mod fit;
 pub mod footprint;
 pub mod generate;
@@ -52,10 +53,6 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<(), Failure> {
 pub const COMPANIONS: &[&str] = &["tokenizer.json", "tokenizer_config.json", PREPROCESSOR];
 /// Tokens that a sentence encoder's text is cut to.
 const TOKENS_MAX: usize = 64;
-/// Rows encoded at once. Measured: larger ones leave the cache.
-const TEXT_BATCH: usize = 64;
-/// Pictures encoded at once.
-const PICTURE_BATCH: usize = 16;
 
 /// `config.json`: which architecture, and its shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -145,20 +142,28 @@ impl Checkpoint {
         };
         fit::check(&config, "config.json", &|name| arrays.get(name).map(|array| array.shape.clone()))
             .map_err(|f| f.within(dir.display()))?;
-        let path = dir.join("tokenizer.json");
-        let tokenizer = match config.text() {
-            Some(text) if path.exists() => Some(Words::new(read_tokenizer(&path, text.at_most)?, &path, text.known)),
-            _ => None,
-        };
-        let preprocessing = match &config {
-            Config::Bert(_) | Config::Llama(_) => None,
-            Config::EfficientnetLite { preprocessing, .. } | Config::DualEncoder { preprocessing, .. } => {
-                Some(*preprocessing)
-            }
-            Config::Clip(config) => Some(read_preprocessing(dir, config.vision_config.image_size)?),
-        };
+        let (tokenizer, preprocessing) = (tokenizer_of(dir, &config, None)?, preprocessing_of(dir, &config)?);
         Ok(Self { config, arrays, tokenizer, preprocessing, weight_bytes })
     }
+}
+
+/// The tokenizer beside a model that reads texts, which are cut to so many tokens, or as the model has it.
+pub fn tokenizer_of(dir: &Path, config: &Config, at_most: Option<usize>) -> Result<Option<Words>, Failure> {
+    let path = dir.join("tokenizer.json");
+    let Some(text) = config.text().filter(|_| path.exists()) else { return Ok(None) };
+    let at_most = text.at_most.map(|own| own.min(at_most.unwrap_or(own)));
+    Ok(Some(Words::new(read_tokenizer(&path, at_most)?, &path, text.known)))
+}
+
+/// How pictures are prepared for a model that sees them.
+pub fn preprocessing_of(dir: &Path, config: &Config) -> Result<Option<Preprocessing>, Failure> {
+    Ok(match config {
+        Config::Bert(_) | Config::Llama(_) => None,
+        Config::EfficientnetLite { preprocessing, .. } | Config::DualEncoder { preprocessing, .. } => {
+            Some(*preprocessing)
+        }
+        Config::Clip(config) => Some(read_preprocessing(dir, config.vision_config.image_size)?),
+    })
 }
 
 /// How a model of Hugging Face's layout sees pictures of `size` pixels: as its file says, or as CLIP does.
@@ -365,47 +370,5 @@ impl<T: Tensor> Model<T> {
             Config::Clip(_) => head::linear(&self.weights, "visual_projection", &pooled, dropout),
             _ => Ok(pooled),
         }
-    }
-
-    /// All texts, in order -> rows of d values. Rows of like length run together, so that little is padding.
-    pub fn encode_texts(&self, texts: &[&str], told: &mut dyn FnMut(usize)) -> Result<Vec<Vec<f32>>, Failure> {
-        if let Config::Llama(_) = self.config {
-            let help = "name a `bert` or a picture-text model";
-            return Err(Failure::user("a language model gives no vector of a text").help(help));
-        }
-        let ids = self.tokenize(texts)?;
-        let mut order: Vec<usize> = (0..ids.len()).collect();
-        order.sort_by_key(|i| (ids[*i].len(), *i));
-        let mut rows = vec![Vec::new(); ids.len()];
-        for (done, chunk) in order.chunks(TEXT_BATCH).enumerate() {
-            let batch: Vec<Vec<u32>> = chunk.iter().map(|i| ids[*i].clone()).collect();
-            let values = self.text_batch(&Texts::new(&batch), None)?.to_f32()?;
-            let width = values.len() / chunk.len();
-            for (place, row) in chunk.iter().zip(values.chunks(width)) {
-                rows[*place] = row.to_vec();
-            }
-            told((done * TEXT_BATCH + chunk.len()).min(ids.len()));
-        }
-        Ok(rows)
-    }
-
-    /// All prepared pictures, in order -> rows of d values.
-    pub fn encode_pictures(
-        &self,
-        count: usize,
-        picture: &(dyn Fn(usize) -> Result<Vec<f32>, Failure> + Sync),
-        told: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Vec<f32>>, Failure> {
-        use rayon::prelude::*;
-        let size = self.preprocessing().ok_or_else(|| Failure::target("a text model sees no pictures"))?.size;
-        let mut rows = Vec::with_capacity(count);
-        for start in (0..count).step_by(PICTURE_BATCH) {
-            let n = PICTURE_BATCH.min(count - start);
-            let batch: Vec<Vec<f32>> = (start..start + n).into_par_iter().map(picture).collect::<Result<_, _>>()?;
-            let values = self.picture_batch(&T::from_f32(&batch.concat(), &[n, size, size, 3])?)?.to_f32()?;
-            rows.extend(values.chunks(values.len() / n).map(<[f32]>::to_vec));
-            told(rows.len());
-        }
-        Ok(rows)
     }
 }

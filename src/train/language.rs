@@ -101,59 +101,93 @@ pub struct Apart {
     pub same_top: f64,
 }
 
-impl<T: Tensor> Language<T> {
-    /// What the model foresees of each example; and how far that is from another model's predictions, of the same
-    /// vocabulary, in the same pass.
-    pub fn foresees(
-        &self,
-        against: Option<&Self>,
-        examples: &[Example],
-        told: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Foreseen>, Failure> {
-        let width = self.config.vocab_size;
-        if let Some(theirs) = against.map(|other| other.config.vocab_size).filter(|theirs| *theirs != width) {
-            return Err(Failure::user(format!("the models know {width} and {theirs} tokens: they do not compare"))
-                .help("hold a model against the one it was made of"));
-        }
-        let mut all = vec![None; examples.len()];
-        let mut done = 0;
-        for chunk in by_length(examples).chunks(EVALUATED) {
-            let batch: Vec<&Example> = chunk.iter().map(|i| &examples[*i]).collect();
-            let own = Rows::of(self, &batch)?;
-            let theirs = against.map(|other| Rows::of(other, &batch)).transpose()?;
-            let (mut found, mut apart) = (Vec::new(), Vec::new());
-            for begin in (0..own.targets.len()).step_by(COMPARED) {
-                let targets = &own.targets[begin..(begin + COMPARED).min(own.targets.len())];
-                let q = own.logits(begin, targets.len())?;
-                let tokens = kernels::foreseen(&q, width, targets);
-                if let Some(theirs) = &theirs {
-                    let p = theirs.logits(begin, targets.len())?;
-                    let others = kernels::foreseen(&p, width, targets);
-                    let same = tokens.iter().zip(others).map(|(own, other)| own.1 == other.1);
-                    apart.extend(kernels::divergences(&p, &q, width).into_iter().zip(same));
-                }
-                found.extend(
-                    tokens.into_iter().zip(targets).map(|((loss, top), target)| (f64::from(loss), top == *target)),
-                );
+/// What foresees tokens: a model of a backend, or a file that another program runs.
+pub trait Foresees {
+    /// How many tokens it knows.
+    fn vocabulary(&self) -> usize;
+
+    /// Examples that are read at once.
+    fn at_once(&self) -> usize;
+
+    /// Reads examples.
+    fn read<'a>(&'a self, batch: &[&Example]) -> Result<Box<dyn Rows + 'a>, Failure>;
+}
+
+/// Examples that were read.
+pub trait Rows {
+    /// Their tokens that count, the examples' one after the other.
+    fn targets(&self) -> &[u32];
+
+    /// The logits that some of those are foreseen by: [count, vocabulary].
+    fn logits(&self, begin: usize, count: usize) -> Result<Vec<f32>, Failure>;
+}
+
+/// What is foreseen of each example; and how far that is from the predictions of another of the same vocabulary.
+pub fn foresees(
+    own: &dyn Foresees,
+    against: Option<&dyn Foresees>,
+    examples: &[Example],
+    told: &mut dyn FnMut(usize),
+) -> Result<Vec<Foreseen>, Failure> {
+    let width = own.vocabulary();
+    if let Some(theirs) = against.map(Foresees::vocabulary).filter(|theirs| *theirs != width) {
+        return Err(Failure::user(format!("the models know {width} and {theirs} tokens: they do not compare"))
+            .help("hold a model against the one it was made of"));
+    }
+    let at_once = against.map_or(EVALUATED, Foresees::at_once).min(own.at_once());
+    let mut all = vec![None; examples.len()];
+    let mut done = 0;
+    for chunk in by_length(examples).chunks(at_once) {
+        let batch: Vec<&Example> = chunk.iter().map(|i| &examples[*i]).collect();
+        let own = own.read(&batch)?;
+        let theirs = against.map(|other| other.read(&batch)).transpose()?;
+        let (mut found, mut apart) = (Vec::new(), Vec::new());
+        for begin in (0..own.targets().len()).step_by(COMPARED) {
+            let targets = &own.targets()[begin..(begin + COMPARED).min(own.targets().len())];
+            let q = own.logits(begin, targets.len())?;
+            let tokens = kernels::foreseen(&q, width, targets);
+            if let Some(theirs) = &theirs {
+                let p = theirs.logits(begin, targets.len())?;
+                let others = kernels::foreseen(&p, width, targets);
+                let same = tokens.iter().zip(others).map(|(own, other)| own.1 == other.1);
+                apart.extend(kernels::divergences(&p, &q, width).into_iter().zip(same));
             }
-            let (mut found, mut apart) = (found.as_slice(), apart.as_slice());
-            for i in chunk {
-                let tokens = examples[*i].targets();
-                let (own, after) = found.split_at(tokens);
-                found = after;
-                let (loss, accuracy) = means(own);
-                let apart = against.is_some().then(|| {
-                    let (own, after) = apart.split_at(tokens);
-                    apart = after;
-                    let (divergence, same_top) = means(own);
-                    Apart { divergence, same_top }
-                });
-                all[*i] = Some(Foreseen { tokens, loss, accuracy, apart });
-            }
-            done += chunk.len();
-            told(done);
+            found
+                .extend(tokens.into_iter().zip(targets).map(|((loss, top), target)| (f64::from(loss), top == *target)));
         }
-        Ok(all.into_iter().flatten().collect())
+        let (mut found, mut apart) = (found.as_slice(), apart.as_slice());
+        for i in chunk {
+            let tokens = examples[*i].targets();
+            let (own, after) = found.split_at(tokens);
+            found = after;
+            let (loss, accuracy) = means(own);
+            let apart = against.is_some().then(|| {
+                let (own, after) = apart.split_at(tokens);
+                apart = after;
+                let (divergence, same_top) = means(own);
+                Apart { divergence, same_top }
+            });
+            all[*i] = Some(Foreseen { tokens, loss, accuracy, apart });
+        }
+        done += chunk.len();
+        told(done);
+    }
+    Ok(all.into_iter().flatten().collect())
+}
+
+impl<T: Tensor> Foresees for Language<T> {
+    fn vocabulary(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn at_once(&self) -> usize {
+        EVALUATED
+    }
+
+    fn read<'a>(&'a self, batch: &[&Example]) -> Result<Box<dyn Rows + 'a>, Failure> {
+        let task = Task::new(&self.config, batch, false)?;
+        let vectors = task.stages.run(&self.model.weights)?.take_rows(&task.places)?;
+        Ok(Box::new(Vectors { language: self, vectors, head: task.head, targets: task.targets }))
     }
 }
 
@@ -164,7 +198,7 @@ fn means(tokens: &[(f64, bool)]) -> (f64, f64) {
 }
 
 /// The vectors from which a model foresees the tokens of examples that count.
-struct Rows<'a, T: Tensor> {
+struct Vectors<'a, T: Tensor> {
     language: &'a Language<T>,
     /// [targets, width]
     vectors: T,
@@ -172,16 +206,13 @@ struct Rows<'a, T: Tensor> {
     targets: Vec<u32>,
 }
 
-impl<'a, T: Tensor> Rows<'a, T> {
-    fn of(language: &'a Language<T>, batch: &[&Example]) -> backend::Result<Self> {
-        let task = Task::new(&language.config, batch, false)?;
-        let vectors = task.stages.run(&language.model.weights)?.take_rows(&task.places)?;
-        Ok(Self { language, vectors, head: task.head, targets: task.targets })
+impl<T: Tensor> Rows for Vectors<'_, T> {
+    fn targets(&self) -> &[u32] {
+        &self.targets
     }
 
-    /// The logits of some of them.
-    fn logits(&self, begin: usize, count: usize) -> backend::Result<Vec<f32>> {
-        self.language.model.weights.linear(self.head, &self.vectors.narrow(0, begin, count)?)?.to_f32()
+    fn logits(&self, begin: usize, count: usize) -> Result<Vec<f32>, Failure> {
+        Ok(self.language.model.weights.linear(self.head, &self.vectors.narrow(0, begin, count)?)?.to_f32()?)
     }
 }
 

@@ -6,7 +6,7 @@ mod generated;
 use serde_json::Value;
 
 use crate::support::Project;
-use crate::support::tiny::Tiny;
+use crate::support::tiny::{Tiny, words};
 
 /// A sentence encoder `m`, a language model `l`, a picture-text model `c`, and these exports.
 pub(crate) fn project(exports: &str) -> Project {
@@ -218,6 +218,8 @@ fn what_is_not_meant_is_one_error() {
     assert!(said.contains("`pixels` means nothing to `mlx`, which has weights alone"), "{said}");
     let said = fails("from \"c\"; part \"picture\"; pixels \"uint8\"; format \"coreml\"; shape batch=2", 2);
     assert!(said.contains("Core ML is given one picture at a time"), "{said}");
+    let said = fails("from \"m\"; format \"tflite\"; environment \"m\"", 2);
+    assert!(said.contains("`environment` means nothing to `tflite`, which onnxruntime does not run"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" opset=12", 2);
     assert!(said.contains("opset"), "{said}");
     let said = fails("from \"m\"; format \"onnx\"; verify #false tolerance=0.1", 2);
@@ -233,6 +235,75 @@ fn what_is_not_meant_is_one_error() {
     ] {
         let said = fails(&format!("from \"m\"; {export}"), code);
         assert!(said.contains(wanted), "{said}");
+    }
+}
+
+/// What measures a model measures an export of it: the same vectors, the same losses, each by the program that runs the file.
+#[test]
+fn an_export_is_measured_as_its_model_is() {
+    let project = project(
+        r#"
+dataset "d" {
+    files "own" { glob "words.jsonl"; }
+    records "own" from="own" file="words.jsonl" { caption "{p}"; column "prompt" value="{p}"; column "completion" value="{c}"; }
+    split train=0.0 validation=0.0 test=1.0
+}
+export "x/{model}" { matrix { model "m" "l"; }; from "{model}"; format "onnx"; }
+export "x/see" { from "c"; part "picture"; pixels "uint8"; format "onnx"; shape batch=2; }
+export "x/app" { from "m"; format "coreml"; verify #false; }
+features "f/own" { of "m"; on "d"; }
+features "f/file" { of "x/m"; on "d"; }
+features "f/app" { of "x/app"; on "d"; }
+perplexity "p/own" { of "l"; on "d"; ask "3 and 3 are"; max-tokens 4; }
+perplexity "p/file" { of "x/l"; on "d"; against "l"; ask "3 and 3 are"; max-tokens 4; }
+perplexity "p/none" { of "x/m"; on "d"; }
+report "r/near" { compare "m" "x/m"; on "d"; metrics "cosine" "speed"; rounds 5; }
+report "r/language" { compare "l" "x/l"; on "d"; metrics "kl" "speed"; rounds 5; }
+report "r/finds" { compare "x/m"; test "t" on="d" split="test"; }
+benchmark "b/language" {
+    subject "model" model="l"
+    subject "file" model="x/l"
+    workload "chat" prompt=6 generate=2
+    workload "warm" load="warm"
+    rounds min=3 max=3
+}
+benchmark "b/sees" { subject "file" model="x/see"; rounds min=3 max=3; }
+"#,
+    );
+    words(&project);
+    project.builds(&["f/own", "f/file", "p/own", "p/file", "r/near", "r/language", "b/language", "b/sees"]);
+    let json = |path: &str| -> Value { serde_json::from_str(&project.read(&format!("out/{path}"))).expect("JSON") };
+
+    let row = &json("r/near/report.json")["encoded"][0]["rows"][1];
+    assert!(row["distance"]["value"].as_f64().is_some_and(|distance| distance < 1e-9), "{row}");
+    assert_eq!(json("r/near/report.json")["subjects"][1]["speed"]["backend"], "rten 0.24.0");
+    let (own, file) = (json("p/own/losses.json"), json("p/file/losses.json"));
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number: {value}"));
+    assert!((number(&own["loss"]) - number(&file["loss"])).abs() < 1e-5, "{} {}", own["loss"], file["loss"]);
+    assert_eq!((&own["answers"], &own["tokens"]), (&file["answers"], &file["tokens"]));
+    assert!(number(&file["divergence"]["mean"]) < 1e-6 && file["same_top"]["mean"] == 1.0);
+
+    let rows = json("b/language/report.json")["timing"]["rows"].clone();
+    let of = |row: &Value| ["backend", "label"].map(|name| row["model"][name].as_str().unwrap_or_default().to_owned());
+    let by: Vec<_> = rows.as_array().expect("rows").iter().map(of).collect();
+    assert_eq!(
+        by,
+        [["candle", "l"], ["rten", "x/l"], ["candle", "l"], ["rten", "x/l"]].map(|row| row.map(String::from))
+    );
+    // Beside the model, whatever computes that.
+    assert!(number(&rows[1]["ratio"]["value"]) > 0.0 && rows[1]["by_backend"].is_null(), "{rows}");
+    assert!(number(&rows[1]["model"]["memory"]["token_bytes"]) > 0.0);
+    let sees = json("b/sees/report.json")["timing"]["rows"][0]["model"].clone();
+    assert_eq!((&sees["backend"], &sees["workload"]["name"]), (&"rten".into(), &"pictures".into()));
+
+    for (target, code, wanted) in [
+        ("f/app", 2, "effai has nothing that runs `coreml`"),
+        ("p/none", 2, "this export is no language model"),
+        ("r/finds", 2, "x/m makes no vectors of pictures, and retrieval needs those of both"),
+    ] {
+        let run = project.effai(&["build", target]);
+        assert_eq!(run.code, code, "{target}: {}", run.stderr);
+        assert!(run.stderr.contains(wanted), "{target}: {}", run.stderr);
     }
 }
 

@@ -17,7 +17,7 @@ use super::graph::{Dim, Element, Graph, Symbol};
 use super::written::Written;
 use crate::failure::Failure;
 
-pub(super) use run::Rten;
+pub(super) use run::{Engine, Onnxruntime, Rten, Value, open, program};
 
 /// The oldest opset that is written: since then, axes are inputs of a sum.
 pub const OLDEST: u32 = 13;

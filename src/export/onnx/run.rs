@@ -1,85 +1,119 @@
-//! ONNX files run by rten, in this process.
+//! ONNX files run in this process: by rten, which is part of it, or by onnxruntime, whose library an environment has.
 
-use rten::{Model, ModelOptions, NodeId, Value, ValueOrView};
+mod onnxruntime;
+mod rten;
+
+use std::path::Path;
 
 use super::{DATA, FILE};
 use crate::export::source::{Tensors, Values};
 use crate::export::written::{Array, Program, Written};
 use crate::failure::Failure;
+use crate::util::fs;
 
-/// What runs the file.
-const PROGRAM: &str = "rten 0.24.0";
+pub(in crate::export) use onnxruntime::Onnxruntime;
+pub(in crate::export) use rten::Rten;
 
-/// A file that rten runs.
-pub(in crate::export) struct Rten {
-    model: Model,
+/// What runs a file.
+pub(in crate::export) trait Engine {
+    /// Its name and version, as a record has it.
+    fn name(&self) -> String;
+
+    /// Whether a tensor can be asked for.
+    fn has(&self, tensor: &str) -> bool;
+
+    /// The length of an input along an axis, where the file says one.
+    fn length(&self, input: &str, axis: usize) -> Option<usize>;
+
+    /// Gives the values of some tensors.
+    fn run(&self, inputs: Vec<(&str, Value)>, outputs: &[&str]) -> Result<Vec<Value>, Failure>;
 }
 
-impl Rten {
-    /// Of what was written; `is_whole` keeps every tensor that the file names.
-    pub(in crate::export) fn new(written: &Written, is_whole: bool) -> Result<Self, Failure> {
-        let mut options = ModelOptions::with_all_ops();
-        options.enable_optimization(!is_whole);
-        if let Some(data) = written.file(DATA) {
-            options.external_data(DATA, data.to_vec());
+/// A tensor that goes in or came out.
+pub(in crate::export) enum Value {
+    /// Of values that are at hand.
+    Given(Vec<usize>, Values),
+    /// As rten holds it.
+    Rten(::rten::Value),
+    /// As onnxruntime holds it.
+    Onnxruntime(ort::value::DynValue),
+}
+
+impl Value {
+    /// The length of each axis, and the values, of a tensor of floats.
+    pub(in crate::export) fn floats(self) -> Result<Array, Failure> {
+        let none = || Failure::target("an output of the exported file is no tensor of floats");
+        match self {
+            Value::Given(shape, Values::Floats(values)) => Ok((shape, values)),
+            Value::Given(..) => Err(none()),
+            Value::Rten(value) => rten::floats(value).ok_or_else(none),
+            Value::Onnxruntime(value) => onnxruntime::floats(&value, 0).ok_or_else(none),
         }
-        let model = written.file(FILE).expect("an ONNX model has it").to_vec();
-        let model = options.load(model).map_err(|e| refused(e.to_string()))?;
-        Ok(Self { model })
+    }
+
+    /// The last `count` values of a tensor of floats; of what came out no others are copied.
+    pub(in crate::export) fn last(self, count: usize) -> Result<Vec<f32>, Failure> {
+        match self {
+            Value::Onnxruntime(value) => {
+                let all = onnxruntime::floats(&value, count);
+                all.map(|(_, values)| values)
+                    .ok_or_else(|| Failure::target("an output of the exported file is no tensor of floats"))
+            }
+            other => {
+                let mut values = other.floats()?.1;
+                Ok(values.split_off(values.len().saturating_sub(count)))
+            }
+        }
     }
 }
 
-fn refused(what: String) -> Failure {
-    Failure::target(format!("{PROGRAM} does not run the exported file: {what}"))
-        .help("write `verify #false` to export it all the same, and check it by the program that is to run it")
-}
-
-impl Program for Rten {
+/// Whatever runs a file can be asked for the values of the graph.
+impl<E: Engine> Program for E {
     fn name(&self) -> String {
-        PROGRAM.to_owned()
+        Engine::name(self)
     }
 
     fn has(&self, tensor: &str) -> bool {
-        self.model.find_node(tensor).is_some()
+        Engine::has(self, tensor)
     }
 
     fn run(&self, inputs: &[Tensors], tensors: &[(&str, usize)]) -> Result<Vec<Array>, Failure> {
-        let node = |name: &str| self.model.node_id(name).map_err(|e| refused(e.to_string()));
-        let given = |input: &Tensors| -> Result<(NodeId, ValueOrView<'static>), Failure> {
-            let value = match &input.values {
-                Values::Floats(values) => {
-                    Value::from_shape(&input.shape, values.clone()).map_err(|e| refused(e.to_string()))?
-                }
-                Values::Integers(values) => {
-                    Value::from_shape(&input.shape, values.clone()).map_err(|e| refused(e.to_string()))?
-                }
-                Values::Bytes(values) => {
-                    Value::from_shape(&input.shape, values.clone()).map_err(|e| refused(e.to_string()))?
-                }
-            };
-            Ok((node(&input.name)?, value.into()))
-        };
-        let inputs = inputs.iter().map(given).collect::<Result<Vec<_>, _>>()?;
-        let ids = tensors.iter().map(|(name, _)| node(name)).collect::<Result<Vec<_>, _>>()?;
-        let values = self.model.run(inputs, &ids, None).map_err(|e| refused(e.to_string()))?;
-        let taken = values.into_iter().zip(tensors).map(|(value, (_, rank))| array(value, *rank));
-        taken.collect::<Option<_>>().ok_or_else(|| refused("an output is no tensor of floats of its rank".into()))
+        let given = |input: &Tensors| Value::Given(input.shape.clone(), input.values.clone());
+        let inputs = inputs.iter().map(|input| (&input.name[..], given(input))).collect();
+        let names: Vec<&str> = tensors.iter().map(|(name, _)| *name).collect();
+        let values = Engine::run(self, inputs, &names)?.into_iter().zip(tensors);
+        let taken = values.map(|(value, (name, rank))| {
+            let (shape, values) = value.floats()?;
+            if shape.len() != *rank {
+                let what = format!("the exported file gives `{name}` {} axes, and {rank} are meant", shape.len());
+                return Err(Failure::target(what));
+            }
+            Ok((shape, values))
+        });
+        taken.collect()
     }
 }
 
-/// A tensor of floats of so many axes.
-fn array(value: Value, rank: usize) -> Option<Array> {
-    fn of<const N: usize>((shape, values): ([usize; N], Vec<f32>)) -> Array {
-        (shape.into(), values)
+/// Opens a file by onnxruntime of an environment, or else by rten.
+pub(in crate::export) fn open(
+    dir: &Path,
+    environment: Option<&Path>,
+    threads: usize,
+) -> Result<Box<dyn Engine>, Failure> {
+    if let Some(environment) = environment {
+        return Ok(Box::new(Onnxruntime::open(dir, environment, threads)?));
     }
-    match rank {
-        0 => value.into_shape_vec::<f32, 0>().ok().map(of),
-        1 => value.into_shape_vec::<f32, 1>().ok().map(of),
-        2 => value.into_shape_vec::<f32, 2>().ok().map(of),
-        3 => value.into_shape_vec::<f32, 3>().ok().map(of),
-        4 => value.into_shape_vec::<f32, 4>().ok().map(of),
-        5 => value.into_shape_vec::<f32, 5>().ok().map(of),
-        6 => value.into_shape_vec::<f32, 6>().ok().map(of),
-        _ => None,
+    let mut files = vec![(FILE.to_owned(), fs::read(&dir.join(FILE))?)];
+    if dir.join(DATA).exists() {
+        files.push((DATA.to_owned(), fs::read(&dir.join(DATA))?));
+    }
+    Ok(Box::new(Rten::of(&Written { files, places: Vec::new() }, false, threads)?))
+}
+
+/// What [`open`] opens a file by: its name, and with its version.
+pub(in crate::export) fn program(environment: Option<&Path>) -> Result<(&'static str, String), Failure> {
+    match environment {
+        Some(environment) => Ok(("onnxruntime", onnxruntime::program(environment)?)),
+        None => Ok(("rten", rten::PROGRAM.to_owned())),
     }
 }

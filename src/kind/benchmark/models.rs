@@ -11,13 +11,16 @@ use serde::Deserialize;
 use super::work::{Opened, Round, Task};
 use crate::action::worker::{Worker, Workers};
 use crate::backend::Backend;
+use crate::export::opened::{self, Facts};
+use crate::export::source::Part as Exported;
 use crate::failure::Failure;
+use crate::kind::exported::{runs, weight_bytes};
 use crate::kind::speed::{BATCH, GENERATE, PROMPT};
 use crate::kind::{ActionCx, features};
 use crate::measure::Sample;
-use crate::measure::kept::{Memory, OfModel};
+use crate::measure::kept::{By, Memory, OfModel};
 use crate::measure::workload::{Load, Work, Workload};
-use crate::model::{Config, weight_bytes};
+use crate::model::Config;
 use crate::recipe::decl::Problems;
 use crate::util::{fs, pages};
 
@@ -137,6 +140,16 @@ impl Abilities {
         }
     }
 
+    /// Of a part of a model that is a file of its own.
+    fn of_export(config: &Config, part: Exported) -> Self {
+        let whole = Self::of(config);
+        match part {
+            Exported::Language => whole,
+            Exported::Text => Self { pictures: None, ..whole },
+            Exported::Picture => Self { texts: None, pictures: whole.pictures.map(|(size, _)| (size, true)), ..whole },
+        }
+    }
+
     /// What it is in words.
     fn text(&self) -> &'static str {
         match (self.language, self.texts, self.pictures) {
@@ -164,6 +177,8 @@ impl Abilities {
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     name: String,
+    /// Of an export, what runs it, and by which name and version a record has that.
+    pub(super) program: Option<(&'static str, String)>,
     task: Task,
     workloads: Vec<Workload>,
 }
@@ -176,9 +191,13 @@ impl Measured {
         let whole = base.as_deref().unwrap_or(&dir);
         if !whole.join("config.json").exists() {
             return Err(Failure::user(format!("subject `{name}`: {label} is no model: it has no config.json"))
-                .help("after `model=` stands a model, an adapter or a quantized model"));
+                .help("after `model=` stands a model, an adapter, a quantized model or an export"));
         }
-        let abilities = Abilities::of(&Config::read(whole)?);
+        let (config, export) = (Config::read(whole)?, runs(cx, &dir)?);
+        let abilities = match Facts::read(&dir)? {
+            Some(facts) => Abilities::of_export(&config, facts.part()?),
+            None => Abilities::of(&config),
+        };
         let workloads = asked.iter().map(|asked| {
             asked.workload(&abilities).map_err(|why| {
                 let what = format!("workload `{}`: {label} is {}: {why}", asked.name, abilities.text());
@@ -188,8 +207,10 @@ impl Measured {
         let workloads = if asked.is_empty() { abilities.usual() } else { workloads.collect::<Result<_, _>>()? };
         let label = label.to_owned();
         let works = Vec::new();
-        let task = Task { dir, base, label, backend: Backend::Candle, works, seed, forgets_peak: false };
-        Ok(Self { name: name.to_owned(), task, workloads })
+        let program = export.as_ref().map(|runs| opened::program(runs.environment.as_deref())).transpose()?;
+        let (backend, forgets_peak, threads) = (Backend::Candle, false, cx.threads);
+        let task = Task { dir, base, label, export, backend, threads, works, seed, forgets_peak };
+        Ok(Self { name: name.to_owned(), program, task, workloads })
     }
 
     /// The files that are read when it is opened.
@@ -243,18 +264,15 @@ impl Models {
             }
         }
         let mut models = Self { parts: Vec::new(), tasks: Vec::new(), left_out: Vec::new(), measured: Vec::new() };
-        let processes = backends.iter().flat_map(|backend| (0..measured.len()).map(move |of| (*backend, of)));
-        let processes: Vec<(Backend, usize)> = processes.collect();
-        models
-            .tasks
-            .extend(processes.iter().map(|(backend, of)| Task { backend: *backend, ..measured[*of].task.clone() }));
+        let processes = processes(&measured, backends);
+        models.tasks.extend(processes.iter().map(|(by, of)| measured[*of].task.by(by)));
         for workload in workloads {
             if workload.work == (Work::Load { load: Load::Cold }) && !can_forget(&measured)? {
                 let name = &workload.name;
                 models.left_out.push(format!("{name}: this system does not forget files that it has read"));
                 continue;
             }
-            for (process, (backend, of)) in processes.iter().enumerate() {
+            for (process, (by, of)) in processes.iter().enumerate() {
                 let model = &measured[*of];
                 if !model.workloads.contains(workload) {
                     continue;
@@ -268,7 +286,7 @@ impl Models {
                     }
                 };
                 let (label, workload) = (model.task.label.clone(), workload.clone());
-                let told = OfModel { label, backend: *backend, workload, memory: None };
+                let told = OfModel { label, backend: by.clone(), workload, memory: None };
                 models.parts.push(Part { name: model.name.clone(), model: told, of: *of, does });
             }
         }
@@ -312,7 +330,7 @@ impl Models {
                 let opened = worker.answer()?;
                 Ok((worker, opened))
             };
-            let of = |failure: Failure| failure.within(format!("{} on {}", task.label, task.backend.name()));
+            let of = |failure: Failure| failure.within(task.label.clone());
             processes.push(is_asked.then(start).transpose().map_err(of)?);
         }
         let process =
@@ -328,6 +346,21 @@ impl Part {
         let OfModel { workload, backend, .. } = &self.model;
         format!("subject `{}`, workload `{}` on {}", self.name, workload.name, backend.name())
     }
+}
+
+/// What computes each model, backend after backend; an export is run by its own program, beside the first.
+fn processes(measured: &[Measured], backends: &[Backend]) -> Vec<(By, usize)> {
+    let mut all = Vec::new();
+    for pass in 0..backends.len().max(1) {
+        for (of, model) in measured.iter().enumerate() {
+            match (&model.program, backends.get(pass)) {
+                (Some((name, _)), _) if pass == 0 => all.push((By::Program((*name).to_owned()), of)),
+                (None, Some(backend)) => all.push((By::Backend(*backend), of)),
+                _ => {}
+            }
+        }
+    }
+    all
 }
 
 /// Whether the system forgets the weights of all these models when it is asked to.
@@ -386,7 +419,7 @@ impl Ready<'_> {
 
     fn load(&self, part: &Part, load: Load) -> Result<Sample, Failure> {
         let model = &self.models.measured[part.of];
-        let task = Task { backend: part.model.backend, ..model.task.clone() };
+        let task = model.task.by(&part.model.backend);
         let weights = weight_bytes(&task.dir)? + task.base.as_deref().map_or(Ok(0), weight_bytes)?;
         for _ in 0..ASKED {
             if load == Load::Cold {
@@ -465,10 +498,13 @@ mod tests {
     fn parts_stand_by_workload_then_backend_then_model() {
         let model = |name: &str, works: &[(&str, Work)]| Measured {
             name: name.into(),
+            program: None,
             task: Task {
                 dir: "d".into(),
                 base: None,
                 label: format!("models/{name}"),
+                export: None,
+                threads: 1,
                 backend: Backend::Candle,
                 works: Vec::new(),
                 seed: 1,

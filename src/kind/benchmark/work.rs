@@ -1,17 +1,21 @@
 //! A model in a process of its own: it is opened, and then does what it is asked to, round by round. The clock is read here,
 //! around the work alone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 use crate::action::worker::Calls;
 use crate::backend::rng::Rng;
-use crate::backend::{Backend, Tensor, Texts};
+use crate::backend::{Backend, Tensor, on_backend};
+use crate::export::opened::{Exported, Read};
 use crate::failure::Failure;
-use crate::kind::speed::{force, most_likely};
+use crate::kind::exported::{Runs, weight_bytes};
+use crate::kind::speed::{highest, most_likely};
+use crate::measure::kept::By;
 use crate::measure::workload::Work;
+use crate::model::encoder::Encoder;
 use crate::model::footprint::Footprint;
 use crate::model::llama::Cache;
 use crate::model::{Checkpoint, Config, Model};
@@ -25,6 +29,10 @@ pub(super) struct Task {
     pub(super) dir: PathBuf,
     /// Of an adapter, its base's.
     pub(super) base: Option<PathBuf>,
+    /// Of an export, what runs it.
+    pub(super) export: Option<Runs>,
+    /// Threads of what runs an export.
+    pub(super) threads: usize,
     /// The target, for errors.
     pub(super) label: String,
     pub(super) backend: Backend,
@@ -94,35 +102,91 @@ fn spent_s() -> f64 {
     spent.tv_sec as f64 + spent.tv_nsec as f64 * 1e-9
 }
 
+impl Task {
+    /// The same by this backend; an export is run by its own program.
+    pub(super) fn by(&self, by: &By) -> Self {
+        match by {
+            By::Backend(backend) => Self { backend: *backend, ..self.clone() },
+            By::Program(_) => self.clone(),
+        }
+    }
+}
+
 /// A model that is open, in the form in which it does its work.
-enum Ready<T: Tensor> {
-    Language(Box<Language<T>>),
-    Encoder(Box<Model<T>>),
+struct Ready {
+    does: Does,
+    config: Config,
+    weight_bytes: u64,
+}
+
+enum Does {
+    Language(Box<dyn Answers>),
+    Encoder(Box<dyn Encoder>),
+}
+
+/// A language model that is asked.
+trait Answers {
+    /// Reads a prompt and generates; how long it took until the first token was known, in seconds.
+    fn answer(&self, prompt: &[u32], generate: usize, clock: &Clock) -> Result<f64, Failure>;
+}
+
+impl<T: Tensor> Answers for Language<T> {
+    fn answer(&self, prompt: &[u32], generate: usize, clock: &Clock) -> Result<f64, Failure> {
+        answer(prompt, generate, clock, |ids, cache: &mut Cache<T>| most_likely(self, ids, cache))
+    }
+}
+
+impl Answers for Exported {
+    fn answer(&self, prompt: &[u32], generate: usize, clock: &Clock) -> Result<f64, Failure> {
+        answer(prompt, generate, clock, |ids, read: &mut Read| Ok(highest(&self.go_on(ids, read)?)))
+    }
+}
+
+/// `next` is given tokens and what was read before them, and says which is the most likely to follow.
+fn answer<C: Default>(
+    prompt: &[u32],
+    generate: usize,
+    clock: &Clock,
+    next: impl Fn(&[u32], &mut C) -> Result<u32, Failure>,
+) -> Result<f64, Failure> {
+    let mut read = C::default();
+    let mut last = next(prompt, &mut read)?;
+    let first_s = clock.begin.elapsed().as_secs_f64();
+    for _ in 0..generate {
+        last = next(&[last], &mut read)?;
+    }
+    Ok(first_s)
 }
 
 /// What a round is given, made before the clock starts.
-enum Given<T> {
+enum Given {
     /// A prompt, and how many tokens follow.
     Tokens(Vec<u32>, usize),
-    Texts(Texts),
-    Pictures(T),
+    Texts(Vec<Vec<u32>>),
+    /// Values, of so many.
+    Pictures(Vec<f32>, usize),
 }
 
 /// Opens the model, says so, and does one of its works whenever it is asked.
-pub(super) fn serve<T: Tensor>(task: &Task, calls: &mut Calls) -> Result<(), Failure> {
+pub(super) fn serve(task: &Task, calls: &mut Calls) -> Result<(), Failure> {
     let fetched = pages::fetched_bytes();
     let clock = Clock::begin();
-    let ready = Ready::<T>::open(task)?;
+    let ready = match &task.export {
+        Some(Runs { environment }) => Ready::exported(task, environment.as_deref())?,
+        None => {
+            task.backend.probe()?;
+            on_backend!(task.backend, open(task))?
+        }
+    };
     let (wall_s, cpu_s) = clock.end();
     let fetched_bytes = pages::fetched_bytes().zip(fetched).map(|(now, before)| now - before);
     let (peak_bytes, resident_bytes) = (machine::peak_bytes(), machine::resident_bytes());
-    let (weights, config) = (&ready.model().weights, &ready.model().config);
-    let token_bytes = match config {
+    let token_bytes = match &ready.config {
         Config::Llama(config) => Some(Footprint::of(config).token_bytes),
         _ => None,
     };
-    let weight_bytes = weights.size(|_| true).1;
-    let given: Vec<Given<T>> = task.works.iter().map(|work| ready.given(*work, task.seed)).collect::<Result<_, _>>()?;
+    let weight_bytes = ready.weight_bytes;
+    let given: Vec<Given> = task.works.iter().map(|work| ready.given(*work, task.seed)).collect::<Result<_, _>>()?;
     calls.answer(&Opened {
         wall_s,
         cpu_s,
@@ -145,35 +209,41 @@ pub(super) fn serve<T: Tensor>(task: &Task, calls: &mut Calls) -> Result<(), Fai
     Ok(())
 }
 
-impl<T: Tensor> Ready<T> {
-    /// As `speed` and `effai run` open it: quantized matrices stay so where they can.
-    fn open(task: &Task) -> Result<Self, Failure> {
-        let (dir, base) = (&task.dir, task.base.as_deref());
-        if let Config::Llama(_) = Config::read(base.unwrap_or(dir))? {
-            return Ok(Self::Language(Box::new(Language::open(dir, base, &task.label)?.0)));
-        }
-        Ok(Self::Encoder(Box::new(Model::new(&Checkpoint::open_as_codes(dir, base)?)?)))
+/// As `speed` and `effai run` open it: quantized matrices stay so where they can.
+fn open<T: Tensor>(task: &Task) -> Result<Ready, Failure> {
+    let (dir, base) = (&task.dir, task.base.as_deref());
+    if let Config::Llama(_) = Config::read(base.unwrap_or(dir))? {
+        let language = Language::<T>::open(dir, base, &task.label)?.0;
+        let (config, weight_bytes) = (language.model.config.clone(), language.model.weights.size(|_| true).1);
+        return Ok(Ready { does: Does::Language(Box::new(language)), config, weight_bytes });
+    }
+    let model = Model::<T>::new(&Checkpoint::open_as_codes(dir, base)?)?;
+    let (config, weight_bytes) = (model.config.clone(), model.weights.size(|_| true).1);
+    Ok(Ready { does: Does::Encoder(Box::new(model)), config, weight_bytes })
+}
+
+impl Ready {
+    /// Of a file, whose weights take as much as it does.
+    fn exported(task: &Task, environment: Option<&Path>) -> Result<Self, Failure> {
+        let exported = Exported::open(&task.dir, environment, task.threads)?;
+        let (config, weight_bytes) = (exported.config().clone(), weight_bytes(&task.dir)?);
+        let does = match exported.language() {
+            Ok(_) => Does::Language(Box::new(exported)),
+            Err(_) => Does::Encoder(Box::new(exported)),
+        };
+        Ok(Self { does, config, weight_bytes })
     }
 
-    fn model(&self) -> &Model<T> {
-        match self {
-            Ready::Language(language) => &language.model,
-            Ready::Encoder(model) => model,
-        }
-    }
-
-    fn given(&self, work: Work, seed: u64) -> Result<Given<T>, Failure> {
+    fn given(&self, work: Work, seed: u64) -> Result<Given, Failure> {
         let mut rng = Rng::new(seed, "benchmark");
         let mut drawn =
             |length: usize, known: usize| -> Vec<u32> { (0..length).map(|_| rng.below(known) as u32).collect() };
-        Ok(match (work, self) {
-            (Work::Tokens { prompt, generate }, Ready::Language(language)) => {
-                Given::Tokens(drawn(prompt, language.config.vocab_size), generate)
-            }
-            (Work::Texts { texts, length }, Ready::Encoder(model)) => {
+        let known = self.config.tokens().map_or(1, |(known, _)| known);
+        Ok(match (work, &self.does) {
+            (Work::Tokens { prompt, generate }, Does::Language(_)) => Given::Tokens(drawn(prompt, known), generate),
+            (Work::Texts { texts, length }, Does::Encoder(model)) => {
                 // Where a text begins and ends is what a tokenizer says: encoders look there.
-                let frame = model.tokenize(&["a"])?.remove(0);
-                let known = model.config.tokens().map_or(1, |(known, _)| known);
+                let frame = model.tokenizer()?.all(&["a"])?.remove(0);
                 let text = |_| {
                     let mut text = drawn(length, known);
                     for (place, end) in [(0, frame.first()), (length - 1, frame.last())] {
@@ -181,31 +251,25 @@ impl<T: Tensor> Ready<T> {
                     }
                     text
                 };
-                Given::Texts(Texts::new(&(0..texts).map(text).collect::<Vec<_>>()))
+                Given::Texts((0..texts).map(text).collect())
             }
-            (Work::Pictures { pictures, size }, Ready::Encoder(_)) => {
-                let values: Vec<f32> = (0..pictures * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
-                Given::Pictures(T::from_f32(&values, &[pictures, size, size, 3])?)
+            (Work::Pictures { pictures, size }, Does::Encoder(_)) => {
+                let values = (0..pictures * size * size * 3).map(|_| rng.between(-1.0, 1.0)).collect();
+                Given::Pictures(values, pictures)
             }
             _ => return Err(Failure::target(format!("this model does no work of the form {work}"))),
         })
     }
 
     /// One round; of a language model, how long it took until the first token was known.
-    fn run(&self, given: &Given<T>, clock: &Clock) -> Result<Option<f64>, Failure> {
-        match (given, self) {
-            (Given::Tokens(prompt, generate), Ready::Language(language)) => {
-                let mut cache = Cache::default();
-                let mut next = most_likely(language, prompt, &mut cache)?;
-                let first_s = clock.begin.elapsed().as_secs_f64();
-                for _ in 0..*generate {
-                    next = most_likely(language, &[next], &mut cache)?;
-                }
-                return Ok(Some(first_s));
+    fn run(&self, given: &Given, clock: &Clock) -> Result<Option<f64>, Failure> {
+        match (given, &self.does) {
+            (Given::Tokens(prompt, generate), Does::Language(language)) => {
+                return language.answer(prompt, *generate, clock).map(Some);
             }
-            (Given::Texts(texts), _) => force(&self.model().text_batch(texts, None)?)?,
-            (Given::Pictures(pictures), _) => force(&self.model().picture_batch(pictures)?)?,
-            (Given::Tokens(..), Ready::Encoder(_)) => unreachable!("only a language model was given tokens"),
+            (Given::Texts(rows), Does::Encoder(model)) => model.texts(rows).map(drop)?,
+            (Given::Pictures(values, count), Does::Encoder(model)) => model.pictures(values, *count).map(drop)?,
+            _ => unreachable!("it was given what it does"),
         }
         Ok(None)
     }

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::format::dataset::Dataset;
 use crate::kind::ActionCx;
 use crate::report::language::{Loss, by_tokens};
-use crate::train::language::{Foreseen, Language};
+use crate::train::language::{Foreseen, Language, foresees};
 use crate::util::fs;
 
 /// The file that says why a limit was crossed, in the directory that is kept of the action.
@@ -32,7 +32,7 @@ fn hold_on<T: Tensor>(cx: &mut ActionCx<'_>, fields: &Fields, limit: &Limit, bas
     let read = original.examples(&data, &limit.split, limit.max_length)?;
     let total = read.examples.len() as u64;
     let told = &mut |done| cx.progress("divergence", done as u64, total, "records");
-    let found = made.foresees(Some(&original), &read.examples, told)?;
+    let found = foresees(&made, Some(&original), &read.examples, told)?;
     let apart = |f: &Foreseen| (f.apart.expect("the original was given").divergence, f.tokens);
     let found: Vec<Loss> = found.iter().map(apart).collect();
     let interval = by_tokens(&found, 0);

@@ -3,11 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{Fields, On, read_json, speed_name};
+use crate::export::opened::Facts;
 use crate::failure::Failure;
 use crate::format::dataset::{Dataset, LEFT_OUT};
+use crate::kind::exported::weight_bytes;
 use crate::kind::features::{Vectors, base_of, read_images, read_texts};
 use crate::kind::{ActionCx, Part, speed};
-use crate::model::{Checkpoint, weight_bytes};
+use crate::model::Checkpoint;
 use crate::recipe::decl::Problems;
 use crate::report::encoders::{Encoded, Rows, row};
 use crate::report::numbers::{COSINE, Numbers, Of, SPEED, Subject, VERSION, short_names};
@@ -156,18 +158,16 @@ fn subjects(cx: &ActionCx<'_>, fields: &Fields) -> Result<Vec<Subject>, Failure>
         let own = weight_bytes(dir)?;
         let under = base.as_deref().map(weight_bytes).transpose()?;
         let bytes = own + under.unwrap_or(0);
-        let count: usize = match parameters {
-            Some(count) => count,
-            None => {
-                let checkpoint = Checkpoint::open(dir, base.as_deref())?;
-                *parameters.insert(checkpoint.arrays.values().map(|a| a.shape.iter().product::<usize>()).sum())
-            }
-        };
+        // An export has as many as the model that it stands beside.
+        if parameters.is_none() && Facts::read(dir)?.is_none() {
+            let checkpoint = Checkpoint::open(dir, base.as_deref())?;
+            parameters = Some(checkpoint.arrays.values().map(|a| a.shape.iter().product::<usize>()).sum::<usize>());
+        }
         let speed = match fields.has(SPEED) {
             true => read_json(&cx.part(&speed_name(i)).join(speed::SPEED))?,
             false => Value::Null,
         };
-        let bits_per_weight = Some(8.0 * bytes as f64 / (count as f64).max(1.0));
+        let bits_per_weight = parameters.map(|count| 8.0 * bytes as f64 / (count as f64).max(1.0));
         let own_bytes = under.map(|_| own);
         all.push(Subject {
             label: label.clone(),

@@ -9,7 +9,7 @@ use super::{Fields, read_json, speed_name};
 use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::format::dataset::{Dataset, Row};
-use crate::kind::features::{Vectors, read_images, read_texts};
+use crate::kind::features::{FEATURES, Vectors, read_images, read_texts};
 use crate::kind::speed::SPEED;
 use crate::kind::{ActionCx, Part};
 use crate::measure::estimate::{mean, paired};
@@ -77,6 +77,7 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(Numbers
             left_out.push(format!("{} ({reason})", test.name));
             continue;
         }
+        check_both(cx, fields, &test.on)?;
         let rows = data.rows(&test.split)?;
         let chosen = gallery(&rows, test.r#where.as_deref(), test.sample, fields.seed);
         if chosen.len() < 2 {
@@ -140,6 +141,22 @@ pub(super) fn measure(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<(Numbers
         ..Numbers::default()
     };
     Ok((numbers, similarity, examples))
+}
+
+/// That every model made vectors of pictures and of texts: what has one part of such a model finds nothing.
+fn check_both(cx: &ActionCx<'_>, fields: &Fields, on: &str) -> Result<(), Failure> {
+    for (i, label) in fields.compare.iter().enumerate() {
+        let facts: Value = read_json(&cx.part(&part_name(i, on)).join(FEATURES))?;
+        let lacks =
+            [("image", "pictures"), ("text", "texts")].into_iter().find(|(name, _)| facts["dims"][name].is_null());
+        if let Some((_, what)) = lacks {
+            return Err(Failure::user(format!(
+                "{label} makes no vectors of {what}, and retrieval needs those of both"
+            ))
+            .help("compare picture-text models; encoders of either, with `metrics \"cosine\"` and `on`"));
+        }
+    }
+    Ok(())
 }
 
 /// The rows of a gallery: filtered, one for each caption, sampled by the seed, in the dataset's order.
@@ -237,6 +254,7 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
             left_out.push(format!("zero-shot by {} ({reason})", zero.column));
             continue;
         }
+        check_both(cx, fields, &zero.on)?;
         let rows = data.rows(&zero.split)?;
         let chosen = gallery(&rows, zero.r#where.as_deref(), None, fields.seed);
         let class = |r: usize| rows[r].columns.get(&zero.column).map_or("", String::as_str);

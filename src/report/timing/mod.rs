@@ -7,10 +7,9 @@ pub mod words;
 
 use serde::Serialize;
 
-use crate::backend::Backend;
 use crate::measure::Series;
 use crate::measure::estimate::Estimate;
-use crate::measure::kept::{Against, Kept, OfModel, Subject};
+use crate::measure::kept::{Against, By, Kept, OfModel, Subject};
 use crate::measure::noise::Noise;
 use crate::measure::summary::{Ratio, Summary, median, median_of, paired};
 use crate::measure::workload::{Work, Workload};
@@ -133,7 +132,10 @@ impl Timing {
             };
             let model = subject.model.as_ref();
             let is_same = |other: &Subject| workload(other) == workload(subject);
-            let backend = |other: &Subject| other.model.as_ref().map(|model| model.backend);
+            let is_first = |other: &Subject| match (model, &other.model) {
+                (Some(own), Some(other)) => own.stands_beside(other),
+                (own, other) => own.is_none() && other.is_none(),
+            };
             let mut summary = Summary::of(&subject.series, seed);
             // Of the process that all workloads have in common the peak says nothing of one of them.
             if let Some(memory) = model.and_then(|model| model.memory) {
@@ -144,7 +146,7 @@ impl Timing {
                 run: subject.run.clone(),
                 model: subject.model.clone(),
                 summary,
-                ratio: by(&|other| is_same(other) && backend(other) == backend(subject)),
+                ratio: by(&|other| is_same(other) && is_first(other)),
                 by_backend: by(&|other| model.is_some() && is_same(other) && other.name == subject.name),
                 first_s: (!subject.series.first_s.is_empty()).then(|| median(&subject.series.first_s, seed)),
                 rates: model.map_or_else(Vec::new, |model| rates(model.workload.work, &subject.series, seed)),
@@ -201,8 +203,16 @@ impl Rate {
 
 impl Row {
     /// What computed, of a model.
-    pub fn backend(&self) -> Option<Backend> {
-        self.model.as_ref().map(|model| model.backend)
+    pub fn backend(&self) -> Option<&By> {
+        self.model.as_ref().map(|model| &model.backend)
+    }
+
+    /// Whether another row is what this one is held against.
+    pub fn stands_beside(&self, other: &Self) -> bool {
+        match (&self.model, &other.model) {
+            (Some(own), Some(other)) => own.stands_beside(other),
+            (own, other) => own.is_none() && other.is_none(),
+        }
     }
 }
 
@@ -215,7 +225,7 @@ impl Group<'_> {
 
 /// The report's subjects: programs, and models once for each backend where there are several. And of each row which it is.
 pub fn subjects(kept: &Kept) -> (Vec<numbers::Subject>, Vec<usize>) {
-    let backends = || kept.subjects.iter().filter_map(|subject| Some(subject.model.as_ref()?.backend));
+    let backends = || kept.subjects.iter().filter_map(|subject| Some(&subject.model.as_ref()?.backend));
     let are_several = backends().zip(backends().skip(1)).any(|(a, b)| a != b);
     let (mut names, mut places): (Vec<String>, Vec<usize>) = (Vec::new(), Vec::new());
     for Subject { name, model, .. } in &kept.subjects {
@@ -259,6 +269,7 @@ fn rates(work: Work, series: &Series, seed: u64) -> Vec<Rate> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::backend::Backend;
     use crate::backend::rng::Rng;
     use crate::measure::kept::{Memory, VERSION};
     use crate::measure::probe::{Probe, STEPS};
@@ -325,7 +336,7 @@ pub(crate) mod tests {
                     };
                     let model = OfModel {
                         label: format!("models/{subject}"),
-                        backend,
+                        backend: By::Backend(backend),
                         workload: Workload { name: name.into(), work },
                         memory: (name == "chat").then_some(memory),
                     };

@@ -84,7 +84,7 @@ pub fn headline(numbers: &Numbers) -> Vec<String> {
         for row in rows.iter().skip(1) {
             // Of another backend's first subject there is only itself to be beside.
             let first = rows.iter().find(|first| match row.ratio {
-                Some(_) => first.backend() == row.backend(),
+                Some(_) => row.stands_beside(first),
                 None => first.subject == row.subject,
             });
             let ratio = row.ratio.or(row.by_backend);
