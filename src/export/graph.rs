@@ -115,6 +115,26 @@ pub struct Colours {
     pub shift: [f32; 3],
 }
 
+/// What a file keeps from run to run, where it is neither given it nor gives it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// The input that is added to the scores of attention, [texts, 1, queries, keys]: it says what is later than a token, too.
+    pub scores: String,
+    /// The tensors that are kept.
+    pub kept: Vec<Kept>,
+}
+
+/// A tensor of a state: the caches of all layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// The length of each axis: layers, texts, heads, positions, width.
+    pub shape: Vec<usize>,
+    /// By layer, the input that is the first positions of it. What is put behind them in a run is kept.
+    pub caches: Vec<String>,
+}
+
 /// A value's number in its graph.
 pub type Id = usize;
 
@@ -144,6 +164,8 @@ pub struct Graph {
     pub values: Vec<Value>,
     /// What it gives, by name.
     pub outputs: Vec<(String, Id)>,
+    /// What is kept in place of some inputs, which are none of [`Self::inputs`].
+    pub state: Option<State>,
 }
 
 /// All operations of a run that its outputs need, each after what it is given: always in the same order.
@@ -305,7 +327,7 @@ impl Graph {
             values.push(Value { name, op, inputs, shape, constant: None, place: Some(place) });
         }
         let outputs = names.iter().zip(runs[0]).map(|(name, node)| ((*name).to_owned(), in_one[&node.id()])).collect();
-        let mut graph = Self { inputs, values, outputs };
+        let mut graph = Self { inputs, values, outputs, state: None };
         graph.fold(&one)?;
         Ok(graph)
     }
@@ -316,6 +338,15 @@ impl Graph {
             Element::Bytes(colours) => Some(colours),
             Element::Float | Element::Integer => None,
         })
+    }
+
+    /// Whether a value is kept from run to run.
+    pub fn is_kept(&self, id: Id) -> bool {
+        let first = self.values[id].inputs.first().map(|input| &self.values[*input].op);
+        let (Some(state), Op::Concat(_), Some(Op::Input(name))) = (&self.state, &self.values[id].op, first) else {
+            return false;
+        };
+        state.kept.iter().any(|kept| kept.caches.contains(name))
     }
 
     /// Makes constants of what depends on nothing, neither input nor size, and drops what is of no more use.

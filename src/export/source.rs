@@ -10,7 +10,7 @@ use crate::model::llama::{self, Cache};
 use crate::model::{Checkpoint, Config, Model};
 
 use super::format::Layout;
-use super::graph::{Colours, Dim, Element, Graph, Input, Size, Symbol, order};
+use super::graph::{Colours, Dim, Element, Graph, Input, Kept, Size, State, Symbol, order};
 
 /// The input of token ids, as Hugging Face's libraries name it.
 pub const IDS: &str = "input_ids";
@@ -18,6 +18,13 @@ pub const IDS: &str = "input_ids";
 pub const MASK: &str = "attention_mask";
 /// The input of pictures.
 pub const PIXELS: &str = "pixel_values";
+
+/// Names of a file that keeps keys and values itself, those of Apple's own conversion of Llama 3.1: the token ids.
+const IDS_OF_STATE: &str = "inputIds";
+/// What is added to the scores of attention: 0 where a token sees another, minus infinity where it does not.
+const SCORES: &str = "causalMask";
+/// The tensors that are kept.
+const KEPT: [&str; 2] = ["keyCache", "valueCache"];
 
 /// How many texts or pictures there are.
 pub const BATCH: Symbol = "batch";
@@ -111,6 +118,8 @@ pub struct Source {
     least_past: usize,
     /// Of what it is given one number only.
     sizes: Vec<(Symbol, usize)>,
+    /// Tokens of the one text whose keys and values the file keeps itself.
+    context: Option<usize>,
 }
 
 /// What a part is given in a check.
@@ -158,10 +167,6 @@ pub struct Run {
     pub masked: usize,
 }
 
-fn texts_named() -> Named {
-    Named { ids: IDS.into(), mask: MASK.into() }
-}
-
 fn dim(symbol: Symbol) -> Dim {
     Dim::Product(1, vec![symbol])
 }
@@ -171,7 +176,8 @@ impl Source {
     pub fn new(checkpoint: &mut Checkpoint, part: Part, layout: Layout) -> Result<Self, Failure> {
         let model = Model::take(checkpoint, Precision::F32)?;
         let preprocessing = model.preprocessing();
-        Ok(Self { model, part, preprocessing, pixels: Pixels::Prepared, layout, least_past: 0, sizes: Vec::new() })
+        let (pixels, sizes) = (Pixels::Prepared, Vec::new());
+        Ok(Self { model, part, preprocessing, pixels, layout, least_past: 0, sizes, context: None })
     }
 
     /// The same that is given pictures as they are said to be.
@@ -190,6 +196,27 @@ impl Source {
     #[must_use]
     pub fn with_least_past(self, least_past: usize) -> Self {
         Self { least_past, ..self }
+    }
+
+    /// The same for a file that keeps keys and values itself, of one text of so many tokens.
+    ///
+    /// # Errors
+    /// If the part is no language model, or reads fewer tokens.
+    pub fn with_state(mut self, context: usize) -> Result<Self, Failure> {
+        if self.part != Part::Language {
+            let does = if self.part == Part::Picture { "sees pictures" } else { "reads whole texts" };
+            return Err(
+                Failure::user(format!("`state` is for language models, and this part {does}")).help("leave it out")
+            );
+        }
+        let most = self.reads().0;
+        if context > most {
+            return Err(Failure::user(format!("`state` has {context} tokens, and the model reads {most} at most"))
+                .help("write a smaller number"));
+        }
+        (self.context, self.least_past) = (Some(context), 0);
+        self.sizes.push((BATCH, 1));
+        Ok(self)
     }
 
     /// The same for one number of some things only, by their names.
@@ -244,8 +271,23 @@ impl Source {
         self.pixels
     }
 
+    /// Whether its file keeps keys and values itself.
+    pub fn has_state(&self) -> bool {
+        self.context.is_some()
+    }
+
+    fn texts_named(&self) -> Named {
+        let (ids, mask) = if self.has_state() { (IDS_OF_STATE, SCORES) } else { (IDS, MASK) };
+        Named { ids: ids.into(), mask: mask.into() }
+    }
+
     /// Tokens that it reads at most, and that it knows.
     pub fn reads(&self) -> (usize, usize) {
+        let (most, known) = self.model_reads();
+        (self.context.unwrap_or(most), known)
+    }
+
+    fn model_reads(&self) -> (usize, usize) {
         match &self.model.config {
             Config::Bert(text) | Config::DualEncoder { text, .. } => (text.max_position_embeddings, text.vocab_size),
             Config::Clip(config) => (config.text_config.max_position_embeddings, config.text_config.vocab_size),
@@ -265,6 +307,7 @@ impl Source {
     /// The names of what comes out.
     pub fn outputs(&self) -> Vec<String> {
         match (self.part, &self.model.config) {
+            (Part::Language, _) if self.has_state() => vec!["logits".into()],
             (Part::Language, Config::Llama(config)) => language_outputs(config),
             (part, config) => vec![vectors_output(part, config).to_owned()],
         }
@@ -272,7 +315,8 @@ impl Source {
 
     /// The graph of any number of texts or pictures, but for what has one number only.
     pub fn graph(&self) -> Result<Graph, Failure> {
-        let most = self.reads().0;
+        // However short a state is: of few tokens no model is traced.
+        let most = self.model_reads().0;
         let sequence = match self.part {
             Part::Picture => OF_SEQUENCE[0],
             _ => {
@@ -295,7 +339,20 @@ impl Source {
         ];
         let mut graph = Graph::of(self.inputs(), &names, [&one, &other], &sizes)?;
         graph.fold_scales();
+        graph.state = self.state();
         graph.fixed(&self.sizes)
+    }
+
+    /// What its file keeps itself.
+    pub fn state(&self) -> Option<State> {
+        let (Some(context), Config::Llama(config)) = (self.context, &self.model.config) else { return None };
+        let shape = [config.num_hidden_layers, 1, config.kv_heads(), context, config.head_width()];
+        let names = past_names(config);
+        let kept = KEPT.iter().enumerate().map(|(at, name)| {
+            let caches = names.iter().skip(at).step_by(KEPT.len()).cloned().collect();
+            Kept { name: (*name).to_owned(), shape: shape.into(), caches }
+        });
+        Some(State { scores: SCORES.into(), kept: kept.collect() })
     }
 
     fn inputs(&self) -> Vec<Input> {
@@ -317,6 +374,10 @@ impl Source {
             }
             (Part::Language, config) => {
                 let seen = Dim::Sum(vec![SEQUENCE, PAST]);
+                if self.has_state() {
+                    let shape = vec![dim(BATCH), Dim::Fixed(1), dim(SEQUENCE), seen];
+                    return vec![integer(IDS_OF_STATE, vec![dim(BATCH), dim(SEQUENCE)]), float(SCORES.into(), shape)];
+                }
                 let mut all =
                     vec![integer(IDS, vec![dim(BATCH), dim(SEQUENCE)]), integer(MASK, vec![dim(BATCH), seen])];
                 let Config::Llama(config) = config else { unreachable!("a language model is a Llama") };
@@ -334,9 +395,9 @@ impl Source {
             (Part::Language, Config::Llama(config)) => {
                 let shape = [batch, config.kv_heads(), past, config.head_width()];
                 let caches = past_names(config).iter().map(|name| TraceTensor::input(name, &shape)).collect();
-                self.go_on(config, &Texts::unknown(batch, sequence, texts_named()), caches, past)
+                self.go_on(config, &Texts::unknown(batch, sequence, self.texts_named()), caches, past)
             }
-            _ => Ok(vec![self.model.text_batch(&Texts::unknown(batch, sequence, texts_named()), None)?]),
+            _ => Ok(vec![self.model.text_batch(&Texts::unknown(batch, sequence, self.texts_named()), None)?]),
         }
     }
 
@@ -375,6 +436,11 @@ impl Source {
                 (vec![Tensors { name: PIXELS.into(), shape: shape.into(), values }], self.see(&pictures)?)
             }
             (Given::Texts(rows, before), Config::Llama(config)) => {
+                let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+                if let Some(context) = self.context.filter(|context| longest > *context) {
+                    return Err(Failure::user(format!("a text has {longest} tokens, and `state` holds {context}"))
+                        .help("write a larger number, or a shorter `text`"));
+                }
                 let head: Vec<Vec<u32>> = rows.iter().map(|row| row[..*before].to_vec()).collect();
                 let rest: Vec<Vec<u32>> = rows.iter().map(|row| row[*before..].to_vec()).collect();
                 let mut cache = Cache::default();
@@ -383,7 +449,10 @@ impl Source {
                     llama::encode(&self.model.weights, config, &Texts::new(&head), &mut cache)?;
                 }
                 masked = self.least_past.saturating_sub(*before);
-                let mut inputs = of_texts(&rest, *before, masked);
+                let mut inputs = match self.context {
+                    Some(_) => of_state(&rest[0], *before),
+                    None => of_texts(&rest, *before, masked),
+                };
                 let mut caches = Vec::new();
                 let mut own = shape;
                 own[2] += masked;
@@ -394,12 +463,14 @@ impl Source {
                     caches.push(TraceTensor::given(&name, &values, &shape)?);
                     // What is masked comes first, in a cache that is empty else.
                     let values = if masked > 0 { vec![0.0; own.iter().product()] } else { values };
-                    inputs.push(Tensors { name, shape: own.into(), values: Values::Floats(values) });
+                    if !self.has_state() {
+                        inputs.push(Tensors { name, shape: own.into(), values: Values::Floats(values) });
+                    }
                 }
-                (inputs, self.go_on(config, &Texts::given(&rest, texts_named()), caches, *before + masked)?)
+                (inputs, self.go_on(config, &Texts::given(&rest, self.texts_named()), caches, *before + masked)?)
             }
             (Given::Texts(rows, _), _) => {
-                let texts = Texts::given(rows, texts_named());
+                let texts = Texts::given(rows, self.texts_named());
                 (of_texts(rows, 0, 0), vec![self.model.text_batch(&texts, None)?])
             }
         };
@@ -417,7 +488,7 @@ impl Source {
         if self.part == Part::Picture {
             return self.see(&floats(input(PIXELS))?);
         }
-        let texts = Texts::given(&rows(input(IDS), input(MASK)), texts_named());
+        let texts = Texts::given(&rows(input(IDS), input(MASK)), self.texts_named());
         let Config::Llama(config) = &self.model.config else { return Ok(vec![self.model.text_batch(&texts, None)?]) };
         let caches =
             past_names(config).iter().map(|name| floats(input(name))).collect::<crate::backend::Result<_>>()?;
@@ -469,6 +540,9 @@ impl Source {
         let mut cache = Cache::new(layers, past);
         let x = llama::encode(&self.model.weights, config, texts, &mut cache)?;
         let logits = self.model.weights.linear(llama::head(config), &x)?;
+        if self.has_state() {
+            return Ok(vec![logits]);
+        }
         let after = cache.into_layers().into_iter().flat_map(|(keys, values)| [keys, values]);
         Ok([logits].into_iter().chain(after).collect())
     }
@@ -508,6 +582,18 @@ fn of_texts(rows: &[Vec<u32>], before: usize, masked: usize) -> Vec<Tensors> {
     vec![
         Tensors { name: IDS.into(), shape: vec![count, longest], values: Values::Integers(ids) },
         Tensors { name: MASK.into(), shape: vec![count, before + longest], values: Values::Integers(mask) },
+    ]
+}
+
+/// Token ids of one text, and which of the tokens before them and of themselves each sees.
+fn of_state(row: &[u32], before: usize) -> Vec<Tensors> {
+    let (count, all) = (row.len(), before + row.len());
+    let ids = row.iter().map(|id| *id as i32).collect();
+    let score = |query: usize, key: usize| if key <= before + query { 0.0 } else { f32::NEG_INFINITY };
+    let scores = (0..count).flat_map(|query| (0..all).map(move |key| score(query, key))).collect();
+    vec![
+        Tensors { name: IDS_OF_STATE.into(), shape: vec![1, count], values: Values::Integers(ids) },
+        Tensors { name: SCORES.into(), shape: vec![1, 1, count, all], values: Values::Floats(scores) },
     ]
 }
 

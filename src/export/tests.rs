@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::coreml::Target;
 use super::format::{Format, Layout, Options, Precision, Ranges, open, write};
 use super::graph::{Dim, Graph};
-use super::source::{Part, Source, Tensors};
+use super::source::{Given, Part, Source, Tensors};
 use super::verify::{self, Allowed, Difference};
 use super::written::{self, Program, Written};
 use super::{onnx, tflite};

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::format::Precision;
 use super::graph::{Graph, Id};
-use super::source::{BATCH, Given, PAST, Part, Pixels, Run, SEQUENCE, Source};
+use super::source::{BATCH, Given, PAST, Part, Pixels, Run, SEQUENCE, Source, Tensors};
 use super::written::{Array, Place, Program, Written};
 use crate::backend::rng::Rng;
 use crate::failure::Failure;
@@ -39,6 +39,12 @@ impl Allowed {
             Precision::Int8 => Self { relative: 0.5, cosine: 0.97 },
             Precision::Int8Calibrated => Self { relative: 0.2, cosine: 0.99 },
         }
+    }
+
+    /// The same of a file that keeps keys and values in 16 bits, whatever it computes in.
+    #[must_use]
+    pub fn with_state(self) -> Self {
+        Self { relative: self.relative.max(Self::of(Precision::F16).relative), ..self }
     }
 }
 
@@ -165,6 +171,12 @@ pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
     let mut all = Vec::with_capacity(rounds);
     for round in 0..rounds {
         let rows = source.size(BATCH).unwrap_or(1 + round % 3);
+        if source.has_state() {
+            let len = longest(round, most.min(STATE_MOST)).max(2).min(most);
+            let row: Vec<u32> = (0..len).map(|_| rng.below(known) as u32).collect();
+            all.extend(steps(&row));
+            continue;
+        }
         all.push(match source.part() {
             Part::Picture => {
                 let count = rows * source.side() * source.side() * 3;
@@ -204,6 +216,26 @@ pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
     all
 }
 
+/// Tokens of a text that a state is checked by, where it holds so many.
+const STATE_MOST: usize = 64;
+
+/// One text by a state that goes on: half of it is a prompt, then some tokens one at a time, then the rest.
+pub fn steps(row: &[u32]) -> Vec<Given> {
+    const ONE_BY_ONE: usize = 3;
+    let prompt = row.len().div_ceil(2);
+    let alone = (prompt + ONE_BY_ONE).min(row.len());
+    let mut until: Vec<usize> = (prompt..=alone).collect();
+    until.extend((alone < row.len()).then_some(row.len()));
+    let before = [0].into_iter().chain(until.clone());
+    before.zip(until).map(|(before, until)| Given::Texts(vec![row[..until].to_vec()], before)).collect()
+}
+
+/// What is given one after the other by one state; all by itself where there is none.
+fn by_state<'a>(source: &Source, given: &'a [Given]) -> Vec<&'a [Given]> {
+    let goes_on = |given: &Given| matches!(given, Given::Texts(_, before) if *before > 0);
+    given.chunk_by(|_, next| source.has_state() && goes_on(next)).collect()
+}
+
 /// Tokens of the longest text of a round: few, then more.
 fn longest(round: usize, most: usize) -> usize {
     [7, 16, 1, 33, 64][round % 5].min(most).max(1)
@@ -224,58 +256,73 @@ pub fn check(
     let names = source.outputs();
     let program = programs(false)?;
     let mut all = Difference::default();
-    for (round, given) in given.iter().enumerate() {
-        let run = source.run(given)?;
-        let ranks = run.outputs.iter().map(|output| output.node().shape.len());
-        let found = program.run(&run.inputs, &names.iter().map(String::as_str).zip(ranks).collect::<Vec<_>>())?;
-        let mut own = Difference::default();
-        for (output, found) in run.outputs.iter().zip(found) {
-            let expected = output.values().expect("it was given")?;
-            // Keys and values of a cache are no answers: they count by their error alone.
-            let is_answer = output.id() == run.outputs[0].id();
-            let (shape, values) = if is_answer { found } else { after_masked(found, run.masked) };
-            if shape != output.node().shape {
-                return Err(Failure::target(format!(
-                    "the exported file gives a tensor {shape:?} where the model gives {:?}",
-                    output.node().shape
-                )));
+    let mut round = 0;
+    for given in by_state(source, given) {
+        let runs = given.iter().map(|given| source.run(given)).collect::<Result<Vec<_>, _>>()?;
+        let ranks = runs[0].outputs.iter().map(|output| output.node().shape.len());
+        let asked: Vec<(&str, usize)> = names.iter().map(String::as_str).zip(ranks).collect();
+        let steps: Vec<&[Tensors]> = runs.iter().map(|run| &run.inputs[..]).collect();
+        for (step, found) in program.steps(&steps, &asked)?.into_iter().enumerate() {
+            let own = compare(&runs[step], found, &mut all)?;
+            if let Some(what) = past(&own, allowed) {
+                let run = unmasked(source, &given[step], runs[step].masked)?;
+                let (before, relative) = (&steps[..step], allowed.relative);
+                let run = run.as_ref().unwrap_or(&runs[step]);
+                let parted = match parting(graph, (written, programs), (before, run), relative)? {
+                    Some((name, error)) => format!("{what}; they part at `{name}`, by {error:.1e}"),
+                    None => format!("{what}, and no operation of the graph departs by so much from what it was given"),
+                };
+                return Err(Failure::target(parted).help(
+                    "a wider `tolerance` or `cosine` allows it; a file in 32 bits that departs is a fault of effai, which you may report",
+                ));
             }
-            let width = shape.last().copied().unwrap_or(1);
-            if is_answer {
-                own.add(&expected, &values, width);
-                all.add(&expected, &values, width);
-            } else {
-                let mut cache = Difference::default();
-                cache.add(&expected, &values, width);
-                own.relative = own.relative.max(cache.relative);
-                all.relative = all.relative.max(cache.relative);
-            }
+            round += 1;
+            told(round);
         }
-        let Allowed { relative, cosine } = allowed;
-        if own.relative > relative || own.cosine < cosine {
-            let what = if own.relative > relative {
-                let far = own.relative;
-                format!(
-                    "the exported file and its model differ by {far:.1e} of the largest value, more than {relative:e}"
-                )
-            } else {
-                format!(
-                    "a row of the exported file has the cosine {:.6} to its model's, less than {cosine}",
-                    own.cosine
-                )
-            };
-            let run = unmasked(source, given, run)?;
-            let parted = match parting(graph, (written, programs), &run, relative)? {
-                Some((name, error)) => format!("{what}; they part at `{name}`, by {error:.1e}"),
-                None => format!("{what}, and no operation of the graph departs by so much from what it was given"),
-            };
-            return Err(Failure::target(parted).help(
-                "a wider `tolerance` or `cosine` allows it; a file in 32 bits that departs is a fault of effai, which you may report",
-            ));
-        }
-        told(round + 1);
     }
     Ok(all)
+}
+
+/// How far what came of a run is from the model's, which is added to all.
+fn compare(run: &Run, found: Vec<Array>, all: &mut Difference) -> Result<Difference, Failure> {
+    let mut own = Difference::default();
+    for (output, found) in run.outputs.iter().zip(found) {
+        let expected = output.values().expect("it was given")?;
+        // Keys and values of a cache are no answers: they count by their error alone.
+        let is_answer = output.id() == run.outputs[0].id();
+        let (shape, values) = if is_answer { found } else { after_masked(found, run.masked) };
+        if shape != output.node().shape {
+            return Err(Failure::target(format!(
+                "the exported file gives a tensor {shape:?} where the model gives {:?}",
+                output.node().shape
+            )));
+        }
+        let width = shape.last().copied().unwrap_or(1);
+        if is_answer {
+            own.add(&expected, &values, width);
+            all.add(&expected, &values, width);
+        } else {
+            let mut cache = Difference::default();
+            cache.add(&expected, &values, width);
+            own.relative = own.relative.max(cache.relative);
+            all.relative = all.relative.max(cache.relative);
+        }
+    }
+    Ok(own)
+}
+
+/// What is past what is allowed, in words.
+fn past(own: &Difference, allowed: Allowed) -> Option<String> {
+    let Allowed { relative, cosine } = allowed;
+    if own.relative > relative {
+        let far = own.relative;
+        return Some(format!(
+            "the exported file and its model differ by {far:.1e} of the largest value, more than {relative:e}"
+        ));
+    }
+    (own.cosine < cosine).then(|| {
+        format!("a row of the exported file has the cosine {:.6} to its model's, less than {cosine}", own.cosine)
+    })
 }
 
 /// A cache [texts, heads, positions, width] without so many positions at its beginning.
@@ -289,14 +336,14 @@ fn after_masked((mut shape, values): Array, masked: usize) -> Array {
     (shape, values)
 }
 
-/// A run in which the model has every value that the file has: masked positions are none that it computes, so the first
-/// token of each text stands there.
-fn unmasked(source: &Source, given: &Given, run: Run) -> Result<Run, Failure> {
+/// A run in which the model has every value that the file has, where that is another: masked positions are none that it
+/// computes, so the first token of each text stands there.
+fn unmasked(source: &Source, given: &Given, masked: usize) -> Result<Option<Run>, Failure> {
     match given {
-        Given::Texts(rows, before) if run.masked > 0 && rows[0].len() > 1 => {
-            source.run(&Given::Texts(rows.clone(), before + run.masked))
+        Given::Texts(rows, before) if masked > 0 && rows[0].len() > 1 => {
+            source.run(&Given::Texts(rows.clone(), before + masked)).map(Some)
         }
-        _ => Ok(run),
+        _ => Ok(None),
     }
 }
 
@@ -304,12 +351,15 @@ fn unmasked(source: &Source, given: &Given, run: Run) -> Result<Run, Failure> {
 const NOISE: f64 = 0.02;
 /// An operation that makes an error so many times as large as what it was given is its source.
 const GROWS: f64 = 8.0;
+/// What is kept in 16 bits departs by so much where nothing is wrong.
+const OF_KEPT: f64 = 1.0 / 1024.0;
 
-/// The first operation whose result departs from the model's while what it was given does not, and by how much.
+/// The first operation whose result departs from the model's while what it was given does not, and by how much; in a run that
+/// goes on from others, where there is a state.
 pub fn parting(
     graph: &Graph,
     (written, programs): (&Written, Programs<'_>),
-    run: &Run,
+    (before, run): (&[&[Tensors]], &Run),
     tolerance: f64,
 ) -> Result<Option<(String, f64)>, Failure> {
     let program = programs(true)?;
@@ -321,7 +371,8 @@ pub fn parting(
     // Several values may be one tensor, seen in different ways.
     let unique: BTreeMap<&str, usize> = places.iter().map(|place| (&place.tensor[..], place.rank)).collect();
     let asked: Vec<(&str, usize)> = unique.into_iter().collect();
-    let values = program.run(&run.inputs, &asked)?;
+    let steps = [before, &[&run.inputs[..]]].concat();
+    let values = program.steps(&steps, &asked)?.pop().unwrap_or_default();
     let found: BTreeMap<&str, Array> = asked.iter().map(|(tensor, _)| *tensor).zip(values).collect();
     for place in &places {
         let (shape, values) = found[&place.tensor[..]].clone();
@@ -338,8 +389,9 @@ pub fn parting(
     }
     let floor = tolerance * NOISE;
     let before = |id: Id| -> f64 { largest_before(graph, &errors, id) };
+    let least = |id: Id| if graph.is_kept(id) { floor.max(OF_KEPT) } else { floor };
     let departs =
-        |id: &Id| errors[*id].is_some_and(|error| error > floor && error > GROWS * before(*id).max(floor / GROWS));
+        |id: &Id| errors[*id].is_some_and(|error| error > least(*id) && error > GROWS * before(*id).max(floor / GROWS));
     let by_error = |id: Id| (graph.values[id].name.clone(), errors[id].unwrap_or(0.0));
     let first = (0..graph.values.len()).find(|id| departs(id));
     let first = first.or_else(|| (0..graph.values.len()).find(|id| errors[*id].is_some_and(|error| error > tolerance)));

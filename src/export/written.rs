@@ -113,4 +113,9 @@ pub trait Program {
 
     /// The values of tensors, of so many axes each.
     fn run(&self, inputs: &[Tensors], tensors: &[(&str, usize)]) -> Result<Vec<Array>, Failure>;
+
+    /// The same of runs one after the other, by a state that goes on where the model has one.
+    fn steps(&self, steps: &[&[Tensors]], tensors: &[(&str, usize)]) -> Result<Vec<Vec<Array>>, Failure> {
+        steps.iter().map(|inputs| self.run(inputs, tensors)).collect()
+    }
 }

@@ -63,6 +63,11 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             Type::Choice(Target::NAMES),
             "of `coreml`, what it runs on at least; the least that has the precision where it is not said",
         ),
+        Prop::new(
+            "state",
+            Type::Int(1, i64::MAX),
+            "of `coreml` and a language model, which keeps keys and values itself then, of one text of so many tokens; iOS 18 and macOS 15 have that. They go in and come out where it is not said",
+        ),
     ]),
     Schema::new("pixels", "As what a file that sees pictures is given them: `prepared`, floats as the model's configuration says; `uint8`, red, green and blue in 8 bits, which the file itself makes what the model sees. Their side is the model's")
         .arg("as", Type::Choice(Pixels::NAMES)),
@@ -90,7 +95,7 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
         Prop::new(
             "tolerance",
             Type::FloatAbove(0.0, 1.0),
-            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits, 0.05 of weights in bytes, 0.3 in 6 bits, 0.2 of `int8-calibrated`, 0.5 in 4 and of `int8`",
+            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits and of a `state`, 0.05 of weights in bytes, 0.3 in 6 bits, 0.2 of `int8-calibrated`, 0.5 in 4 and of `int8`",
         ),
         Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.997 of weights in bytes, 0.99 of `int8-calibrated`, 0.97 of `int8`, 0.95 in 6 bits, 0.9 in 4"),
         Prop::new("rounds", Type::Int(1, 1000), "inputs that are drawn, of several sizes").default(Default::Int(6)),
@@ -129,6 +134,7 @@ struct Form {
     weight_threshold: Option<usize>,
     opset: Option<u32>,
     target: Option<String>,
+    state: Option<usize>,
 }
 
 impl Form {
@@ -144,7 +150,8 @@ impl Form {
             "onnx" => Format::Onnx { opset: self.opset.unwrap_or(OPSET) },
             "coreml" => {
                 let asked = self.target.as_ref().map(|name| Target::by_name(name).expect("one of the names"));
-                let least = Target::least(self.precision()).unwrap_or(Target::IOS15);
+                let of_state = self.state.map_or(Target::IOS15, |_| Target::IOS18);
+                let least = Target::least(self.precision()).unwrap_or(Target::IOS15).max(of_state);
                 Format::CoreMl { target: asked.unwrap_or(least) }
             }
             "tflite" => Format::TfLite,
@@ -181,6 +188,23 @@ impl Form {
             let help = format!("{} have: leave `target` out", least.title());
             problems.at("format.target", &what, "given here", &help);
         }
+        self.check_state(problems);
+    }
+
+    fn check_state(&self, problems: &mut Problems<'_>) {
+        match self.format() {
+            _ if self.state.is_none() => {}
+            Format::CoreMl { target } if target < Target::IOS18 => {
+                let what = format!("{} have no state", target.title());
+                let help = format!("{} have: leave `target` out", Target::IOS18.title());
+                problems.at("format.target", &what, "given here", &help);
+            }
+            Format::CoreMl { .. } => {}
+            _ => {
+                let what = format!("`state` means nothing to `{}`", self.name);
+                problems.at("format.state", &what, "given here", "leave it out, or write format \"coreml\"");
+            }
+        }
     }
 }
 
@@ -202,6 +226,10 @@ impl Shape {
         if fields.format.format().is_of_weights() {
             let what = format!("`shape` means nothing to `{}`, which has weights alone", fields.format.name);
             problems.at("shape", &what, "given here", "leave it out");
+        }
+        if fields.format.state.is_some() {
+            let what = "a file with `state` is given one text, any number of its tokens at a time";
+            problems.at("shape", what, "given here", "leave it out, or leave out `state`");
         }
         if self.batch.is_some_and(|batch| batch != 1) && fields.sees_one() {
             let what = "Core ML is given one picture at a time";
@@ -368,6 +396,9 @@ impl Run for Export {
         let mut source = Source::new(&mut checkpoint, part, format.layout())?.with_least_past(format.least_past());
         if let Some(pixels) = fields.pixels() {
             source = source.with_pixels(pixels)?;
+        }
+        if let Some(context) = fields.format.state {
+            source = source.with_state(context)?;
         }
         let source = source.fixed(&fields.sizes())?;
         let graph = source.graph()?;
@@ -698,6 +729,9 @@ impl Checked<'_> {
         let asked = fields.verify.as_ref();
         let (rounds, seed) = asked.map_or((ROUNDS, 0), |asked| (asked.rounds, asked.seed));
         let mut allowed = Allowed::of(self.precision);
+        if self.source.has_state() {
+            allowed = allowed.with_state();
+        }
         if let Some(Verify { tolerance, cosine, .. }) = asked {
             allowed.relative = tolerance.unwrap_or(allowed.relative);
             allowed.cosine = cosine.unwrap_or(allowed.cosine);
@@ -733,6 +767,9 @@ impl Checked<'_> {
         let batch = self.source.size(BATCH);
         // As often as it takes.
         let several = |rows: &[Vec<u32>]| rows.iter().cycle().take(batch.unwrap_or(rows.len())).cloned().collect();
+        if self.source.has_state() {
+            return Ok(rows.iter().flat_map(|row| verify::steps(row)).collect());
+        }
         Ok(match (self.source.part(), batch) {
             // Of one length each.
             (Part::Language, _) => rows.chunks(1).map(|row| Given::Texts(several(row), 0)).collect(),
@@ -747,6 +784,14 @@ const ROUNDS: usize = 6;
 
 /// What goes in and comes out, for people.
 fn signature(format: Format, part: Part, source: &Source) -> String {
+    if let Some(state) = source.state() {
+        let kept: Vec<String> = state.kept.iter().map(|kept| format!("`{}` {:?}", kept.name, kept.shape)).collect();
+        return format!(
+            "In: `inputIds` [1, sequence] and `{}` [1, 1, sequence, past + sequence] in 16 bits: 0 where a token sees another, minus infinity where it does not. State: {}, in 16 bits. Out: `logits` [1, sequence, vocabulary].\n\n",
+            state.scores,
+            kept.join(" and ")
+        );
+    }
     let size = |symbol: &str| source.size(symbol).map_or(symbol.to_owned(), |number| number.to_string());
     let (batch, sequence) = (size(BATCH), size(SEQUENCE));
     let inputs = match part {

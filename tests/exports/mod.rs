@@ -134,6 +134,32 @@ export "x/l" { from "l"; format "coreml"; text "one"; text "two and more"; }
 }
 
 #[test]
+fn a_package_keeps_what_a_language_model_has_read() {
+    let project = project(
+        r#"
+export "x/l" { from "l"; format "coreml" state=16; text "one"; text "two and more"; }
+export "x/half" { from "l"; format "coreml" precision="f16" state=16; verify rounds=2; }
+"#,
+    );
+    project.builds(&[]);
+    for label in ["x/l", "x/half"] {
+        let report: Value = serde_json::from_str(&project.read(&format!("out/{label}/verify.json"))).expect("JSON");
+        assert!(report["max_relative_error"].as_f64().is_some_and(|error| error < 2e-3), "{label}: {report}");
+        assert!(report["rounds"].as_u64().is_some_and(|rounds| rounds > 6), "{label}: {report}");
+        let card = project.read(&format!("out/{label}/README.md"));
+        assert!(card.contains("as Core ML for iOS 18 and macOS 15 and later"), "{card}");
+        assert!(card.contains("State: `keyCache` ["), "{card}");
+    }
+    let said = project.effai(&["build", "--check", "x/l"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let said = {
+        project.edit("effai.kdl", "state=16; text", "state=1; text");
+        project.effai(&["build", "x/l"])
+    };
+    assert!(said.stderr.contains("and `state` holds 1"), "{}", said.stderr);
+}
+
+#[test]
 fn a_file_is_given_pictures_in_bytes() {
     let project = project(
         r#"
@@ -204,6 +230,14 @@ fn what_is_not_meant_is_one_error() {
     assert!(said.contains("what the model is given has no `past`"), "{said}");
     let said = fails("from \"m\"; format \"coreml\" precision=\"int4-weights\" target=\"iOS17\"", 2);
     assert!(said.contains("iOS 17 and macOS 14 have no operators for `int4-weights`"), "{said}");
+    let said = fails("from \"l\"; format \"coreml\" state=8 target=\"iOS17\"", 2);
+    assert!(said.contains("iOS 17 and macOS 14 have no state"), "{said}");
+    let said = fails("from \"l\"; format \"tflite\" state=8", 2);
+    assert!(said.contains("`state` means nothing to `tflite`"), "{said}");
+    let said = fails("from \"l\"; format \"coreml\" state=8; shape batch=1", 2);
+    assert!(said.contains("a file with `state` is given one text"), "{said}");
+    let said = fails("from \"m\"; format \"coreml\" state=8", 2);
+    assert!(said.contains("`state` is for language models, and this part reads whole texts"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" precision=\"palette4-weights\"", 2);
     assert!(said.contains("`onnx` is not written in `palette4-weights`"), "{said}");
     let said = fails("from \"m\"; pixels \"uint8\"; format \"onnx\"", 2);

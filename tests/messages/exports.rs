@@ -20,6 +20,11 @@ pub(super) fn exports(book: &mut Book) {
     with("codes of a model that has none", "from \"m\"; format \"onnx\" precision=\"stored\"");
     with("a precision of another format", "from \"m\"; format \"coreml\" precision=\"int8\"");
     with("a target of before", "from \"m\"; format \"coreml\" precision=\"int4-weights\" target=\"iOS16\"");
+    with("a state of before", "from \"l\"; format \"coreml\" target=\"iOS17\" state=512");
+    with("a state of another format", "from \"l\"; format \"onnx\" state=512");
+    with("a state for what keeps nothing", "from \"m\"; format \"coreml\" state=512");
+    with("a state that is longer than the model reads", "from \"l\"; format \"coreml\" state=100000");
+    with("a state and a shape", "from \"l\"; format \"coreml\" state=8; shape sequence=1 past=4");
     with("a threshold of nothing", "from \"m\"; format \"onnx\" precision=\"f16\" weight-threshold=100");
     with("bytes of which nothing is known", "from \"m\"; format \"tflite\" precision=\"int8-calibrated\"");
     with("bytes of pictures for what reads", "from \"m\"; pixels \"uint8\"; format \"onnx\"");

@@ -47,11 +47,19 @@ class Package:
         program = to_mil(self.spec, self.spec.specificationVersion, weights)
         self.reader = _BlobStorageReader(f"{weights}/weight.bin")
         function = self.spec.mlProgram.functions["main"]
-        self.inputs = {i.name: i.type.tensorType for i in function.inputs}
+        self.inputs = {i.name: i.type.tensorType for i in function.inputs if i.type.HasField("tensorType")}
+        kept = [i for i in function.inputs if i.type.HasField("stateType")]
+        self.states = {i.name: self.state(i.type.stateType.wrappedType.tensorType) for i in kept}
+        # Core ML finds a program's states by what the model says of them.
+        said = {s.name: s.type.stateType.arrayType for s in self.spec.description.state}
+        assert {name: tuple(array.shape) for name, array in said.items()} == self.states, f"{self.states} and {said}"
+        assert all(array.dataType == array.FLOAT16 for array in said.values()), said
         (self.block,) = function.block_specializations.values()
         inferred = {o.name: o for op in program.functions["main"].operations for o in op.outputs}
         self.constants = {}
         for op in self.block.operations:
+            if op.type == "write_state":
+                continue
             (output,) = op.outputs
             if op.type == "const" or op.type.startswith("constexpr_"):
                 self.constants[output.name] = self.constant(op)
@@ -111,16 +119,33 @@ class Package:
         dense[mask != 0] = held["nonzero_data"]
         return dense
 
-    def run(self, given):
-        """What comes out, by name."""
+    @staticmethod
+    def state(own):
+        assert own.dataType == KIND.FLOAT16, "a state of other numbers than 16 bits"
+        return tuple(d.constant.size for d in own.dimensions)
+
+    def fresh(self):
+        """A state before the first run."""
+        return {name: numpy.zeros(shape, numpy.float16) for name, shape in self.states.items()}
+
+    def run(self, given, state=None):
+        """What comes out, by name. A state is changed."""
         values = dict(self.constants)
         for name, own in self.inputs.items():
             array = numpy.asarray(given[name])
             assert array.size > 0, f"{name} is empty"
             values[name] = array.astype(NUMPY[own.dataType])
         for op in self.block.operations:
+            if op.type == "write_state":
+                name, made = (op.inputs[arg].arguments[0].name for arg in ("input", "data"))
+                assert values[made].shape == self.states[name] and values[made].dtype == numpy.float16, name
+                state[name] = values[made]
+                continue
             (output,) = op.outputs
             if output.name in values:
+                continue
+            if op.type == "read_state":
+                values[output.name] = state[op.inputs["input"].arguments[0].name]
                 continue
             args = {
                 name: [values[a.name] for a in arg.arguments] if name == "values" else values[arg.arguments[0].name]
@@ -155,9 +180,20 @@ def convolution(x, weight, strides, pad_type, pad, dilations, groups, bias=None)
     return made if bias is None else made + wide(bias)[:, None, None]
 
 
-def sliced(x, begin, end, begin_mask, end_mask):
+def part(begin, end, begin_mask, end_mask):
     bounds = zip(begin, end, begin_mask, end_mask)
-    return x[tuple(slice(None if bm else b, None if em else e) for b, e, bm, em in bounds)]
+    return tuple(slice(None if bm else b, None if em else e) for b, e, bm, em in bounds)
+
+
+def sliced(x, **bounds):
+    return x[part(**bounds)]
+
+
+def updated(x, update, **bounds):
+    assert x.dtype == update.dtype and x[part(**bounds)].shape == update.shape, (x.shape, update.shape, bounds)
+    made = x.copy()
+    made[part(**bounds)] = update
+    return made
 
 
 def softmax(x, axis):
@@ -210,6 +246,7 @@ OPERATORS = {
     "transpose": lambda x, perm: x.transpose(perm),
     "tile": lambda x, reps: numpy.tile(x, reps),
     "slice_by_index": sliced,
+    "slice_update": updated,
     "reduce_sum": lambda x, axes, keep_dims: wide(x).sum(tuple(axes), keepdims=bool(keep_dims)),
     "reduce_mean": lambda x, axes, keep_dims: wide(x).mean(tuple(axes), keepdims=bool(keep_dims)),
     "reduce_max": lambda x, axes, keep_dims: x.max(tuple(axes), keepdims=bool(keep_dims)),

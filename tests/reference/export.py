@@ -25,6 +25,8 @@ RARE = ("palette6-weights", "int4-weights", "rtn8") if "all" in sys.argv else ()
 TOLERANCE = {"f32": 1e-4, "f16": 2e-3, "stored": 1e-4}
 # What rounding weights to 16 bits moves adds up over many layers, whoever computes.
 TOLERANCE_OF_MANY_LAYERS = 6e-3
+# Of a language model all of whose layers compute in 16 bits, as does what it keeps.
+TOLERANCE_OF_A_STATE = 2e-2
 COSINE = {"rtn8": 0.999, "int8": 0.97, "int8-weights": 0.999, "palette6-weights": 0.95, "int4-weights": 0.9}
 
 
@@ -204,7 +206,25 @@ def language():
         given = {name: found[name.replace("past_key_values", "present")] for name in past}
         found = program.run({"input_ids": ids[:, -1:].numpy(), "attention_mask": mask, **given})
         fits &= hold("smollm2, a token after it, Core ML", precision, found["logits"], theirs[:, -1:])
-    return fits & weights_alone(model, ids)
+    return fits & by_state(ids, theirs) & weights_alone(model, ids)
+
+
+def by_state(ids, theirs):
+    """A prompt, tokens one at a time, and several more, by a state that goes on; another state begins anew."""
+    program = package("smollm2-coreml-state")
+    print("smollm2, Core ML, state:", program.states)
+    assert list(program.states) == ["keyCache", "valueCache"], program.states
+    fits = True
+    for row in range(len(ids)):
+        state, before = program.fresh(), 0
+        for until in (8, 9, 10, 11, ids.shape[1]):
+            seen = numpy.triu(numpy.full((1, 1, until - before, until), -numpy.inf, numpy.float16), 1 + before)
+            given = {"inputIds": ids[row : row + 1, before:until].numpy(), "causalMask": seen}
+            found = program.run(given, state)["logits"]
+            what = f"smollm2, tokens {before} to {until}, Core ML with state"
+            fits &= hold(what, "f16", found, theirs[row : row + 1, before:until], TOLERANCE_OF_A_STATE)
+            before = until
+    return fits
 
 
 def weights_alone(model, ids):

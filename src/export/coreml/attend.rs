@@ -113,14 +113,16 @@ impl Lower<'_> {
         let (q, k, v) = (self.tensor(&q)?, self.tensor(&k)?, self.tensor(&v)?);
         let q = self.with_number("mul", &q, scale);
         let mut scores = self.matmul(&q, &k, true, of_scores);
+        let says_all = mask.is_some_and(|mask| super::state::is_scores(self.graph, mask));
         if let Some(mask) = mask {
-            let mut padding = self.padding(&super::identifier(mask));
+            let mask = super::identifier(mask);
+            let mut padding = if says_all { self.cast(&mask, self.float) } else { self.padding(&mask) };
             if grouped {
                 padding = self.expand_dims(&padding, &[1]);
             }
             scores = self.two("add", &scores, &padding);
         }
-        if causal && queries != Dim::Fixed(1) {
+        if causal && !says_all && queries != Dim::Fixed(1) {
             let later = self.later(&queries, &keys)?;
             scores = self.two("add", &scores, &later);
         }

@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use super::blob::Blobs;
 use super::proto;
-use super::{CoremlError, Target, identifier};
+use super::{CoremlError, Target, identifier, state};
 use crate::backend::Window;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::{Options, Precision};
-use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
+use crate::export::graph::{Colours, Dim, Element, Graph, Id, Input, Symbol, Value};
 use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
 
-pub(super) use program::{Arg, Kind, fixed, float_bytes, immediate, text};
-use program::{bound_to, value_type};
+use program::bound_to;
+pub(super) use program::{Arg, Kind, fixed, float_bytes, immediate, text, value_type};
 
 /// The axes that a tensor may have, as coremltools has it: "Core ML only supports tensors with rank <= 5".
 const RANK_MAX: usize = 5;
@@ -55,6 +55,7 @@ pub(super) fn lower(graph: &Graph, target: Target, options: &Options) -> Result<
     let mut inputs = Vec::with_capacity(graph.inputs.len());
     for input in &graph.inputs {
         let kind = match input.element {
+            Element::Float if state::is_scores(graph, &input.name) => Kind::Float16,
             // A picture comes as floats of 0 to 255.
             Element::Float | Element::Bytes(_) => Kind::Float32,
             Element::Integer => Kind::Int32,
@@ -63,6 +64,7 @@ pub(super) fn lower(graph: &Graph, target: Target, options: &Options) -> Result<
         lower.tensors.insert(name.clone(), (kind, input.shape.clone()));
         inputs.push(proto::NamedType { name, r#type: Some(value_type(kind, &input.shape)) });
     }
+    inputs.extend(lower.kept());
     lower.names.extend(graph.outputs.iter().map(|(name, _)| identifier(name)));
     for value in &graph.values {
         if value.shape.len() > RANK_MAX {
@@ -98,6 +100,17 @@ enum Written {
     Seen(Seen),
     /// Windows of pictures, which only a convolution has: of which pictures, and the shape of the windows.
     Windows(Id, Window),
+    /// What is kept of earlier runs, which only what is put behind it has.
+    Kept(Layer),
+}
+
+/// A layer's caches of one tensor of the state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layer {
+    /// The tensor, by its place in the state.
+    pub(super) kept: usize,
+    /// Along its first axis.
+    pub(super) layer: usize,
 }
 
 /// An entry of an axis.
@@ -154,14 +167,17 @@ impl Lower<'_> {
                     }
                 }
             }
-            Dim::Sum(symbols) => {
-                let mut made = self.symbol(symbols[0])?;
-                for symbol in &symbols[1..] {
-                    let size = self.symbol(symbol)?;
-                    made = self.two("add", &made, &size);
+            Dim::Sum(symbols) => match self.whole(dim, symbols) {
+                Some((input, axis)) => self.length(&input, axis),
+                None => {
+                    let mut made = self.symbol(symbols[0])?;
+                    for symbol in &symbols[1..] {
+                        let size = self.symbol(symbol)?;
+                        made = self.two("add", &made, &size);
+                    }
+                    made
                 }
-                made
-            }
+            },
         };
         self.own = own;
         self.made.insert(key, made.clone());
@@ -180,15 +196,44 @@ impl Lower<'_> {
         if let Some(name) = self.made.get(&key) {
             return Ok(name.clone());
         }
-        let is_it = |dim: &Dim| *dim == Dim::Product(1, vec![symbol]);
-        let place = self.graph.inputs.iter().find_map(|input| Some((input, input.shape.iter().position(is_it)?)));
-        let Some((input, axis)) = place else { return Err(CoremlError::NoSize(symbol)) };
+        let made = match self.place(|dim| is_size(dim, symbol)) {
+            Some((input, axis)) => self.length(&input, axis),
+            None => self.rest(symbol)?,
+        };
+        self.made.insert(key, made.clone());
+        Ok(made)
+    }
+
+    /// The input and its axis whose length is such.
+    fn place(&self, is_it: impl Fn(&Dim) -> bool) -> Option<(Input, usize)> {
+        self.graph.inputs.iter().find_map(|input| Some((input.clone(), input.shape.iter().position(&is_it)?)))
+    }
+
+    /// The same of a sum whose parts are not all the lengths of axes.
+    fn whole(&self, sum: &Dim, parts: &[Symbol]) -> Option<(Input, usize)> {
+        let has_all = parts.iter().all(|part| self.place(|dim| is_size(dim, part)).is_some());
+        self.place(|dim| dim == sum).filter(|_| !has_all)
+    }
+
+    /// How long an axis of an input is.
+    fn length(&mut self, input: &Input, axis: usize) -> String {
         let rank = input.shape.len();
         let x = identifier(&input.name);
         let shape = self.op("shape", &[("x", Arg::Of(&x))], Kind::Int32, vec![Dim::Fixed(rank)]);
         let axis = self.literal(&Arg::Int(axis as i32));
-        let made = self.gather(&shape, &axis, Kind::Int32, Vec::new());
-        self.made.insert(key, made.clone());
+        self.gather(&shape, &axis, Kind::Int32, Vec::new())
+    }
+
+    /// A size that no input has alone: what others leave of a sum.
+    fn rest(&mut self, symbol: Symbol) -> Result<String, CoremlError> {
+        let is_sum = |dim: &Dim| matches!(dim, Dim::Sum(symbols) if symbols.contains(&symbol));
+        let Some((input, axis)) = self.place(is_sum) else { return Err(CoremlError::NoSize(symbol)) };
+        let Dim::Sum(symbols) = &input.shape[axis] else { unreachable!("it is a sum") };
+        let mut made = self.length(&input, axis);
+        for other in symbols.iter().filter(|other| **other != symbol) {
+            let other = self.symbol(other)?;
+            made = self.two("sub", &made, &other);
+        }
         Ok(made)
     }
 
@@ -351,6 +396,11 @@ impl Lower<'_> {
                 name: self.graph.values[id].name.clone(),
                 why: "windows of pictures are written as a convolution, and what follows is none",
             }),
+            Written::Kept(_) => Err(CoremlError::NoOperator {
+                op: "input",
+                name: self.graph.values[id].name.clone(),
+                why: "what is kept is only put something behind",
+            }),
         }
     }
 
@@ -388,6 +438,9 @@ impl Lower<'_> {
         match &value.op {
             Op::Constant => Ok(Written::Constant),
             Op::Input(name) => {
+                if let Some(layer) = self.layer_of(name) {
+                    return Ok(Written::Kept(layer));
+                }
                 let own = match self.graph.colours(name) {
                     Some(colours) => self.prepared(&identifier(name), colours)?,
                     None => identifier(name),
@@ -422,6 +475,10 @@ impl Lower<'_> {
                 tensor(self.slice(&x, *axis, &begin, &end, shape.clone()))
             }
             Op::Concat(axis) => {
+                if let (Written::Kept(layer), &[_, fresh]) = (&self.values[inputs[0]], &inputs[..]) {
+                    let layer = *layer;
+                    return Ok(Written::Seen(self.keep(layer, fresh, *axis, shape)?));
+                }
                 let parts = inputs.iter().map(|input| self.plain(*input)).collect::<Result<Vec<_>, _>>()?;
                 let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
                 tensor(self.concat(&parts, *axis as i32, self.float, shape.clone()))
@@ -795,10 +852,11 @@ impl Lower<'_> {
             let name = identifier(name);
             let x = self.plain(*id)?;
             let x = self.cast(&x, Kind::Float32);
+            let gives = |op: &proto::Operation| op.outputs.first().is_some_and(|output| output.name == x);
             let is_computed = self
                 .operations
                 .iter()
-                .any(|op| op.outputs[0].name == x && op.r#type != "const" && !op.r#type.starts_with("constexpr_"));
+                .any(|op| gives(op) && op.r#type != "const" && !op.r#type.starts_with("constexpr_"));
             if is_computed && !renamed.contains_key(&x) {
                 renamed.insert(x, name.clone());
             } else {
@@ -815,13 +873,19 @@ impl Lower<'_> {
                     name.clone_from(to);
                 }
             }
-            if let Some(to) = renamed.get(&op.outputs[0].name) {
-                op.outputs[0].name.clone_from(to);
+            if let Some(output) = op.outputs.first_mut()
+                && let Some(to) = renamed.get(&output.name)
+            {
+                output.name.clone_from(to);
                 op.attributes.insert("name".into(), text(to));
             }
         }
         Ok((names, renamed))
     }
+}
+
+fn is_size(dim: &Dim, symbol: Symbol) -> bool {
+    *dim == Dim::Product(1, vec![symbol])
 }
 
 /// The shape of what two tensors give together, as numpy has it.

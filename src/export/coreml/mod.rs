@@ -11,6 +11,7 @@ mod compress;
 mod lower;
 mod proto;
 mod run;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ const MAIN: &str = "main";
 /// Core ML's numbers of what arrays consist of.
 const ARRAY_OF_FLOATS: i32 = 65568;
 const ARRAY_OF_INTS: i32 = 131_104;
+const ARRAY_OF_HALVES: i32 = 65552;
 
 /// Core ML's number of a colour space (`ImageFeatureType.ColorSpace` of FeatureTypes.proto).
 const RGB: i32 = 20;
@@ -59,7 +61,7 @@ impl Target {
     pub const IOS15: Self = Self { specification: 6 };
     /// Weights in bytes, palettes, without zeros.
     pub const IOS16: Self = Self { specification: 7 };
-    /// Weights by blocks, codes of 4 bits.
+    /// Weights by blocks, codes of 4 bits, state.
     pub const IOS18: Self = Self { specification: 9 };
 
     /// The one of a name.
@@ -140,13 +142,16 @@ impl From<CoremlError> for Failure {
 /// Writes a graph.
 pub fn write(graph: &Graph, target: Target, options: &Options) -> Result<Written, CoremlError> {
     let lowered = lower::lower(graph, target, options)?;
+    // No tensor is empty in Core ML: what was read before is one position at least, if a masked one, where it is given.
+    let least_past = usize::from(graph.state.is_none());
     let input = graph.inputs.iter().map(|input| {
         let data_type = match input.element {
+            Element::Float if state::is_scores(graph, &input.name) => ARRAY_OF_HALVES,
             Element::Float => ARRAY_OF_FLOATS,
             Element::Integer => ARRAY_OF_INTS,
             Element::Bytes(_) => return picture(&input.name, &input.shape),
         };
-        let ranges: Vec<[usize; 2]> = input.shape.iter().map(|dim| range(dim, options.longest)).collect();
+        let ranges: Vec<[usize; 2]> = input.shape.iter().map(|dim| range(dim, options.longest, least_past)).collect();
         let size_ranges = ranges
             .iter()
             .map(|[least, most]| proto::SizeRange { lower_bound: *least as u64, upper_bound: *most as i64 });
@@ -164,6 +169,7 @@ pub fn write(graph: &Graph, target: Target, options: &Options) -> Result<Written
     let description = proto::Description {
         input: input.collect(),
         output: output.collect(),
+        state: state::features(graph),
         metadata: Some(metadata(&options.metadata)),
     };
     let function = proto::Function {
@@ -185,14 +191,16 @@ pub fn write(graph: &Graph, target: Target, options: &Options) -> Result<Written
     Ok(Written { files, places: lowered.places })
 }
 
-/// How long an axis may be: from, to.
-fn range(dim: &Dim, longest: usize) -> [usize; 2] {
+/// How long an axis may be: from, to. At least so many tokens were read before.
+fn range(dim: &Dim, longest: usize, least_past: usize) -> [usize; 2] {
     match dim {
         Dim::Fixed(length) => [*length, *length],
         Dim::Product(1, symbols) if symbols == &["batch"] => [1, BATCH_MAX],
-        // No tensor is empty in Core ML: what was read before is one position at least, if a masked one.
         Dim::Product(..) => [1, longest.max(1)],
-        Dim::Sum(symbols) => [symbols.len(), longest.max(symbols.len())],
+        Dim::Sum(symbols) => {
+            let least = symbols.len() - 1 + least_past;
+            [least, longest.max(least)]
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Description {
     pub(super) input: Vec<Feature>,
     #[prost(message, repeated, tag = "10")]
     pub(super) output: Vec<Feature>,
+    #[prost(message, repeated, tag = "13")]
+    pub(super) state: Vec<Feature>,
     #[prost(message, optional, tag = "100")]
     pub(super) metadata: Option<Metadata>,
 }
@@ -51,7 +53,7 @@ pub(super) struct Feature {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct FeatureType {
-    #[prost(oneof = "FeatureKind", tags = "4, 5")]
+    #[prost(oneof = "FeatureKind", tags = "4, 5, 8")]
     pub(super) kind: Option<FeatureKind>,
 }
 
@@ -61,6 +63,14 @@ pub(super) enum FeatureKind {
     Image(Image),
     #[prost(message, tag = "5")]
     Array(Array),
+    #[prost(message, tag = "8")]
+    State(StateFeature),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StateFeature {
+    #[prost(message, optional, tag = "1")]
+    pub(super) array: Option<Array>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -167,6 +177,15 @@ pub(super) struct NamedType {
 pub(super) struct ValueType {
     #[prost(message, optional, tag = "1")]
     pub(super) tensor_type: Option<TensorType>,
+    /// In place of the other: the type of what is kept.
+    #[prost(message, optional, boxed, tag = "5")]
+    pub(super) state_type: Option<Box<StateType>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StateType {
+    #[prost(message, optional, tag = "1")]
+    pub(super) wrapped: Option<ValueType>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -4,6 +4,7 @@
 //! type that the program declares; what is declared in 16 bits is rounded to them.
 
 mod compute;
+mod state;
 mod weights;
 
 use std::collections::HashMap;
@@ -59,6 +60,8 @@ impl Held {
 /// A package that is computed.
 pub(in crate::export) struct Evaluator {
     inputs: Vec<proto::NamedType>,
+    /// What is kept from run to run.
+    states: Vec<state::Declared>,
     /// What the model says of its inputs to who runs it.
     described: Vec<proto::Feature>,
     operations: Vec<proto::Operation>,
@@ -84,11 +87,12 @@ impl Evaluator {
         let file = |path: &str| written.file(path).ok_or_else(|| refused(format!("no {path}")));
         let model = proto::Model::decode(file(MODEL)?).map_err(refused)?;
         let weights = weights::File::new(file(WEIGHTS)?)?;
-        let described = model.description.map_or(Vec::new(), |own| own.input);
+        let (described, kept) = model.description.map_or_else(Default::default, |own| (own.input, own.state));
         let mut functions = model.ml_program.ok_or_else(|| refused("no program"))?.functions;
         let mut function = functions.remove(MAIN).ok_or_else(|| refused("no function `main`"))?;
         let block = function.block_specializations.remove(&function.opset);
         let block = block.ok_or_else(|| refused(format!("no block for {}", function.opset)))?;
+        let (states, inputs) = state::parted(function.inputs, &kept)?;
         let mut constants = HashMap::new();
         let mut operations = Vec::new();
         for operation in block.operations {
@@ -101,13 +105,14 @@ impl Evaluator {
                 None => operations.push(operation),
             }
         }
+        state::check(&operations, &states)?;
         let mut last = HashMap::new();
         for (at, operation) in operations.iter().enumerate() {
             for name in names(operation) {
                 last.insert(name.to_owned(), at);
             }
         }
-        Ok(Self { inputs: function.inputs, described, operations, constants, last })
+        Ok(Self { inputs, states, described, operations, constants, last })
     }
 }
 
@@ -135,6 +140,14 @@ fn names(operation: &proto::Operation) -> impl Iterator<Item = &str> {
         Some(Bound::Name(name)) => Some(&name[..]),
         _ => None,
     })
+}
+
+/// What is declared in 16 bits is rounded to them.
+fn rounded(declared: &proto::NamedType, value: &mut Held) {
+    let declared = declared.r#type.as_ref().and_then(|own| own.tensor_type.as_ref()).map(|own| own.data_type);
+    if let (Held::Floats(tensor), Some(element::FLOAT16)) = (value, declared) {
+        tensor.apply(|value| half::f16::from_f32(*value).to_f32());
+    }
 }
 
 /// Refuses a value that is not of the type that it is declared to be.
@@ -179,6 +192,23 @@ impl Program for Evaluator {
     }
 
     fn run(&self, inputs: &[Tensors], tensors: &[(&str, usize)]) -> Result<Vec<Array>, Failure> {
+        self.step(inputs, tensors, &mut state::fresh(&self.states))
+    }
+
+    fn steps(&self, steps: &[&[Tensors]], tensors: &[(&str, usize)]) -> Result<Vec<Vec<Array>>, Failure> {
+        let mut kept = state::fresh(&self.states);
+        steps.iter().map(|inputs| self.step(inputs, tensors, &mut kept)).collect()
+    }
+}
+
+impl Evaluator {
+    /// One run, which changes what is kept.
+    fn step(
+        &self,
+        inputs: &[Tensors],
+        tensors: &[(&str, usize)],
+        kept: &mut state::Kept,
+    ) -> Result<Vec<Array>, Failure> {
         let asked: Vec<String> = tensors.iter().map(|(name, _)| plain(name)).collect();
         let mut values: HashMap<String, Held> = HashMap::new();
         for input in inputs {
@@ -190,7 +220,8 @@ impl Program for Evaluator {
             values.insert(plain(&input.name), value);
         }
         for input in &self.inputs {
-            let value = values.get(&input.name).ok_or_else(|| refused(format!("`{}` is not given", input.name)))?;
+            let value = values.get_mut(&input.name).ok_or_else(|| refused(format!("`{}` is not given", input.name)))?;
+            rounded(input, value);
             if value.shape().contains(&0) {
                 return Err(refused(format!("`{}` is empty", input.name)));
             }
@@ -198,15 +229,22 @@ impl Program for Evaluator {
         }
         let mut found: HashMap<String, Array> = HashMap::new();
         for (at, operation) in self.operations.iter().enumerate() {
-            let output = operation.outputs.first().ok_or_else(|| refused("an operation without a result"))?;
-            let given = compute::Given { operation, values: &values, constants: &self.constants };
-            let mut value = given.compute().map_err(|e| refused(format!("`{}`: {e}", output.name)))?;
-            if let Held::Floats(tensor) = &mut value
-                && output.r#type.as_ref().and_then(|own| own.tensor_type.as_ref()).map(|own| own.data_type)
-                    == Some(element::FLOAT16)
-            {
-                tensor.apply(|value| half::f16::from_f32(*value).to_f32());
+            if operation.r#type == state::WRITE {
+                state::write(operation, &values, kept)?;
+                continue;
             }
+            let output = operation.outputs.first().ok_or_else(|| refused("an operation without a result"))?;
+            let value = if operation.r#type == state::READ {
+                state::read(operation, kept)?
+            } else {
+                let given = compute::Given { operation, values: &values, constants: &self.constants };
+                let mut value = given.compute().map_err(|e| refused(format!("`{}`: {e}", output.name)))?;
+                // Numbers that it was given in 16 bits already: of all that is kept, few are another's.
+                if operation.r#type != "slice_update" {
+                    rounded(output, &mut value);
+                }
+                value
+            };
             fits(output, &value)?;
             values.insert(output.name.clone(), value);
             for name in names(operation) {

@@ -75,6 +75,20 @@ impl Lower<'_> {
         kind: Kind,
         shape: Vec<Dim>,
     ) -> String {
+        let inputs = self.arguments(args);
+        let name = self.unique(&format!("{}_{op}", self.own));
+        self.emit(op, inputs, BTreeMap::new(), name, kind, shape)
+    }
+
+    /// Writes an operation that gives nothing, and changes what is kept.
+    pub(in crate::export::coreml) fn act(&mut self, op: &str, args: &[(&str, Arg<'_>)]) {
+        let inputs = self.arguments(args);
+        let name = self.unique(&format!("{}_{op}", self.own));
+        let attributes = BTreeMap::from([("name".to_owned(), text(&name))]);
+        self.operations.push(proto::Operation { r#type: op.to_owned(), inputs, outputs: Vec::new(), attributes });
+    }
+
+    fn arguments(&mut self, args: &[(&str, Arg<'_>)]) -> BTreeMap<String, proto::Argument> {
         let bound = |name: String| proto::Binding { bound: Some(proto::Bound::Name(name)) };
         let mut inputs = BTreeMap::new();
         for (name, arg) in args {
@@ -85,8 +99,7 @@ impl Lower<'_> {
             };
             inputs.insert((*name).to_owned(), proto::Argument { arguments });
         }
-        let name = self.unique(&format!("{}_{op}", self.own));
-        self.emit(op, inputs, BTreeMap::new(), name, kind, shape)
+        inputs
     }
 
     pub(in crate::export::coreml) fn emit(
@@ -116,7 +129,7 @@ impl Lower<'_> {
     }
 
     /// A constant that an argument is, once for all that have it.
-    pub(super) fn literal(&mut self, arg: &Arg<'_>) -> String {
+    pub(in crate::export::coreml) fn literal(&mut self, arg: &Arg<'_>) -> String {
         let (key, kind, dims, values) = match arg {
             Arg::Of(_) | Arg::All(_) => unreachable!("a tensor is no literal"),
             Arg::Bool(value) => {
@@ -226,14 +239,14 @@ pub(in crate::export::coreml) fn fixed(dims: &[usize]) -> Vec<Dim> {
     dims.iter().map(|n| Dim::Fixed(*n)).collect()
 }
 
-pub(super) fn value_type(kind: Kind, shape: &[Dim]) -> proto::ValueType {
+pub(in crate::export::coreml) fn value_type(kind: Kind, shape: &[Dim]) -> proto::ValueType {
     let length = |dim: &Dim| match dim {
         Dim::Fixed(number) => Length::Constant(proto::ConstantLength { size: *number as u64 }),
         _ => Length::Unknown(proto::UnknownLength { variadic: false }),
     };
     let dimensions = shape.iter().map(|dim| proto::Dimension { length: Some(length(dim)) }).collect();
     let tensor = proto::TensorType { data_type: kind as i32, rank: shape.len() as i64, dimensions };
-    proto::ValueType { tensor_type: Some(tensor) }
+    proto::ValueType { tensor_type: Some(tensor), state_type: None }
 }
 
 pub(in crate::export::coreml) fn immediate(kind: Kind, dims: &[usize], values: Values) -> proto::Value {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rten::ops;
 use rten::{BufferPool, FloatOperators};
 use rten_tensor::prelude::*;
-use rten_tensor::{NdTensor, Tensor, TensorView};
+use rten_tensor::{NdTensor, SliceItem, Tensor, TensorView};
 
 use super::super::proto::{self, Bound};
 use super::Held;
@@ -226,6 +226,7 @@ impl<'a> Given<'a> {
                 self.any(|x| ops::tile(pool, x, reps.view()), |x| ops::tile(pool, x, reps.view()))
             }
             "slice_by_index" => self.slice(pool),
+            "slice_update" => self.update(),
             "reduce_sum" => {
                 let (axes, keep) = (self.list("axes")?, self.int("keep_dims")? == 1);
                 self.any(
@@ -314,7 +315,8 @@ impl<'a> Given<'a> {
         Ok(Held::Ints(told(ops::concat(pool, &views, axis))?))
     }
 
-    fn slice(&self, pool: &BufferPool) -> Done<Held> {
+    /// From where to before where, along each axis.
+    fn bounds(&self) -> Done<(Vec<i32>, Vec<i32>)> {
         let (mut begin, mut end) = (self.list("begin")?, self.list("end")?);
         let masks = [self.list("begin_mask")?, self.list("end_mask")?];
         let rank = self.held("x")?.shape().len();
@@ -332,11 +334,34 @@ impl<'a> Given<'a> {
                 end[axis] = i32::MAX;
             }
         }
+        Ok((begin, end))
+    }
+
+    fn slice(&self, pool: &BufferPool) -> Done<Held> {
+        let (begin, end) = self.bounds()?;
         let (begin, end) = (NdTensor::from(begin), NdTensor::from(end));
         self.any(
             |x| ops::slice(pool, x, &begin.view(), &end.view(), None, None),
             |x| ops::slice(pool, x, &begin.view(), &end.view(), None, None),
         )
+    }
+
+    /// A tensor with another in a part of it, which has to be as large.
+    fn update(&self) -> Done<Held> {
+        let (begin, end) = self.bounds()?;
+        let Held::Floats(mut made) = self.held("x")?.clone() else { return Err("`x` is no tensor of floats".into()) };
+        let part = self.floats("update")?;
+        let mut ranges = Vec::with_capacity(begin.len());
+        for (axis, length) in made.shape().iter().enumerate() {
+            let (from, until) = (begin[axis], end[axis].min(i32::try_from(*length).map_err(|e| e.to_string())?));
+            let is_inside = from >= 0 && (end[axis] == until || end[axis] == i32::MAX);
+            if !is_inside || until - from != part.shape().get(axis).map_or(-1, |own| *own as i32) {
+                return Err(format!("{:?} does not fit {:?} from {begin:?} to {end:?}", part.shape(), made.shape()));
+            }
+            ranges.push(SliceItem::from(from as isize..until as isize));
+        }
+        made.slice_mut(&ranges[..]).copy_from(&part);
+        Ok(Held::Floats(made))
     }
 
     fn conv(&self, pool: &BufferPool) -> Done<Held> {
