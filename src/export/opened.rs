@@ -148,7 +148,7 @@ impl Exported {
         }
     }
 
-    /// The logits that follow the last of these tokens, which come after what was read: [vocabulary].
+    /// The logits that follow the last of these tokens, which come after what was read: one for each token known.
     pub fn go_on(&self, ids: &[u32], read: &mut Read) -> Result<Vec<f32>, Failure> {
         let known = self.language()?.vocab_size;
         self.tokens(&[ids.to_vec()], read)?.last(known)

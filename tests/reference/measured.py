@@ -21,7 +21,7 @@ def program(label):
     return read(f"exports/{label}/verify.json")["program"]
 
 
-for label in ["minilm-f32", "minilm-f16", "minilm-int8", "efficientnet-lite0-uint8", "smollm2-int8-weights"]:
+for label in ["minilm-f32", "minilm-f16", "minilm-int8", "efficientnet-lite0-uint8"]:
     assert "onnxruntime 1." in program(label), program(label)
 assert program("minilm-rten") == "rten 0.24.0"
 
@@ -42,10 +42,12 @@ for text, vector in zip(texts, own, strict=True):
 print(f"{len(texts)} texts by onnxruntime {onnxruntime.__version__} from Python: the same vectors")
 
 near = {row["subject"]: row["distance"]["value"] for row in read("reports/minilm/report.json")["encoded"][0]["rows"]}
-assert near["exports/minilm-f32"] < 1e-9 and near["exports/minilm-rten"] < 1e-9, near
+assert near["exports/minilm-f32"] < 1e-9, near
 assert near["exports/minilm-f16"] < 1e-5 < near["exports/minilm-int8-weights"] < 1e-3 < near["exports/minilm-int8"] < 2e-2, near
 subjects = read("reports/minilm/report.json")["subjects"]
-assert subjects[1]["speed"]["backend"].startswith("onnxruntime 1.") and subjects[5]["speed"]["backend"] == "rten 0.24.0"
+assert subjects[1]["speed"]["backend"].startswith("onnxruntime 1."), subjects
+pictures = {row["subject"]: row["distance"]["value"] for row in read("reports/efficientnet-lite0/report.json")["encoded"][0]["rows"]}
+assert len(pictures) == 3 and max(pictures.values()) < 1e-9, pictures
 
 language = read("reports/smollm2/report.json")
 [texts] = language["texts"]
@@ -55,8 +57,7 @@ assert abs(model - rounded) < 0.05, texts["rows"]
 assert texts["rows"][1]["divergence"]["value"] < 1e-5 < texts["rows"][2]["divergence"]["value"] < 0.05, texts["rows"]
 print(f"SmolLM2: loss {model:.5f}, as a file {whole:.5f}, in bytes {rounded:.5f}")
 
-for name, backends in [("minilm", {"candle", "onnxruntime", "rten"}), ("smollm2", {"candle", "onnxruntime"})]:
-    rows = read(f"benchmarks/{name}/report.json")["timing"]["rows"]
-    assert {row["model"]["backend"] for row in rows} == backends, rows
-    for row in rows:
-        print(name, row["model"]["workload"]["name"], row["subject"], row["model"]["backend"], f"{row['p50_s']['value']:.4f} s")
+rows = read("benchmarks/minilm/report.json")["timing"]["rows"]
+assert {row["model"]["backend"] for row in rows} == {"candle", "onnxruntime", "rten"}, rows
+for row in rows:
+    print(row["model"]["workload"]["name"], row["subject"], row["model"]["backend"], f"{row['p50_s']['value']:.4f} s")
