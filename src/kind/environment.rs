@@ -272,7 +272,10 @@ fn compile(cx: &mut ActionCx<'_>) -> Result<(), Failure> {
             let part = part.iter().map(|path| path.strip_prefix(out).unwrap_or(path));
             let args = ["-s", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"];
             let program = Program::new(out.join("bin/python")).args(args).args(part);
-            let program = program.dir(out).var("PYTHONHASHSEED", "0").var("PYTHONPATH", "");
+            let program = program.dir(out).var("PYTHONHASHSEED", "0");
+            // Of the user's settings, which uv needs, none says what is written and where: empty is as if not set.
+            let unset = ["PYTHONOPTIMIZE", "PYTHONPATH", "PYTHONPYCACHEPREFIX"];
+            let program = unset.iter().fold(program, |program, name| program.var(name, ""));
             // Packages bring files that are no Python of this version; those are compiled by nobody.
             program.run_or(|_, said| Failure::target(said.trim())).err().map(|failure| failure.message)
         })

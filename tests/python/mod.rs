@@ -82,13 +82,22 @@ fn contains(text: &str, part: &str) {
 #[test]
 fn an_environment_is_made_once_and_anew_when_its_lock_changes() {
     let snake = Snake::new(ENVIRONMENT);
-    assert_eq!(snake.builds(), ["env"]);
+    // What a user's own Python is told does not decide what lies in it.
+    let elsewhere = snake.project.path("elsewhere");
+    let told =
+        [("PATH", &*snake.path), ("PYTHONOPTIMIZE", "1"), ("PYTHONPYCACHEPREFIX", elsewhere.to_str().expect("text"))];
+    let run = snake.project.effai_told(&["build", "-j", "1"], &told);
+    assert_eq!(run.code, 0, "{}", run.stderr);
     assert!(snake.builds().is_empty());
     assert_eq!(snake.calls(), 2);
+    assert!(!elsewhere.exists());
     assert!(!snake.project.path("out/env/.lock").exists());
     let lib = snake.project.path("out/env/lib");
     let pinned = std::fs::read_dir(lib).expect("listed").next().expect("one").expect("listed").path();
-    assert!(pinned.join("site-packages/__pycache__").is_dir(), "it is compiled");
+    let compiled = std::fs::read_dir(pinned.join("site-packages/__pycache__")).expect("it is compiled");
+    let compiled: Vec<String> =
+        compiled.map(|e| e.expect("listed").file_name().to_string_lossy().into_owned()).collect();
+    assert!(compiled.iter().all(|name| name.ends_with(".pyc") && !name.contains("opt")), "{compiled:?}");
 
     snake.project.remove("out");
     snake.project.remove(".effai");
