@@ -91,3 +91,42 @@ fn read_deb(
     }
     Err(std::io::Error::other("it has no data.tar"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_debian_package_is_read_however_it_is_compressed() {
+        let text: Vec<u8> = (0..50_000).flat_map(|n: u32| (n % 977).to_le_bytes()).collect();
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        tar.append_data(&mut header, "./usr/share/a.txt", &*text).expect("written");
+        let tar = tar.into_inner().expect("finished");
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        gz.write_all(&tar).expect("written");
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 6);
+        xz.write_all(&tar).expect("written");
+        let zst = zstd::encode_all(&*tar, 19).expect("written");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (name, data) in [
+            ("data.tar.gz", gz.finish().expect("finished")),
+            ("data.tar.xz", xz.finish().expect("finished")),
+            ("data.tar.zst", zst),
+            ("data.tar", tar),
+        ] {
+            let path = dir.path().join(format!("{name}.deb"));
+            let mut deb = ar::Builder::new(fs::create(&path).expect("created"));
+            for (name, bytes) in [("debian-binary", b"2.0\n".as_slice()), (name, &data)] {
+                let header = ar::Header::new(name.as_bytes().to_vec(), bytes.len() as u64);
+                deb.append(&header, bytes).expect("written");
+            }
+            drop(deb);
+            let members = read_members(&path, &|path| path.ends_with(".txt")).expect("read");
+            assert!(members["usr/share/a.txt"] == text, "{name}");
+        }
+    }
+}
