@@ -2,10 +2,9 @@
 
 use effai::backend::trace::TraceTensor;
 use effai::backend::{BackendError, CandleTensor, Tensor, Texts};
-use effai::export::format::{Format, Options, Precision, Ranges, open};
+use effai::export::format::{Format, Options, Precision, Ranges, open, ranges};
 use effai::export::graph::{Element, Graph, Size, Symbol};
 use effai::export::source::{BATCH, IDS, PAST, SEQUENCE, Tensors, Values};
-use effai::export::tflite;
 use effai::export::verify::Allowed;
 use effai::export::written::Written;
 use effai::failure::Failure;
@@ -195,7 +194,7 @@ impl Case {
         };
         if precision == Precision::Int8Calibrated {
             let given: Vec<Vec<Tensors>> = self.runs.iter().map(|run| run.inputs.clone()).collect();
-            options.ranges = tflite::ranges(&self.graph, &options, &given)?;
+            options.ranges = ranges(&self.graph, &options, &given)?;
         }
         Ok(options)
     }

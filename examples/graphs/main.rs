@@ -4,7 +4,8 @@
 //! cargo run --example graphs -- DIR --seed S --count N [--format onnx|coreml|tflite|all]
 //! ```
 //!
-//! Each graph is that of its seed alone: S, S + 1, and so on. `DIR/SEED/` gets a file of each format, in 32 bits and now and then
+//! Each graph is that of its seed alone: S, S + 1, and so on; from 1,000,000 on they see pictures alone, and TensorFlow Lite and ONNX
+//! have them in integers. `DIR/SEED/` gets a file of each format, in 32 bits and now and then
 //! in fewer, and `run-0.safetensors` and so on: what goes in (`in.NAME`) and what comes out (`out.NAME`) for some sizes, computed
 //! by candle. Prints one object of JSON a line: a file, or why there is none, or what failed. Of one graph alone, its text too.
 
@@ -108,7 +109,10 @@ fn all_of(asked: &Asked, seed: u64) -> Result<Vec<Json>, Failure> {
         if !asked.formats.is_empty() && !asked.formats.iter().any(|own| own == format.name()) {
             continue;
         }
-        let fewer = format.precisions()[1..].get(of_fewer).filter(|own| **own != Precision::Stored);
+        let fewer = match format {
+            Format::Onnx { .. } | Format::TfLite if case.plan.is_network() => Some(&Precision::Int8Calibrated),
+            _ => format.precisions()[1..].get(of_fewer).filter(|own| **own != Precision::Stored),
+        };
         for precision in [Precision::F32].iter().chain(fewer) {
             let made = catch_unwind(AssertUnwindSafe(|| one(&case, format, *precision, &dir)));
             let mut line = match made {

@@ -4,6 +4,10 @@
 //! numbers or values: so it is the same program on candle and when it is traced, whatever sizes it is given. Weights are of
 //! awkward sizes, and some of what is computed depends on no input.
 
+// Named, since tests have this file elsewhere among their modules.
+#[path = "network.rs"]
+pub(crate) mod network;
+
 use std::sync::Arc;
 
 use effai::backend::int8::{Bytes, Int8};
@@ -81,6 +85,9 @@ fn fixed(dims: &[usize]) -> Vec<Dim> {
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
+        if seed >= network::FIRST {
+            return Self::network(seed);
+        }
         let rng = &mut Rng::new(seed, "plan");
         let mut inputs = Vec::new();
         let integer = |name: &str, shape| Input { name: name.into(), element: Element::Integer, shape };
@@ -243,7 +250,7 @@ pub(crate) fn run<T: Tensor>(plan: &Plan, given: &Given<T>) -> Result<Vec<(Strin
         program.keep(x.clone());
         let is_first =
             matches!(&x.dims[..], [_, Dim::Fixed(c), ..] if input.name == PIXELS && x.dims[3] != Dim::Fixed(*c));
-        if is_first {
+        if is_first && !plan.is_network() {
             let turned = program.swapped(&x, 1, 2)?;
             let turned = program.swapped(&turned, 2, 3)?;
             program.keep(turned);
@@ -282,7 +289,8 @@ impl<T: Tensor> Program<'_, T> {
     /// One of the pool that will do and is never empty: caches may be, and are only laid otherwise before they are not.
     fn pick(&mut self, does: impl Fn(&[Dim]) -> bool) -> Option<Known<T>> {
         let may_be_empty = |dim: &Dim| matches!(dim, Dim::Product(_, symbols) if symbols.contains(&PAST));
-        self.pick_any(|dims| !dims.iter().any(may_be_empty) && does(dims))
+        let found = self.pick_any(|dims| !dims.iter().any(may_be_empty) && does(dims));
+        found.filter(|found| self.goes_on(found.top))
     }
 
     /// One of the pool that will do; the last that does more often than not, so that programs get deep.
@@ -318,7 +326,7 @@ impl<T: Tensor> Program<'_, T> {
         debug_assert_eq!(tensor.shape(), self.sizes.shape(&dims), "the shapes that are followed are the tensors'");
         let tensor = self.moved(tensor)?;
         let mut made = Known { tensor, dims, top };
-        if made.top > TOP_MAX {
+        if made.top > TOP_MAX && !self.plan.is_network() {
             let by = 1.0 / f64::from(made.top);
             let tensor = made.tensor.affine(by, 0.0)?;
             made = Known { tensor: self.moved(tensor)?, top: 1.0, ..made };
@@ -375,6 +383,9 @@ impl<T: Tensor> Program<'_, T> {
     }
 
     fn any(&mut self) -> Result<Option<Known<T>>> {
+        if self.plan.is_network() {
+            return self.of_network();
+        }
         match self.rng.below(46) {
             0..3 => self.reshape(),
             3..5 => self.swap_axes(),
@@ -1002,7 +1013,10 @@ impl<T: Tensor> Program<'_, T> {
 
     fn bounds(&mut self) -> (f32, f32) {
         let none = f32::INFINITY;
-        [(0.0, 6.0), (0.0, none), (-none, none), (-1.0, 1.0), (0.0, 1.0), (-none, 0.5), (-0.5, none)][self.rng.below(7)]
+        let all = [(0.0, 6.0), (0.0, none), (-none, none), (-1.0, 1.0), (0.0, 1.0), (-none, 0.5), (-0.5, none)];
+        // What else a value is bound to has no kernel for bytes.
+        let count = if self.plan.is_network() { 3 } else { all.len() };
+        all[self.rng.below(count)]
     }
 
     fn scale_shift(&mut self) -> Result<Option<Known<T>>> {
@@ -1070,7 +1084,8 @@ impl<T: Tensor> Program<'_, T> {
         let tensor = x.tensor.patches(window)?;
         let mut made = self.made(tensor, vec![rows, Dim::Fixed(inner)], x.top)?.expect("always");
         let whole = [&x.dims[..1], &fixed(&[window.out_h, window.out_w])].concat();
-        match self.rng.below(12) {
+        let kind = if self.plan.is_network() { 11 } else { self.rng.below(12) };
+        match kind {
             // No convolution.
             0 => return Ok(Some(made)),
             1 => {

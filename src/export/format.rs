@@ -6,6 +6,7 @@ use std::path::Path;
 use super::coreml::{self, Target};
 use super::graph::Graph;
 use super::onnx;
+use super::source::Tensors;
 use super::tflite;
 use super::written::{Program, Written};
 use crate::failure::Failure;
@@ -164,7 +165,7 @@ pub struct Options {
     pub longest: usize,
     /// Tensors of no more weights stay as they are, of a precision that keeps others in fewer than 16 bits.
     pub weight_threshold: usize,
-    /// What was seen of each tensor, of a precision that is calibrated; see [`tflite::ranges`].
+    /// What was seen of each tensor, of a precision that is calibrated: [`ranges`].
     pub ranges: Ranges,
 }
 
@@ -221,6 +222,7 @@ impl Format {
                 Precision::F16,
                 Precision::F16Weights,
                 Precision::Int8,
+                Precision::Int8Calibrated,
                 Precision::Int8Weights,
                 Precision::Stored,
             ],
@@ -284,6 +286,14 @@ pub fn write(graph: &Graph, options: &Options) -> Result<Written, Failure> {
         Format::CoreMl { target } => Ok(coreml::write(graph, target, options)?),
         Format::Gguf | Format::Mlx | Format::Safetensors => unreachable!("weights alone have no graph"),
         Format::TfLite => Ok(tflite::write(graph, options)?),
+    }
+}
+
+/// What the tensors of a graph are seen to have, in a format that can be calibrated.
+pub fn ranges(graph: &Graph, options: &Options, given: &[Vec<Tensors>]) -> Result<Ranges, Failure> {
+    match options.format {
+        Format::Onnx { opset } => onnx::ranges(graph, opset, options, given),
+        _ => tflite::ranges(graph, options, given),
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod coreml;
 pub mod format;
 pub mod graph;
+mod grid;
 pub mod onnx;
 pub mod opened;
 pub mod source;

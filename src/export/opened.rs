@@ -72,11 +72,6 @@ impl Facts {
     pub fn part(&self) -> Result<Part, Failure> {
         Part::by_name(&self.part).ok_or_else(|| Failure::target(format!("no export has a part `{}`", self.part)))
     }
-
-    /// Its precision, by the name that recipes have for it.
-    pub fn precision(&self) -> &str {
-        &self.precision
-    }
 }
 
 /// A file that is open.
@@ -281,7 +276,7 @@ mod tests {
         let facts = Facts::new(format, Precision::Int8, Part::Picture, Some(Pixels::Uint8), Some("environments/x"));
         facts.save(dir.path()).unwrap();
         assert_eq!(Facts::read(dir.path()).unwrap(), Some(facts.clone()));
-        assert_eq!((facts.part().unwrap(), facts.precision()), (Part::Picture, "int8"));
+        assert_eq!((facts.part().unwrap(), &facts.precision[..]), (Part::Picture, "int8"));
     }
 
     #[test]

@@ -1,34 +1,32 @@
-//! `export`: a model as a file that other programs run, held against the model.
+//! `export`: a model as a file that other programs run, held against the model. `export/check.rs` holds it, `export/card.rs` has what it
+//! says of itself.
 
-use std::collections::BTreeMap;
+mod card;
+mod check;
+
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+use card::{card, metadata, signature};
+use check::{Checked, Held, ROUNDS, report};
+
 use super::features::decode_all;
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
-use crate::backend::Backend;
 use crate::backend::arrays::Values;
 use crate::export::coreml::Target;
-use crate::export::format::{
-    self, AUTHOR, DESCRIPTION, Format, LABEL, LICENSE, Options, PREPROCESSING, Precision, VERSION, WEIGHT_THRESHOLD,
-};
+use crate::export::format::{self, Format, Options, Precision, WEIGHT_THRESHOLD};
 use crate::export::graph::Graph;
 use crate::export::onnx::{NEWEST, OLDEST};
 use crate::export::opened::Facts;
 use crate::export::source::{BATCH, Given, PAST, Part, Pixels, SEQUENCE, Source, Tensors};
-use crate::export::tflite;
-use crate::export::verify::{self, Allowed, Difference, Programs};
 use crate::export::weights::{self, Reopened};
 use crate::export::written::{Program, Written};
 use crate::failure::Failure;
-use crate::fingerprint::Digest;
 use crate::format::dataset::Dataset;
 use crate::format::image::{self, Colours, Preprocessing};
-use crate::format::metrics::Metrics;
-use crate::model::fit::Words;
-use crate::model::{Checkpoint, Config, GGUF, copy_companions};
+use crate::model::{Checkpoint, Config, copy_companions};
 use crate::recipe::decl::{Decl, Problems};
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::util::fs;
@@ -46,7 +44,7 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
     Schema::new("part", "Of a picture-text model: what reads texts, or what sees pictures.")
         .arg("name", Type::Choice(&["text", "picture"])),
     Schema::new("format", "The format of the file.").arg("name", Type::Choice(Format::NAMES)).required().flat().props(&[
-        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `int8-calibrated`, of `tflite`: all that is computed in bytes, by what was seen of each value on the pictures of `calibrate`; `int8-weights`: bytes that are made floats before they are used, 32 to a scale where the format can; of `coreml` also `palette6-weights` and `palette4-weights`: numbers of 64 or 16 values of each tensor; `sparse-weights`: what is not zero; `int4-weights`: 4 bits, 32 to a scale; `stored`: quantized matrices as the model has them")
+        Prop::new("precision", Type::Choice(Precision::NAMES), "of its weights and of what it computes; `f16-weights`: 16 bits that are computed with in 32; `int8`: matrices in bytes, and what they multiply rounded as it comes; `int8-calibrated`, of `tflite` and `onnx`: what is computed is in bytes, by what was seen of each value on the pictures of `calibrate`; `int8-weights`: bytes that are made floats before they are used, 32 to a scale where the format can; of `coreml` also `palette6-weights` and `palette4-weights`: numbers of 64 or 16 values of each tensor; `sparse-weights`: what is not zero; `int4-weights`: 4 bits, 32 to a scale; `stored`: quantized matrices as the model has them")
             .default(Default::Text("f32")),
         Prop::new(
             "weight-threshold",
@@ -330,7 +328,7 @@ impl Kind for Export {
             }
             (false, Some(_)) => {
                 let what = format!("`calibrate` means nothing to the precision `{}`", fields.format.precision);
-                let help = "leave it out, or write format \"tflite\" precision=\"int8-calibrated\"";
+                let help = "leave it out, or write precision=\"int8-calibrated\"";
                 problems.at("calibrate", &what, "given here", help);
             }
             _ => {}
@@ -421,7 +419,7 @@ impl Run for Export {
         if let Some(calibrate) = &fields.calibrate {
             let (seen, held_out) = pictures(cx, calibrate, &source, fields.rounds())?;
             let given: Vec<Vec<Tensors>> = seen.iter().map(|given| vec![source.seen(given)]).collect();
-            options.ranges = tflite::ranges(&graph, &options, &given)?;
+            options.ranges = format::ranges(&graph, &options, &given)?;
             instead_of_drawn = Some(held_out);
         }
         let written = format::write(&graph, &options)?;
@@ -547,21 +545,6 @@ fn save(cx: &mut ActionCx<'_>, written: &Written, base: &Path) -> Result<(), Fai
     copy_companions(base, &out)
 }
 
-/// What the check found, as metrics and beside the file; for reports, as what `number` names.
-fn report(cx: &mut ActionCx<'_>, held: &Option<Held>, written: &Written) -> Result<(), Failure> {
-    let mut told = Metrics::default();
-    told.add("size, MB", None, written.bytes() as f64 / 1e6);
-    for (name, value) in held.iter().flat_map(|held| held.found.told()) {
-        told.add(name, None, value);
-    }
-    fs::write(&cx.out().join("metrics.json"), told.to_json().as_bytes())?;
-    let Some(held) = held else { return Ok(()) };
-    for (name, value) in held.found.metrics() {
-        cx.metric(name, value);
-    }
-    verify::save(&verify::report(&held.found, &held.program, held.allowed, held.rounds, held.seed), cx.out())
-}
-
 /// The part that is meant: of a model that has one, that one.
 fn part_of(fields: &Fields, config: &Config) -> Result<Part, Failure> {
     let (parts, model) = (Part::of(config), &fields.from.model);
@@ -573,316 +556,5 @@ fn part_of(fields: &Fields, config: &Config) -> Result<Part, Failure> {
         (Some(name), parts) => parts.iter().find(|part| part.name() == name).copied().ok_or_else(|| {
             Failure::user(format!("`{model}` has no part `{name}`, only {}", names())).help("leave `part` out")
         }),
-    }
-}
-
-/// What the file says of itself: where it is from, and how what it is given is prepared. Nothing that another run would
-/// say otherwise.
-fn metadata(
-    cx: &ActionCx<'_>,
-    fields: &Fields,
-    part: Part,
-    base: &Path,
-    checkpoint: &Checkpoint,
-) -> Result<Vec<(String, String)>, Failure> {
-    let mut all = vec![
-        (LABEL.to_owned(), cx.decl.label.to_string()),
-        ("effai.source".to_owned(), fields.from.model.clone()),
-        ("effai.part".to_owned(), part.name().to_owned()),
-    ];
-    if let Some(adapter) = &fields.from.adapter {
-        all.push(("effai.adapter".to_owned(), adapter.clone()));
-    }
-    if let Some(digest) = weights_of(base)? {
-        all.push(("effai.weights".to_owned(), digest));
-    }
-    if let Some(adapter) = &fields.from.adapter
-        && let Some(digest) = weights_of(cx.input(adapter))?
-    {
-        all.push(("effai.adapter-weights".to_owned(), digest));
-    }
-    let (card, nothing) = (Card::read(base), About::default());
-    let about = fields.about.as_ref().unwrap_or(&nothing);
-    for (key, said, written) in [
-        (AUTHOR, &about.author, card.field(&["author", "authors"])),
-        (LICENSE, &about.license, card.field(&["license"])),
-        (VERSION, &about.version, card.field(&["version", "model_version"])),
-        (DESCRIPTION, &about.description, card.paragraph.clone()),
-    ] {
-        all.extend(said.clone().or(written).map(|value| (key.to_owned(), value)));
-    }
-    if part == Part::Picture
-        && let Some(mut preprocessing) = checkpoint.preprocessing
-    {
-        // What is left to do.
-        if fields.pixels() == Some(Pixels::Uint8) {
-            (preprocessing.mean, preprocessing.std) = (Colours::All(0.0), Colours::All(1.0));
-        }
-        all.push((PREPROCESSING.to_owned(), serde_json::to_string(&preprocessing).expect("plain")));
-    }
-    Ok(all)
-}
-
-/// The digest of the file of a model's or an adapter's weights, by which it can be told from another of its name.
-fn weights_of(dir: &Path) -> Result<Option<String>, Failure> {
-    let names = ["model.safetensors", GGUF, "adapter_model.safetensors"];
-    let Some(path) = names.iter().map(|name| dir.join(name)).find(|path| path.exists()) else { return Ok(None) };
-    let (digest, _) = fs::at("hash", &path, Digest::of_file(&path))?;
-    Ok(Some(format!("blake3:{digest}")))
-}
-
-/// A model's card, as far as a file repeats it.
-#[derive(Default)]
-struct Card {
-    front: BTreeMap<String, String>,
-    /// The first of the text.
-    paragraph: Option<String>,
-}
-
-impl Card {
-    /// Of the model in a directory; nothing where it has none.
-    fn read(dir: &Path) -> Self {
-        fs::read_text(&dir.join("README.md")).map_or_else(|_| Self::default(), |text| Self::of(&text))
-    }
-
-    /// Of its text: plain values and lists of them at the top of its front matter, and the first lines that are no title.
-    fn of(text: &str) -> Self {
-        let text = text.replace("\r\n", "\n");
-        let parted = text.strip_prefix("---\n").and_then(|rest| rest.split_once("\n---"));
-        let (front, body) = parted.unwrap_or(("", &text));
-        let plain = |value: &str| value.trim().trim_matches(['"', '\'']).to_owned();
-        let mut fields: BTreeMap<String, String> = BTreeMap::new();
-        let mut last = None;
-        for line in front.lines() {
-            if let (Some(entry), Some(key)) = (line.trim_start().strip_prefix("- "), &last) {
-                let list: &mut String = fields.entry(String::clone(key)).or_default();
-                list.push_str(if list.is_empty() { "" } else { ", " });
-                list.push_str(&plain(entry));
-            } else if let Some((key, value)) = line.split_once(':').filter(|_| !line.starts_with([' ', '#'])) {
-                let value = value.trim();
-                let list = value.strip_prefix('[').and_then(|value| value.strip_suffix(']'));
-                let value = match list {
-                    Some(list) => list.split(',').map(plain).collect::<Vec<_>>().join(", "),
-                    None => plain(value),
-                };
-                last = value.is_empty().then(|| key.to_owned());
-                fields.insert(key.to_owned(), value);
-            } else {
-                last = None;
-            }
-        }
-        fields.retain(|_, value| !value.is_empty());
-        let is_text = |line: &&str| !line.trim().is_empty() && !line.starts_with(['#', '<', '!', '[', '|']);
-        let lines = body.trim_start_matches('-').lines().skip_while(|line| !is_text(line)).take_while(is_text);
-        let paragraph = lines.map(str::trim).collect::<Vec<_>>().join(" ");
-        Self { front: fields, paragraph: Some(paragraph).filter(|text| !text.is_empty()) }
-    }
-
-    /// The first of some fields that it has.
-    fn field(&self, names: &[&str]) -> Option<String> {
-        names.iter().find_map(|name| self.front.get(*name)).cloned()
-    }
-}
-
-/// What a check found, and by which program.
-struct Held {
-    found: Difference,
-    allowed: Allowed,
-    program: String,
-    rounds: usize,
-    seed: u64,
-}
-
-impl Held {
-    /// By two programs on the same inputs, what holds for both.
-    fn also(self, other: Self) -> Self {
-        let program = format!("{} and {}", self.program, other.program);
-        Self { found: self.found.worst(&other.found), program, ..self }
-    }
-
-    /// Of two parts of a model, what holds for both.
-    fn worst(self, other: Self) -> Self {
-        Self { found: self.found.worst(&other.found), rounds: self.rounds + other.rounds, ..self }
-    }
-}
-
-/// What a check stands on.
-struct Checked<'a> {
-    source: &'a Source,
-    graph: &'a Graph,
-    tokenizer: Option<&'a Words>,
-    precision: Precision,
-    /// What it is held against the model by, where that is not drawn.
-    pictures: Option<&'a [Given]>,
-}
-
-impl Checked<'_> {
-    /// Holds a file, or what is run `instead` of it, against the model.
-    fn run(
-        &self,
-        cx: &mut ActionCx<'_>,
-        fields: &Fields,
-        (file, programs): (&Written, Programs<'_>),
-        instead: Option<&str>,
-    ) -> Result<Held, Failure> {
-        cx.tell_backend(Backend::Candle);
-        let asked = fields.verify.as_ref();
-        let (rounds, seed) = asked.map_or((ROUNDS, 0), |asked| (asked.rounds, asked.seed));
-        let mut allowed = Allowed::of(self.precision);
-        if self.source.has_state() {
-            allowed = allowed.with_state();
-        }
-        if let Some(Verify { tolerance, cosine, .. }) = asked {
-            allowed.relative = tolerance.unwrap_or(allowed.relative);
-            allowed.cosine = cosine.unwrap_or(allowed.cosine);
-        }
-        let mut given = match self.pictures {
-            Some(pictures) => pictures.to_vec(),
-            None => verify::drawn(self.source, rounds, seed),
-        };
-        given.extend(self.declared(fields)?);
-        let count = given.len() as u64;
-        let mut told = |round: usize| cx.progress("verify", round as u64, count, "rounds");
-        let found = verify::check(self.source, self.graph, (file, programs), &given, allowed, &mut told)?;
-        let program = programs(false)?.name();
-        let program = instead.map_or(program.clone(), |how| format!("{program}, {how}"));
-        Ok(Held { found, allowed, program, rounds: given.len(), seed })
-    }
-
-    /// The texts that the recipe names.
-    fn declared(&self, fields: &Fields) -> Result<Vec<Given>, Failure> {
-        if fields.text.is_empty() {
-            return Ok(Vec::new());
-        }
-        if self.source.part() == Part::Picture {
-            if fields.format.format().is_of_weights() {
-                return Ok(Vec::new());
-            }
-            return Err(Failure::user("`text` is for what reads, and this part sees pictures").help("leave it out"));
-        }
-        let tokenizer =
-            self.tokenizer.ok_or_else(|| Failure::target("the model reads text but has no tokenizer.json"))?;
-        let texts: Vec<&str> = fields.text.iter().map(String::as_str).collect();
-        let rows = tokenizer.all(&texts)?;
-        let batch = self.source.size(BATCH);
-        // As often as it takes.
-        let several = |rows: &[Vec<u32>]| rows.iter().cycle().take(batch.unwrap_or(rows.len())).cloned().collect();
-        if self.source.has_state() {
-            return Ok(rows.iter().flat_map(|row| verify::steps(row)).collect());
-        }
-        Ok(match (self.source.part(), batch) {
-            // Of one length each.
-            (Part::Language, _) => rows.chunks(1).map(|row| Given::Texts(several(row), 0)).collect(),
-            (_, Some(batch)) => rows.chunks(batch).map(|rows| Given::Texts(several(rows), 0)).collect(),
-            (_, None) => vec![Given::Texts(rows, 0)],
-        })
-    }
-}
-
-/// Inputs that are drawn where nothing is said.
-const ROUNDS: usize = 6;
-
-/// What goes in and comes out, for people.
-fn signature(format: Format, part: Part, source: &Source) -> String {
-    if let Some(state) = source.state() {
-        let kept: Vec<String> = state.kept.iter().map(|kept| format!("`{}` {:?}", kept.name, kept.shape)).collect();
-        return format!(
-            "In: `inputIds` [1, sequence] and `{}` [1, 1, sequence, past + sequence] in 16 bits: 0 where a token sees another, minus infinity where it does not. State: {}, in 16 bits. Out: `logits` [1, sequence, vocabulary].\n\n",
-            state.scores,
-            kept.join(" and ")
-        );
-    }
-    let size = |symbol: &str| source.size(symbol).map_or(symbol.to_owned(), |number| number.to_string());
-    let (batch, sequence) = (size(BATCH), size(SEQUENCE));
-    let inputs = match part {
-        Part::Text => format!("`input_ids` and `attention_mask` [{batch}, {sequence}]"),
-        Part::Picture => {
-            let [_, a, b, c] = source.pictures(1);
-            match (source.pixels(), format) {
-                (Pixels::Prepared, _) => format!("`pixel_values` [{batch}, {a}, {b}, {c}]"),
-                (Pixels::Uint8, Format::CoreMl { .. }) => {
-                    format!("`pixel_values`, a picture of {b} x {c} pixels in red, green and blue")
-                }
-                (Pixels::Uint8, _) => {
-                    format!("`pixel_values` [{batch}, {a}, {b}, {c}], red, green and blue in 8 bits each")
-                }
-            }
-        }
-        Part::Language => format!(
-            "`input_ids` [{batch}, {sequence}], `attention_mask` [{batch}, {} + {sequence}] and the keys and values of what was read before",
-            size(PAST)
-        ),
-    };
-    let named =
-        |names: &[&str]| names.iter().map(|name| format!("`{}`", format.names(name))).collect::<Vec<_>>().join(" and ");
-    let inputs = match (part, format.least_past()) {
-        (Part::Language, 0) => {
-            format!("{inputs}, {}", named(&["past_key_values.LAYER.key", "past_key_values.LAYER.value"]))
-        }
-        (Part::Language, least) => format!(
-            "{inputs}, {}: {least} position at least, masked before a prompt",
-            named(&["past_key_values.LAYER.key", "past_key_values.LAYER.value"])
-        ),
-        _ => inputs,
-    };
-    let outputs = if part == Part::Language {
-        format!("`logits` and the keys and values after it, {}", named(&["present.LAYER.key", "present.LAYER.value"]))
-    } else {
-        format!("`{}`", source.outputs().join("`, `"))
-    };
-    format!("In: {inputs}. Out: {outputs}.\n\n")
-}
-
-fn card(
-    cx: &ActionCx<'_>,
-    fields: &Fields,
-    signature: &str,
-    held: &Option<Held>,
-    written: &Written,
-) -> Result<(), Failure> {
-    let format = fields.format.format();
-    let said = fields.about.as_ref().and_then(|about| about.license.clone());
-    let licence = said.or_else(|| Card::read(cx.input(&fields.from.model)).field(&["license"]));
-    let adapter = fields.from.adapter.as_ref().map(|a| format!(" with `{a}` merged")).unwrap_or_default();
-    let checked = match held {
-        None => "It was not held against the model.".to_owned(),
-        Some(Held { found, allowed, program, .. }) => {
-            let (own, Allowed { relative, cosine }) = (found.json(), allowed);
-            format!(
-                "Held against the model by {program}: it differs by {most} of the largest value at most ({relative:e} is allowed), and the cosine of a row is {least} at least ({cosine}).",
-                most = own["max_relative_error"],
-                least = own["cosine"],
-            )
-        }
-    };
-    let text = format!(
-        "---\nlibrary_name: {library}\nbase_model: {from}\n{licence}---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\n{signature}{checked}\n",
-        from = fields.from.model,
-        label = cx.decl.label,
-        library = format.library(),
-        licence = licence.map(|licence| format!("license: {licence}\n")).unwrap_or_default(),
-        title = format.title(),
-        precision = fields.format.precision,
-        size = written.bytes() as f64 / 1e6,
-    );
-    Ok(fs::write(&cx.out().join("README.md"), text.as_bytes())?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_card_is_read_as_far_as_a_file_repeats_it() {
-        let card = Card::of(
-            "---\nlicense: apache-2.0\nauthors:\n- A. Maker\n- \"B. Maker\"\ntags: [vision, 'small']\nmodel-index:\n  - name: x\nversion: \"2.1\"\n---\n\n# A title\n\n![a picture](x.png)\n\nFirst of\nthe text.\n\nMore of it.\n",
-        );
-        assert_eq!(card.field(&["license"]).as_deref(), Some("apache-2.0"));
-        assert_eq!(card.field(&["author", "authors"]).as_deref(), Some("A. Maker, B. Maker"));
-        assert_eq!(card.field(&["tags"]).as_deref(), Some("vision, small"));
-        assert_eq!(card.field(&["model_version", "version"]).as_deref(), Some("2.1"));
-        assert_eq!(card.paragraph.as_deref(), Some("First of the text."));
-        let card = Card::of("# Only a title\n");
-        assert!(card.front.is_empty() && card.paragraph.is_none());
     }
 }

@@ -11,15 +11,19 @@ use std::collections::BTreeMap;
 use case::Drawn;
 use effai::export::coreml::Target;
 use effai::export::format::{Format, Precision, write};
+use program::network;
 
 const GRAPHS: u64 = 150;
+/// And so many that see pictures alone.
+const NETWORKS: u64 = 24;
 const FORMATS: [Format; 4] =
     [Format::Onnx { opset: 13 }, Format::Onnx { opset: 21 }, Format::CoreMl { target: Target::IOS18 }, Format::TfLite];
 
 #[test]
 fn every_format_computes_what_a_generated_program_does_or_refuses_its_graph() {
     let mut equal: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in 0..GRAPHS {
+    let mut calibrated = 0;
+    for seed in (0..GRAPHS).chain(network::FIRST..network::FIRST + NETWORKS) {
         let drawn = case::draw(seed).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         let case = match drawn {
             Drawn::Case(case) => case,
@@ -30,7 +34,12 @@ fn every_format_computes_what_a_generated_program_does_or_refuses_its_graph() {
             Drawn::Sensitive => continue,
         };
         // Weights of fewer bits now and then.
-        let fewer = [Some(Precision::Int8Weights), Some(Precision::Int8Calibrated), None, None][seed as usize % 4];
+        let fewer = match seed % 4 {
+            _ if case.plan.is_network() => Some(Precision::Int8Calibrated),
+            0 => Some(Precision::Int8Weights),
+            1 => Some(Precision::Int8Calibrated),
+            _ => None,
+        };
         let each = FORMATS.into_iter().flat_map(|format| [Some(Precision::F32), fewer].map(|own| (format, own)));
         for (format, precision) in each.filter_map(|(format, own)| Some((format, own?))) {
             if !format.precisions().contains(&precision) {
@@ -52,8 +61,10 @@ fn every_format_computes_what_a_generated_program_does_or_refuses_its_graph() {
             let allowed = case.allowed(own).expect("computed");
             assert!(found <= allowed, "{}", told(format!("off by {found:.1e} in {}", own.name())));
             *equal.entry(format.name()).or_default() += 1;
+            calibrated += u64::from(own == Precision::Int8Calibrated);
         }
     }
     // Most are written; what is not was refused.
+    assert!(calibrated > NETWORKS / 2, "{calibrated}");
     assert!(equal["onnx"] > GRAPHS && equal["coreml"] > GRAPHS / 2 && equal["tflite"] > GRAPHS / 2, "{equal:?}");
 }

@@ -27,7 +27,7 @@ TOLERANCE = {"f32": 1e-4, "f16": 2e-3, "stored": 1e-4}
 TOLERANCE_OF_MANY_LAYERS = 6e-3
 # Of a language model all of whose layers compute in 16 bits, as does what it keeps.
 TOLERANCE_OF_A_STATE = 2e-2
-COSINE = {"rtn8": 0.999, "int8": 0.97, "int8-weights": 0.999, "palette6-weights": 0.95, "int4-weights": 0.9}
+COSINE = {"rtn8": 0.999, "int8": 0.97, "int8-calibrated": 0.985, "int8-weights": 0.999, "palette6-weights": 0.95, "int4-weights": 0.9}
 
 
 def session(name):
@@ -105,7 +105,7 @@ def encoders():
     for precision in ("f32", "f16", "int8", "int8-weights", "rtn8"):
         found = session(f"minilm-{precision}").run(["sentence_embedding"], padded(ids))[0]
         fits &= hold("minilm", precision, found, read)
-    for precision in ("f32", "f16", "int8-weights"):
+    for precision in ("f32", "f16", "int8-weights", "int8-calibrated"):
         found = session(f"efficientnet-lite0-{precision}").run(None, {"pixel_values": pictures().numpy()})[0]
         fits &= hold("efficientnet-lite0", precision, found, seen, TOLERANCE_OF_MANY_LAYERS if precision == "f16" else None)
     for precision in ("f32", "f16", "int8-weights", *RARE):

@@ -24,8 +24,8 @@ use crate::export::written::Place;
 /// ONNX's numbers of element types.
 pub(super) const FLOAT: i32 = 1;
 pub(super) const UINT8: i32 = 2;
-const INT8: i32 = 3;
-const INT32: i32 = 6;
+pub(super) const INT8: i32 = 3;
+pub(super) const INT32: i32 = 6;
 pub(super) const INT64: i32 = 7;
 const BOOL: i32 = 9;
 const FLOAT16: i32 = 10;
@@ -831,7 +831,7 @@ fn attribute(name: &str, kind: i32) -> Attribute {
     Attribute { name: name.to_owned(), kind, ..Attribute::default() }
 }
 
-fn int(name: &str, value: i64) -> Attribute {
+pub(super) fn int(name: &str, value: i64) -> Attribute {
     Attribute { i: Some(value), ..attribute(name, OF_INT) }
 }
 

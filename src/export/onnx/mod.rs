@@ -8,12 +8,14 @@
 
 mod lower;
 mod proto;
+mod qdq;
 mod run;
 
 use prost::Message;
 
-use super::format::{AUTHOR, DESCRIPTION, LICENSE, Options};
+use super::format::{AUTHOR, DESCRIPTION, LICENSE, Options, Precision, Ranges};
 use super::graph::{Dim, Element, Graph, Symbol};
+use super::source::{Tensors, Values};
 use super::written::Written;
 use crate::failure::Failure;
 
@@ -90,7 +92,10 @@ pub(super) fn write_within(
     options: &Options,
     bytes_max: usize,
 ) -> Result<Written, OnnxError> {
-    let lowered = lower::lower(graph, opset, options)?;
+    let mut lowered = lower::lower(graph, opset, options)?;
+    if options.precision == Precision::Int8Calibrated {
+        lowered = qdq::pairs(lowered, &options.ranges);
+    }
     let mut initializer = lowered.initializers;
     let bytes = |tensor: &proto::Tensor| tensor.raw_data.as_ref().map_or(0, Vec::len);
     let mut data = None;
@@ -145,6 +150,42 @@ pub(super) fn write_within(
     let mut files = vec![(FILE.to_owned(), model.encode_to_vec())];
     files.extend(data.map(|data| (DATA.to_owned(), data)));
     Ok(Written { files, places: lowered.places })
+}
+
+/// What the tensors of a graph are seen to have that can be bytes, by the names that its file has for them: the least and the
+/// largest value, over all that is given.
+///
+/// # Errors
+/// If it is not written, or not run.
+pub fn ranges(graph: &Graph, opset: u32, options: &Options, given: &[Vec<Tensors>]) -> Result<Ranges, Failure> {
+    let plain = Options { precision: Precision::F32, ..options.clone() };
+    let names = qdq::tensors(&lower::lower(graph, opset, &plain)?);
+    let program = Rten::new(&write(graph, opset, &plain)?, true)?;
+    let mut seen = Ranges::new();
+    let mut see = |name: &str, values: &[f32]| {
+        let own = seen.entry(name.to_owned()).or_insert([f32::INFINITY, f32::NEG_INFINITY]);
+        *own = values.iter().fold(*own, |[low, high], value| [low.min(*value), high.max(*value)]);
+    };
+    for inputs in given {
+        let (own, made): (Vec<&str>, Vec<&str>) =
+            names.iter().map(String::as_str).partition(|name| inputs.iter().any(|input| input.name == *name));
+        for input in inputs.iter().filter(|input| own.contains(&&input.name[..])) {
+            if let Values::Floats(values) = &input.values {
+                see(&input.name, values);
+            }
+        }
+        let values = |input: &Tensors| Value::Given(input.shape.clone(), input.values.clone());
+        let inputs = inputs.iter().map(|input| (&input.name[..], values(input))).collect();
+        for (name, value) in made.iter().zip(Engine::run(&program, inputs, &made)?) {
+            // Sizes are no floats.
+            if let Ok((_, values)) = value.floats() {
+                see(name, &values);
+            }
+        }
+    }
+    // Of what was empty nothing was seen.
+    seen.retain(|_, [low, high]| low <= high);
+    Ok(seen)
 }
 
 /// The key of an entry of the metadata: those that ONNX names itself are as it does (IR.md, "Optional Metadata").

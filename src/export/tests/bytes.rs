@@ -85,3 +85,30 @@ fn texts_have_no_pixels() {
     let error = source.with_pixels(Pixels::Uint8).err().expect("refused");
     assert_eq!(error.message, "`pixels` is for what sees pictures, and this part reads texts");
 }
+
+/// Pairs around what computes in integers, by what is seen of a few pictures; what has no such kernel stays in floats.
+#[test]
+fn onnx_is_in_bytes_by_what_was_seen_and_near_the_model() {
+    for (config, pixels, opset) in
+        [(seeing(), Pixels::Prepared, 21), (seeing(), Pixels::Uint8, onnx::OLDEST), (both(), Pixels::Prepared, 21)]
+    {
+        let format = Format::Onnx { opset };
+        let source = Source::new(&mut checkpoint(&config), Part::Picture, format.layout()).expect("a model");
+        let source = source.with_pixels(pixels).expect("it sees pictures");
+        let graph = source.graph().expect("traces");
+        let given: Vec<_> = verify::drawn(&source, 8, 11).iter().map(|given| vec![source.seen(given)]).collect();
+        let made = || {
+            let options = Options { precision: Precision::Int8Calibrated, ..options(opset) };
+            let ranges = super::super::format::ranges(&graph, &options, &given).expect("runs");
+            write(&graph, &Options { ranges, ..options }).expect("writes")
+        };
+        let written = made();
+        let found = held(&source, &graph, &written, Allowed { relative: 0.1, cosine: 0.99 });
+        let found = found.unwrap_or_else(|e| panic!("{pixels:?}: {e}\n{graph}"));
+        assert!(found.relative > 1e-3, "{pixels:?}: {found:?}");
+        for word in ["QuantizeLinear", "DequantizeLinear", "/exact"] {
+            assert!(has(&written, word), "{word}");
+        }
+        assert_eq!(written.files, made().files);
+    }
+}

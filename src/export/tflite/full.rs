@@ -13,32 +13,12 @@ use crate::backend::affine::Float;
 use crate::backend::floats;
 use crate::export::format::Ranges;
 use crate::export::graph::Dim;
-
-/// The largest code of a weight.
-const LAST: f32 = 127.0;
-/// A sum that is added to has so many bits at most: room is left for what is added to it.
-const BIAS_MAX: f32 = (1u32 << 30) as f32;
+use crate::export::grid::{self, Codes, Grid, LAST};
 
 /// Why an operator is refused.
 pub(super) const NO_KERNEL: &str = "none that computes in bytes";
 /// Why an operator is refused.
 pub(super) const CONSTANT: &str = "one of the values that it is given is a constant, which has no bytes";
-
-/// What the bytes of a tensor stand for: `(byte - zero) * scale`.
-#[derive(Clone, Copy)]
-struct Grid {
-    scale: f32,
-    zero: i64,
-}
-
-impl Grid {
-    /// Of all values from the least to the largest, 0 among them.
-    fn of([low, high]: [f32; 2]) -> Self {
-        let (low, high) = (low.min(0.0), high.max(0.0));
-        let scale = if low == high { 1.0 } else { (high - low) / 255.0 };
-        Self { scale, zero: ((-128.0 - low / scale).round() as i64).clamp(-128, 127) }
-    }
-}
 
 /// The same in bytes, by the least and the largest value that each tensor was seen to have.
 pub(super) fn full(mut lowered: Lowered, ranges: &Ranges) -> Result<Lowered, TfLiteError> {
@@ -152,30 +132,6 @@ fn front(lowered: &Lowered) -> HashSet<usize> {
         }
     }
     front
-}
-
-/// The nearest codes, but that the taps of a kernel [.., k, k, ..] over one plane add up to what they did, to half a step:
-/// neighbours in a picture are nearly equal, and what a sum is off by is off everywhere. It takes the place of correcting
-/// what is added by the inputs' mean (Nagel et al., "Data-Free Quantization", <https://arxiv.org/abs/1906.04721>). Of
-/// EfficientNet-Lite0 it is the difference between a cosine of .984 and .997.
-fn rounded(steps: &[f32], lengths: &[usize]) -> Vec<i8> {
-    let mut codes: Vec<f32> = steps.iter().map(|step| step.round().clamp(-LAST, LAST)).collect();
-    if let [_, height, width, planes] = *lengths {
-        let size = height * width;
-        for kernel in 0..steps.len() / size {
-            let first = kernel / planes * size * planes + kernel % planes;
-            let mut taps: Vec<usize> = (0..size).map(|tap| first + tap * planes).collect();
-            let off: f32 = taps.iter().map(|tap| steps[*tap] - codes[*tap]).sum::<f32>().round();
-            // Those first that were nearest to being rounded the other way.
-            let way = off.signum();
-            taps.sort_by(|a, b| (way * (steps[*b] - codes[*b])).total_cmp(&(way * (steps[*a] - codes[*a]))));
-            let can = taps.into_iter().filter(|tap| (codes[*tap] + way).abs() <= LAST);
-            for tap in can.take(off.abs() as usize).collect::<Vec<_>>() {
-                codes[tap] += way;
-            }
-        }
-    }
-    codes.into_iter().map(|code| code as i8).collect()
 }
 
 struct Full {
@@ -295,25 +251,13 @@ impl Full {
         let (values, added) = (floats_of(weight), bias.map(floats_of));
         let lengths: Vec<usize> =
             self.lowered.tensors[weight].shape.iter().map(|dim: &Dim| dim.fixed().expect("constants are")).collect();
-        let (channels, inner) = (lengths[axis], lengths[axis + 1..].iter().product::<usize>());
-        let channel = |i: usize| i / inner % channels;
-        let mut largest = vec![0.0f32; channels];
-        for (i, value) in values.iter().enumerate() {
-            largest[channel(i)] = largest[channel(i)].max(value.abs());
-        }
         let given = self.grids[&x].scale;
-        // As large as what is added needs it.
-        let least = |channel: usize| added.as_ref().map_or(0.0, |all| all[channel].abs() / (given * BIAS_MAX));
-        let scales: Vec<f32> = largest.iter().enumerate().map(|(c, top)| (top / LAST).max(least(c))).collect();
-        let scales: Vec<f32> = scales.into_iter().map(|scale| if scale == 0.0 { 1.0 } else { scale }).collect();
-        let steps: Vec<f32> = values.iter().enumerate().map(|(i, value)| value / scales[channel(i)]).collect();
-        let codes = rounded(&steps, &lengths).into_iter().map(i8::cast_unsigned).collect();
-        let sums = added.map(|all| {
-            let each = all
-                .iter()
-                .zip(&scales)
-                .map(|(value, scale)| (f64::from(*value) / (f64::from(given) * f64::from(*scale))).round() as i32);
-            (each.flat_map(i32::to_le_bytes).collect::<Vec<u8>>(), scales.iter().map(|scale| given * scale).collect())
+        let Codes { codes, scales, sums } =
+            grid::codes(&values, (&lengths, axis), &lengths, added.as_deref(), (given, LAST));
+        let codes = codes.into_iter().map(i8::cast_unsigned).collect();
+        let sums = sums.map(|all| {
+            let bytes: Vec<u8> = all.into_iter().flat_map(i32::to_le_bytes).collect();
+            (bytes, scales.iter().map(|scale| given * scale).collect())
         });
         let name = format!("{}/weights", self.lowered.tensors[operator.output].name);
         operator.inputs[1] = self.constant(name, Kind::Int8, weight, codes, scales, axis);
@@ -356,20 +300,5 @@ impl Full {
             self.emit(schema::DEQUANTIZE, 2, vec![at], whole);
             self.lowered.outputs[i].1 = whole;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::rounded;
-
-    #[test]
-    fn taps_over_one_plane_add_up_to_what_they_did() {
-        // Two kernels of 2 by 2, beside each other: one's taps are 1.6 together, the other's 507.
-        let steps = [0.4, 126.6, 0.4, 126.9, 0.4, 126.8, 0.4, 126.7];
-        assert_eq!(rounded(&steps, &[1, 2, 2, 2]), [1, 126, 1, 127, 0, 127, 0, 127]);
-        // A kernel of one tap, and rows of a matrix, are the nearest.
-        assert_eq!(rounded(&steps[..2], &[1, 1, 1, 2]), [0, 127]);
-        assert_eq!(rounded(&[0.4, -0.4, 200.0, -1.5], &[2, 2]), [0, 0, 127, -2]);
     }
 }
