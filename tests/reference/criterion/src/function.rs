@@ -1,7 +1,8 @@
-//! What both time: some ten microseconds of arithmetic.
+//! What both time: some microseconds of arithmetic, each step of which waits for the one before.
 
 /// The sum of what a generator of numbers gives.
-pub(crate) fn function(steps: u64) -> u64 {
+#[unsafe(no_mangle)]
+pub extern "C" fn function(steps: u64) -> u64 {
     let mut x = 1u64;
     let mut sum = 0u64;
     for _ in 0..steps {
@@ -10,6 +11,3 @@ pub(crate) fn function(steps: u64) -> u64 {
     }
     sum
 }
-
-/// So many steps.
-pub(crate) const STEPS: u64 = 1000;
