@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::command::{self, RUN};
+use super::python::surroundings;
 use super::workplace::{ENV, Given, INPUT, NEEDS, PASS, READS, UNTRACKED};
 use super::{ActionCx, How, Kind, Needs, Pool, Run, Serve, report};
 use crate::action::program::Program;
@@ -51,11 +52,18 @@ static SCHEMA: Schema = Schema::new(
 .children(&[
     Schema::new("subject", "A program or a model that is timed; the first is what the others are compared with.")
         .arg("name", Type::Text)
-        .props(&[Prop::new(
-            "model",
-            Type::NamedLabel,
-            "a model, an adapter, a quantized model or an `onnx` export, which is asked to do the workloads",
-        )])
+        .props(&[
+            Prop::new(
+                "model",
+                Type::NamedLabel,
+                "a model, an adapter, a quantized model or an `onnx` export, which is asked to do the workloads",
+            ),
+            Prop::new(
+                "environment",
+                Type::Of("environment"),
+                "the `environment` in which `run` runs: its `python` and what else it has come before those of the search path",
+            ),
+        ])
         .children(&[RUN])
         .some(),
     Schema::new(
@@ -141,6 +149,7 @@ struct Timee {
     name: String,
     run: Option<Vec<String>>,
     model: Option<String>,
+    environment: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -199,7 +208,11 @@ impl Kind for Benchmark {
                 problems.at(&format!("subject.{i}"), message, "the second", "give one of them another name");
             }
         }
-        for (i, Timee { name, run, model }) in fields.subject.iter().enumerate() {
+        for (i, Timee { name, run, model, environment }) in fields.subject.iter().enumerate() {
+            if environment.is_some() && run.is_none() {
+                let message = format!("the subject `{name}` runs no program, and `environment` is of programs");
+                problems.at(&format!("subject.{i}.environment"), message, "given here", "leave it out, or write `run`");
+            }
             let (message, mark) = match (run, model) {
                 (None, None) => (format!("the subject `{name}` says neither `run` nor `model`"), "nothing to time"),
                 (Some(_), Some(_)) => (format!("the subject `{name}` is a program and a model"), "both of them"),
@@ -331,7 +344,8 @@ fn models(cx: &mut ActionCx<'_>, fields: &Fields) -> Result<Models, Failure> {
 fn timed(fields: &Fields, models: &Models) -> Vec<kept::Subject> {
     let programs = fields.subject.iter().filter_map(|subject| {
         let run = subject.run.clone()?;
-        Some(kept::Subject { name: subject.name.clone(), run, ..kept::Subject::default() })
+        let (name, environment) = (subject.name.clone(), subject.environment.clone());
+        Some(kept::Subject { name, run, environment, ..kept::Subject::default() })
     });
     let part = |part: &models::Part| {
         let (name, model) = (part.name.clone(), Some(part.model.clone()));
@@ -394,12 +408,16 @@ fn measure(
     models.look(cx, &workers)?;
     // What is given to one is given to all.
     let given = cx.decl.read::<Given>().lay_out(cx, Program::new(""), None)?;
-    let named = || fields.subject.iter().filter_map(|subject| Some((subject.name.as_str(), subject.run.as_ref()?)));
-    let programs = named().map(|(_, run)| command::program(run).given(&given)).collect();
+    let named = || fields.subject.iter().filter_map(|subject| Some((subject, subject.run.as_ref()?)));
+    let program = |(subject, run): (&Timee, &Vec<String>)| match &subject.environment {
+        Some(environment) => Ok(surroundings::activated(cx, environment, run)?.given(&given)),
+        None => Ok(command::program(run).given(&given)),
+    };
+    let programs = named().map(program).collect::<Result<_, Failure>>()?;
     let timed = Timed::new(cx, programs)?;
     let ready = models.open(&workers)?;
     timed.run(|run| {
-        let programs: Vec<&str> = named().map(|(name, _)| name).collect();
+        let programs: Vec<&str> = named().map(|(subject, _)| subject.name.as_str()).collect();
         let all = programs.len() + models.parts.len();
         let mut bench = InTurn { cx, run, programs, models: ready, watch: Watch::begin(), rounds_max: terms.max };
         let measured = rounds::measure(&mut bench, all, terms)?;

@@ -47,6 +47,9 @@ pub struct Subject {
     pub name: String,
     /// The program and its arguments; nothing of a model.
     pub run: Vec<String>,
+    /// The target whose Python and packages the program has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
     /// The model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<OfModel>,
@@ -377,6 +380,7 @@ mod tests {
             subjects: vec![Subject {
                 name: "x".into(),
                 run: vec!["x".into()],
+                environment: None,
                 series: found.series.into_iter().next().unwrap(),
                 ..Subject::default()
             }],

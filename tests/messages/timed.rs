@@ -45,6 +45,9 @@ fn of_models(book: &mut Book, one: &dyn Fn(&str) -> String) {
     let target = "command \"m\" { run \"true\"; output \"o\"; }\n";
     let both = one("").replace("\"a\" {", "\"a\" model=\"m\" {");
     book.recipe("a subject that is a program and a model", &format!("{both}{target}"));
+    let inside =
+        "benchmark \"b\" { subject \"a\" model=\"m\" environment=\"e\"; }\nenvironment \"e\" { project \"p\"; }\n";
+    book.recipe("an environment of a model", &format!("{inside}{target}"));
     book.recipe("a workload of programs", &one("workload \"w\" prompt=8; backend \"candle\""));
     let model = |more: &str| format!("benchmark \"b\" {{\n    subject \"a\" model=\"m\"\n    {more}\n}}\n{target}");
     book.recipe("a workload of nothing", &model("workload \"w\""));

@@ -198,6 +198,26 @@ fn a_shell_has_the_environment_first_on_its_path() {
 }
 
 #[test]
+fn a_program_is_timed_in_an_environment() {
+    let recipe = |word: &str| {
+        let own = format!("import pinned, sys; sys.exit(pinned.WORD != '{word}')");
+        format!(
+            "{ENVIRONMENT}benchmark \"b\" {{ subject \"own\" environment=\"env\" {{ run \"python\" \"-c\" \"{own}\"; }}; rounds min=3 max=3; }}\n"
+        )
+    };
+    let snake = Snake::new(&recipe("one"));
+    let run = snake.effai(&["build"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let kept: serde_json::Value = serde_json::from_str(&snake.project.read("out/b/benchmark.json")).expect("JSON");
+    assert_eq!(
+        (&kept["subjects"][0]["environment"], &kept["subjects"][0]["run"][0]),
+        (&"env".into(), &"python".into())
+    );
+    snake.project.write("effai.kdl", &recipe("two"));
+    snake.fails(1, &["subject `own`: `"]);
+}
+
+#[test]
 fn what_keeps_an_environment_from_being_made_is_one_error() {
     let snake = Snake::new(ENVIRONMENT);
     snake.project.write("app/uv.lock", "version = 1\n# outdated\n");

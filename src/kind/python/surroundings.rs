@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::mlflow;
 use crate::action::program::Program;
 use crate::failure::Failure;
-use crate::kind::ActionCx;
 use crate::kind::workplace::Given;
+use crate::kind::{ActionCx, command};
 use crate::recipe::schema::{Schema, Type};
 use crate::util::fs;
 
@@ -42,6 +42,18 @@ pub(in crate::kind) fn program(cx: &ActionCx<'_>, environment: &str) -> Result<P
     Ok(vars.into_iter().fold(program, |program, (name, value)| program.var(name, value)))
 }
 
+/// A program and its arguments as in an activated environment: of its own programs, or else of those of the search path.
+pub(in crate::kind) fn activated(cx: &ActionCx<'_>, environment: &str, run: &[String]) -> Result<Program, Failure> {
+    let (python, dir) = (python(cx, environment)?, cx.input(environment));
+    let own = run.first().map(|name| dir.join("bin").join(name)).filter(|path| path.exists());
+    let program = match own {
+        Some(path) => Program::new(path).args(&run[1..]),
+        None => command::program(run),
+    };
+    let program = program.reads_beside(&python, cx.project_root());
+    Ok(of_every_program(dir)?.into_iter().fold(program, |program, (name, value)| program.var(name, value)))
+}
+
 /// Lays out all that the program is given, and a file of its own.
 pub(in crate::kind) fn lay_out(cx: &ActionCx<'_>, program: Program, own: Option<&str>) -> Result<Program, Failure> {
     let given: Given = cx.decl.read();
@@ -62,22 +74,29 @@ fn module(cx: &ActionCx<'_>) -> PathBuf {
     cx.scratch().with_file_name("module")
 }
 
-fn variables(environment: &Path, runs: &Path) -> Result<[(&'static str, OsString); 7], Failure> {
-    let search_path = crate::env::path();
-    let places = [environment.join("bin")].into_iter().chain(std::env::split_paths(&search_path));
-    let search_path = std::env::join_paths(places)
-        .map_err(|e| Failure::environment(format!("cannot put {} on the search path: {e}", environment.display())))?;
-    Ok([
-        // As in an activated environment: what is started by name is of the same one.
-        ("PATH", search_path),
-        ("VIRTUAL_ENV", environment.into()),
-        ("PYTHONDONTWRITEBYTECODE", "1".into()),
-        ("PYTHONHASHSEED", "0".into()),
+fn variables(environment: &Path, runs: &Path) -> Result<Vec<(&'static str, OsString)>, Failure> {
+    let mut all = of_every_program(environment)?;
+    all.extend([
         // What is printed is in the log also when it is killed.
         ("PYTHONUNBUFFERED", "1".into()),
         ("MLFLOW_TRACKING_URI", mlflow::address(runs).into()),
         // Recent releases of MLflow write plain files only for those who insist (3.17.2 was tried).
         ("MLFLOW_ALLOW_FILE_STORE", "true".into()),
+    ]);
+    Ok(all)
+}
+
+fn of_every_program(environment: &Path) -> Result<Vec<(&'static str, OsString)>, Failure> {
+    let search_path = crate::env::path();
+    let places = [environment.join("bin")].into_iter().chain(std::env::split_paths(&search_path));
+    let search_path = std::env::join_paths(places)
+        .map_err(|e| Failure::environment(format!("cannot put {} on the search path: {e}", environment.display())))?;
+    Ok(vec![
+        // As in an activated environment: what is started by name is of the same one.
+        ("PATH", search_path),
+        ("VIRTUAL_ENV", environment.into()),
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
+        ("PYTHONHASHSEED", "0".into()),
     ])
 }
 
