@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::backend::affine::Float;
 use crate::backend::trace::{Op, TraceTensor};
 use crate::failure::Failure;
+use crate::format::image::Pass;
 
 /// How many of something a graph is given: `batch`, `sequence`.
 pub type Symbol = &'static str;
@@ -102,7 +103,8 @@ pub enum Element {
     Float,
     /// Token ids, or a mask of 1 and 0.
     Integer,
-    /// Pictures as bytes of red, green and blue. The values of the input in the graph are what they become.
+    /// Pictures as bytes of red, green and blue. The values of the input in the graph are what they become, of the model's side;
+    /// the shape is what is given.
     Bytes(Colours),
 }
 
@@ -166,6 +168,8 @@ pub struct Graph {
     pub outputs: Vec<(String, Id)>,
     /// What is kept in place of some inputs, which are none of [`Self::inputs`].
     pub state: Option<State>,
+    /// How pictures that are given as bytes in another size get that of the input in the graph: along the height, then the width.
+    pub resize: Option<[Pass; 2]>,
 }
 
 /// All operations of a run that its outputs need, each after what it is given: always in the same order.
@@ -327,7 +331,7 @@ impl Graph {
             values.push(Value { name, op, inputs, shape, constant: None, place: Some(place) });
         }
         let outputs = names.iter().zip(runs[0]).map(|(name, node)| ((*name).to_owned(), in_one[&node.id()])).collect();
-        let mut graph = Self { inputs, values, outputs, state: None };
+        let mut graph = Self { inputs, values, outputs, state: None, resize: None };
         graph.fold(&one)?;
         Ok(graph)
     }

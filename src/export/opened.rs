@@ -28,6 +28,9 @@ pub struct Facts {
     part: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pixels: Option<String>,
+    /// Height and width of the pictures that it is given, where it brings them to the model's side itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    given: Option<[usize; 2]>,
     /// The target whose onnxruntime runs it, as the recipe has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
@@ -48,8 +51,15 @@ impl Facts {
             precision: precision.name().to_owned(),
             part: part.name().to_owned(),
             pixels: pixels.map(|pixels| pixels.name().to_owned()),
+            given: None,
             environment: environment.map(str::to_owned),
         }
+    }
+
+    /// The same of a file that is given pictures of this height and width.
+    #[must_use]
+    pub fn given(self, given: Option<[usize; 2]>) -> Self {
+        Self { given, ..self }
     }
 
     /// Writes them beside the file.
@@ -108,6 +118,12 @@ impl Exported {
             return Err(Failure::user(what).help(
                 "export it as \"onnx\" too, and measure that; or time a program of your own: subject \"...\" { run \"...\"; }",
             ));
+        }
+        if let Some([height, width]) = facts.given {
+            let what = format!(
+                "the file is given pictures of {width} x {height} pixels, and what measures it has the model's own"
+            );
+            return Err(Failure::user(what).help("export it without `height` and `width` too, and measure that"));
         }
         let part = facts.part()?;
         let engine = onnx::open(dir, environment, threads)?;

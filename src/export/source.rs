@@ -5,7 +5,7 @@ use crate::backend::texts::Named;
 use crate::backend::trace::TraceTensor;
 use crate::backend::{Precision, Tensor, Texts};
 use crate::failure::Failure;
-use crate::format::image::Preprocessing;
+use crate::format::image::{self, Pass, Preprocessing};
 use crate::model::llama::{self, Cache};
 use crate::model::{Checkpoint, Config, Model};
 
@@ -114,6 +114,8 @@ pub struct Source {
     /// How its pictures are prepared; none where it sees none.
     preprocessing: Option<Preprocessing>,
     pixels: Pixels,
+    /// Height and width of the pictures that its file is given, where they are not the model's, and how they become so.
+    given: Option<([usize; 2], [Pass; 2])>,
     layout: Layout,
     least_past: usize,
     /// Of what it is given one number only.
@@ -177,7 +179,7 @@ impl Source {
         let model = Model::take(checkpoint, Precision::F32)?;
         let preprocessing = model.preprocessing();
         let (pixels, sizes) = (Pixels::Prepared, Vec::new());
-        Ok(Self { model, part, preprocessing, pixels, layout, least_past: 0, sizes, context: None })
+        Ok(Self { model, part, preprocessing, pixels, given: None, layout, least_past: 0, sizes, context: None })
     }
 
     /// The same that is given pictures as they are said to be.
@@ -190,6 +192,16 @@ impl Source {
                 .help("leave it out, or write part \"picture\""));
         }
         Ok(Self { pixels, ..self })
+    }
+
+    /// The same for a file that is given pictures as bytes of this height and width, which it brings to the model's itself.
+    ///
+    /// # Errors
+    /// If the part sees none.
+    pub fn with_height_and_width(self, given: [usize; 2]) -> Result<Self, Failure> {
+        let seeing = self.with_pixels(Pixels::Uint8)?;
+        let passes = seeing.preprocessing.map(|own| own.passes(given)).transpose()?.flatten();
+        Ok(Self { given: passes.map(|passes| (given, passes)), ..seeing })
     }
 
     /// The same for a format whose caches hold so many positions at least.
@@ -256,9 +268,15 @@ impl Source {
         self.part
     }
 
-    /// Height and width of its pictures; 0 where it sees none.
-    pub fn side(&self) -> usize {
-        self.preprocessing.map_or(0, |own| own.size)
+    /// Height and width of the pictures that its file is given; 0 where it sees none.
+    pub fn height_and_width(&self) -> [usize; 2] {
+        let side = self.preprocessing.map_or(0, |own| own.size);
+        self.given.as_ref().map_or([side; 2], |(given, _)| *given)
+    }
+
+    /// Whether its file brings pictures to the model's size itself.
+    pub fn has_passes(&self) -> bool {
+        self.given.is_some()
     }
 
     /// How its pictures are prepared; none where it sees none.
@@ -340,6 +358,7 @@ impl Source {
         let mut graph = Graph::of(self.inputs(), &names, [&one, &other], &sizes)?;
         graph.fold_scales();
         graph.state = self.state();
+        graph.resize = self.given.as_ref().map(|(_, passes)| passes.clone());
         graph.fixed(&self.sizes)
     }
 
@@ -360,7 +379,7 @@ impl Source {
         let float = |name: String, shape| Input { name, element: Element::Float, shape };
         match (self.part, &self.model.config) {
             (Part::Picture, _) => {
-                let [_, lengths @ ..] = self.pictures(1).map(Dim::Fixed);
+                let [_, lengths @ ..] = self.given_pictures(1).map(Dim::Fixed);
                 let shape = [dim(BATCH)].into_iter().chain(lengths).collect();
                 let element = match (self.pixels, self.preprocessing) {
                     (Pixels::Uint8, Some(preprocessing)) => Element::Bytes(colours(&preprocessing)),
@@ -411,7 +430,7 @@ impl Source {
             Given::Bytes(bytes, count) => (Values::Bytes(self.laid(bytes, *count)), *count),
             Given::Texts(..) => unreachable!("texts are no pictures"),
         };
-        Tensors { name: PIXELS.into(), shape: self.pictures(count).into(), values }
+        Tensors { name: PIXELS.into(), shape: self.given_pictures(count).into(), values }
     }
 
     /// A run of what is given.
@@ -420,20 +439,20 @@ impl Source {
         let (inputs, outputs) = match (given, &self.model.config) {
             (Given::Pictures(values, count), _) => {
                 let shape = self.pictures(*count);
-                let values = self.laid(values, *count);
-                let pictures = TraceTensor::given(PIXELS, &values, &shape)?;
-                let input = Tensors { name: PIXELS.into(), shape: shape.into(), values: Values::Floats(values) };
-                (vec![input], self.see(&pictures)?)
+                let pictures = TraceTensor::given(PIXELS, &self.laid(values, *count), &shape)?;
+                (vec![self.seen(given)], self.see(&pictures)?)
             }
             (Given::Bytes(bytes, count), _) => {
                 let shape = self.pictures(*count);
                 let preprocessing = self.preprocessing.expect("what sees pictures says how they are prepared");
                 // As the model's own code has it, and not as the file does.
                 let (mean, std) = (preprocessing.mean.each(), preprocessing.std.each());
-                let prepared = self.laid(&pixels::normalise(&pixels::floats(bytes), mean, std), *count);
-                let pictures = TraceTensor::given(PIXELS, &prepared, &shape)?;
-                let values = Values::Bytes(self.laid(bytes, *count));
-                (vec![Tensors { name: PIXELS.into(), shape: shape.into(), values }], self.see(&pictures)?)
+                let prepared = match self.given {
+                    Some((given, _)) => image::prepared(bytes, given, &preprocessing)?,
+                    None => pixels::normalise(&pixels::floats(bytes), mean, std),
+                };
+                let pictures = TraceTensor::given(PIXELS, &self.laid(&prepared, *count), &shape)?;
+                (vec![self.seen(given)], self.see(&pictures)?)
             }
             (Given::Texts(rows, before), Config::Llama(config)) => {
                 let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -514,17 +533,25 @@ impl Source {
     /// Pictures in NHWC as they are given.
     fn laid<V: Copy>(&self, values: &[V], count: usize) -> Vec<V> {
         match self.layout {
-            Layout::ChannelsFirst => channels_first(values, count, self.side() * self.side()),
+            Layout::ChannelsFirst => channels_first(values, count, values.len() / 3 / count.max(1)),
             Layout::ChannelsLast => values.to_vec(),
         }
     }
 
-    /// The shape of so many pictures.
-    pub fn pictures(&self, count: usize) -> [usize; 4] {
-        let side = self.side();
+    /// The shape of so many pictures as the file is given them.
+    pub fn given_pictures(&self, count: usize) -> [usize; 4] {
+        self.shape_of(count, self.height_and_width())
+    }
+
+    /// The shape of so many as the model sees them.
+    fn pictures(&self, count: usize) -> [usize; 4] {
+        self.shape_of(count, [self.preprocessing.map_or(0, |own| own.size); 2])
+    }
+
+    fn shape_of(&self, count: usize, [height, width]: [usize; 2]) -> [usize; 4] {
         match self.layout {
-            Layout::ChannelsFirst => [count, 3, side, side],
-            Layout::ChannelsLast => [count, side, side, 3],
+            Layout::ChannelsFirst => [count, 3, height, width],
+            Layout::ChannelsLast => [count, height, width, 3],
         }
     }
 

@@ -179,10 +179,15 @@ pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
         }
         all.push(match source.part() {
             Part::Picture => {
-                let count = rows * source.side() * source.side() * 3;
+                let [height, width] = source.height_and_width();
+                let count = rows * height * width * 3;
                 match source.pixels() {
                     Pixels::Prepared => Given::Pictures((0..count).map(|_| rng.between(-1.0, 1.0)).collect(), rows),
-                    Pixels::Uint8 => Given::Bytes((0..count).map(|_| rng.below(256) as u8).collect(), rows),
+                    Pixels::Uint8 => {
+                        let pixels: Vec<u8> = (0..count).map(|_| rng.below(256) as u8).collect();
+                        let size = if source.has_passes() { SQUARE } else { 1 };
+                        Given::Bytes(squares(&pixels, [height, width], size), rows)
+                    }
                 }
             }
             Part::Text => {
@@ -214,6 +219,20 @@ pub fn drawn(source: &Source, rounds: usize, seed: u64) -> Vec<Given> {
         });
     }
     all
+}
+
+/// Pixels of one colour a side, of pictures that become smaller: of noise nothing would be left but grey.
+const SQUARE: usize = 8;
+
+/// Pictures in squares, each of the colour that its first pixel has.
+fn squares(pixels: &[u8], [height, width]: [usize; 2], size: usize) -> Vec<u8> {
+    let first = |at: usize| {
+        let (pixel, colour) = (at / 3, at % 3);
+        let (x, row) = (pixel % width, pixel / width);
+        let y = row % height;
+        ((row - y % size) * width + x - x % size) * 3 + colour
+    };
+    (0..pixels.len()).map(|at| pixels[first(at)]).collect()
 }
 
 /// Tokens of a text that a state is checked by, where it holds so many.

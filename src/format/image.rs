@@ -2,7 +2,7 @@
 
 use fast_image_resize::images::Image;
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::RgbaImage;
+use image::{DynamicImage, RgbImage, RgbaImage};
 use serde_json::{Value, json};
 
 use crate::backend::pixels;
@@ -51,6 +51,13 @@ pub enum Fit {
 impl Fit {
     fn is_pad(&self) -> bool {
         *self == Fit::Pad
+    }
+
+    fn filter(self) -> FilterType {
+        match self {
+            Fit::Pad => FilterType::Bilinear,
+            Fit::Crop { .. } => FilterType::CatmullRom,
+        }
     }
 }
 
@@ -174,6 +181,22 @@ pub fn view(
     Ok(values)
 }
 
+/// Pictures of bytes of red, green and blue and of this height and width, one after the other, as a model sees them.
+///
+/// # Errors
+/// If they cannot be resized.
+///
+/// # Panics
+/// If they are not whole pictures.
+pub fn prepared(bytes: &[u8], [height, width]: [usize; 2], prep: &Preprocessing) -> Result<Vec<f32>, Failure> {
+    let mut all = Vec::new();
+    for picture in bytes.chunks(height * width * 3) {
+        let rgb = RgbImage::from_raw(width as u32, height as u32, picture.to_vec()).expect("a whole picture");
+        all.extend(view(&DynamicImage::from(rgb).into_rgba8(), 0, prep, 0, "")?);
+    }
+    Ok(all)
+}
+
 fn square(picture: &RgbaImage) -> RgbaImage {
     let (w, h) = picture.dimensions();
     if w == h {
@@ -190,31 +213,163 @@ fn fit(picture: &RgbaImage, size: usize, prep: &Preprocessing) -> Result<Vec<f32
     match prep.fit {
         Fit::Pad => {
             let picture = square(picture);
-            resize(pixels::over_white(&picture), picture.dimensions(), (size as u32, size as u32), FilterType::Bilinear)
+            resize(pixels::over_white(&picture), picture.dimensions(), (size as u32, size as u32), prep.fit.filter())
         }
         Fit::Crop { edge } => {
             // The shorter edge of a view that is smaller than the model's pictures shrinks along.
             let edge = if size == prep.size { edge } else { (edge * size / prep.size).max(size) };
             let (w, h) = picture.dimensions();
-            let longer = |long: u32, short: u32| (edge as u64 * u64::from(long) / u64::from(short.max(1))) as u32;
-            let (to_w, to_h) = if w <= h { (edge as u32, longer(h, w)) } else { (longer(w, h), edge as u32) };
-            let values = resize(pixels::over_white(picture), (w, h), (to_w, to_h), FilterType::CatmullRom)?;
-            let (left, top) = ((to_w as usize - size) / 2, (to_h as usize - size) / 2);
-            let rows = values.chunks_exact(to_w as usize * 3).skip(top).take(size);
+            let [to_w, to_h] = with_shorter(edge, [w as usize, h as usize]);
+            let to = (to_w as u32, to_h as u32);
+            let values = resize(pixels::over_white(picture), (w, h), to, prep.fit.filter())?;
+            let [left, top] = [to_w, to_h].map(|length| (length - size) / 2);
+            let rows = values.chunks_exact(to_w * 3).skip(top).take(size);
             Ok(rows.map(|row| &row[left * 3..(left + size) * 3]).collect::<Vec<_>>().concat())
         }
     }
 }
 
+/// Width and height of a picture whose shorter edge is brought to so many pixels.
+fn with_shorter(edge: usize, [w, h]: [usize; 2]) -> [usize; 2] {
+    let longer = |long: usize, short: usize| edge * long / short.max(1);
+    if w <= h { [edge, longer(h, w)] } else { [longer(w, h), edge] }
+}
+
 fn resize(rgb: Vec<u8>, from: (u32, u32), to: (u32, u32), filter: FilterType) -> Result<Vec<f32>, Failure> {
+    Ok(pixels::floats(&filtered(rgb, from, to, PixelType::U8x3, filter)?))
+}
+
+/// The bytes of a picture in another size.
+fn filtered(
+    bytes: Vec<u8>,
+    from: (u32, u32),
+    to: (u32, u32),
+    pixel: PixelType,
+    filter: FilterType,
+) -> Result<Vec<u8>, Failure> {
     let failed = |e: &dyn std::fmt::Display| Failure::target(format!("a picture cannot be resized: {e}"));
-    let source = Image::from_vec_u8(from.0, from.1, rgb, PixelType::U8x3).map_err(|e| failed(&e))?;
-    let mut target = Image::new(to.0, to.1, PixelType::U8x3);
+    let source = Image::from_vec_u8(from.0, from.1, bytes, pixel).map_err(|e| failed(&e))?;
+    let mut target = Image::new(to.0, to.1, pixel);
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     Resizer::new().resize(&source, &mut target, &options).map_err(|e| failed(&e))?;
-    Ok(pixels::floats(target.buffer()))
+    Ok(target.into_vec())
+}
+
+/// How one axis of pictures gets another length: `min(max(floor(weights . pixels + shift), 0), 255)`, for who has products of
+/// matrices and no filters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pass {
+    /// Pixels before.
+    pub from: usize,
+    /// Pixels after.
+    pub to: usize,
+    /// Of which pixels before each one after is made: [to, from].
+    pub weights: Vec<f32>,
+    /// What is added to each one after: [to]. The white around the picture, and the half by which it is rounded.
+    pub shift: Vec<f32>,
+}
+
+/// The library's weights for bytes are whole numbers of 16 bits over a power of two, of at most so many bits.
+const POWER_MAX: i32 = 22;
+
+impl Pass {
+    /// Of an axis of `from` pixels, which lie behind `before` white ones of `whole`: those are brought to `to`, and of these
+    /// `size` are left from `start` on.
+    fn new(
+        [from, before, whole]: [usize; 3],
+        [to, start, size]: [usize; 3],
+        filter: FilterType,
+    ) -> Result<Self, Failure> {
+        // What a filter makes of a picture whose rows have one pixel of 1 each are its weights.
+        let mut ones = vec![0f32; whole * whole];
+        ones.iter_mut().step_by(whole + 1).for_each(|one| *one = 1.0);
+        let ones = ones.into_iter().flat_map(f32::to_ne_bytes).collect();
+        let made = filtered(ones, (whole as u32, whole as u32), (to as u32, whole as u32), PixelType::F32, filter)?;
+        let made: Vec<f32> = made.as_chunks::<4>().0.iter().map(|bytes| f32::from_ne_bytes(*bytes)).collect();
+        // The largest power by which the largest weight is such a number: as the library rounds them.
+        let largest = f64::from(made.iter().copied().fold(0.0, f32::max));
+        let exceeds = |power: &i32| (largest * f64::from(power + 1).exp2()).round() >= f64::from(1 << 15);
+        let steps = f64::from((0..POWER_MAX).find(exceeds).unwrap_or(POWER_MAX - 1)).exp2();
+        let weight = |pixel: usize, of: usize| ((f64::from(made[pixel * to + of]) * steps).round() / steps) as f32;
+        let mut pass =
+            Self { from, to: size, weights: Vec::with_capacity(size * from), shift: Vec::with_capacity(size) };
+        for of in start..start + size {
+            pass.weights.extend((before..before + from).map(|pixel| weight(pixel, of)));
+            let around = (0..before).chain(before + from..whole).map(|pixel| weight(pixel, of)).sum::<f32>();
+            pass.shift.push(255.0 * around + 0.5);
+        }
+        Ok(pass)
+    }
+}
+
+impl Preprocessing {
+    /// How pictures of this height and width are brought to the model's size: along the height first, then along the width. The
+    /// same pixels as effai's own come of it, but for what 32-bit floats round. None of what has that size.
+    ///
+    /// # Errors
+    /// If the library refuses.
+    pub fn passes(&self, [height, width]: [usize; 2]) -> Result<Option<[Pass; 2]>, Failure> {
+        let (size, filter) = (self.size, self.fit.filter());
+        let [to_w, to_h] = match self.fit {
+            Fit::Pad => [size; 2],
+            Fit::Crop { edge } => with_shorter(edge, [width, height]),
+        };
+        if [height, width] == [size; 2] && [to_w, to_h] == [size; 2] {
+            return Ok(None);
+        }
+        let pass = |length: usize, to: usize| {
+            let whole = if self.fit.is_pad() { height.max(width) } else { length };
+            Pass::new([length, (whole - length) / 2, whole], [to, (to - size) / 2, size], filter)
+        };
+        Ok(Some([pass(height, to_h)?, pass(width, to_w)?]))
+    }
 }
 
 fn normalise(values: &[f32], prep: &Preprocessing) -> Vec<f32> {
     pixels::normalise(values, prep.mean.each(), prep.std.each())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::rng::Rng;
+
+    /// `passes` by hand: [h, w, 3] along the height, then along the width.
+    fn passed(bytes: &[u8], [height, width]: &[Pass; 2]) -> Vec<f32> {
+        let along = |pass: &Pass, to: usize, pixel: &dyn Fn(usize) -> f32| {
+            let weights = &pass.weights[to * pass.from..][..pass.from];
+            let sum = weights.iter().enumerate().map(|(from, weight)| weight * pixel(from)).sum::<f32>();
+            (sum + pass.shift[to]).floor().clamp(0.0, 255.0)
+        };
+        let row = width.from * 3;
+        let down: Vec<f32> =
+            (0..height.to * row).map(|at| along(height, at / row, &|y| f32::from(bytes[y * row + at % row]))).collect();
+        (0..height.to * width.to * 3)
+            .map(|at| {
+                let (y, x, colour) = (at / (width.to * 3), at / 3 % width.to, at % 3);
+                along(width, x, &|from| down[y * row + from * 3 + colour])
+            })
+            .collect()
+    }
+
+    #[test]
+    fn products_bring_pictures_to_the_size_as_filters_do() {
+        let sizes = [[48, 64], [31, 20], [17, 90], [24, 24], [32, 32], [28, 28]];
+        for fit in [Fit::Pad, Fit::Crop { edge: 24 }, Fit::Crop { edge: 28 }] {
+            let prep = Preprocessing { size: 24, mean: Colours::All(0.0), std: Colours::All(1.0), fit };
+            for [height, width] in sizes {
+                let mut rng = Rng::new(7, &format!("{fit:?} {height} {width}"));
+                // Black and white: cubic filters leave their bounds there.
+                let bytes: Vec<u8> = (0..height * width * 3).map(|_| 255 * rng.below(2) as u8).collect();
+                let rgba: Vec<u8> = bytes.chunks(3).flat_map(|p| [p[0], p[1], p[2], 255]).collect();
+                let picture = RgbaImage::from_raw(width as u32, height as u32, rgba).unwrap();
+                let expected = view(&picture, 0, &prep, 0, "").unwrap();
+                let Some(passes) = prep.passes([height, width]).unwrap() else {
+                    assert_eq!(([height, width], fit == Fit::Crop { edge: 28 }), ([24, 24], false));
+                    continue;
+                };
+                assert_eq!(passed(&bytes, &passes), expected, "{fit:?} {height} x {width}");
+            }
+        }
+    }
 }

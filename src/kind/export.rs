@@ -67,8 +67,12 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             "of `coreml` and a language model, which keeps keys and values itself then, of one text of so many tokens; iOS 18 and macOS 15 have that. They go in and come out where it is not said",
         ),
     ]),
-    Schema::new("pixels", "As what a file that sees pictures is given them: `prepared`, floats as the model's configuration says; `uint8`, red, green and blue in 8 bits, which the file itself makes what the model sees. Their side is the model's")
-        .arg("as", Type::Choice(Pixels::NAMES)),
+    Schema::new("pixels", "As what a file that sees pictures is given them: `prepared`, floats as the model's configuration says; `uint8`, red, green and blue in 8 bits, which the file itself makes what the model sees. Their side is the model's where nothing is said")
+        .arg("as", Type::Choice(Pixels::NAMES))
+        .props(&[
+            Prop::new("height", Type::Int(1, PIXELS_MAX), "of `uint8`, of the pictures that the file is given, and brings to the model's side itself"),
+            Prop::new("width", Type::Int(1, PIXELS_MAX), "likewise"),
+        ]),
     Schema::new("shape", "Of what the file is given, one number only; any number where nothing is said.").props(&[
         Prop::new("batch", Type::Int(1, i64::MAX), "of texts or pictures"),
         Prop::new("sequence", Type::Int(1, i64::MAX), "of tokens in a text"),
@@ -101,6 +105,9 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
     ]),
 ]);
 
+/// Height and width of a picture that a file brings to another size, by a matrix for each: of more it would be slow.
+const PIXELS_MAX: i64 = 4096;
+
 /// The opset where none is asked for: that of onnxruntime 1.20 and later.
 const OPSET: u32 = 21;
 
@@ -108,7 +115,7 @@ const OPSET: u32 = 21;
 struct Fields {
     from: From,
     part: Option<String>,
-    pixels: Option<String>,
+    pixels: Option<Seen>,
     format: Form,
     shape: Option<Shape>,
     calibrate: Option<Calibrate>,
@@ -245,6 +252,50 @@ impl Shape {
     }
 }
 
+/// As what pictures are given.
+#[derive(Deserialize)]
+struct Seen {
+    r#as: String,
+    height: Option<usize>,
+    width: Option<usize>,
+}
+
+impl Seen {
+    fn pixels(&self) -> Pixels {
+        Pixels::by_name(&self.r#as).expect("one of the names")
+    }
+
+    fn height_and_width(&self) -> Option<[usize; 2]> {
+        Some([self.height?, self.width?])
+    }
+
+    fn check(&self, fields: &Fields, problems: &mut Problems<'_>) {
+        for (own, other, field) in [(self.height, self.width, "height"), (self.width, self.height, "width")] {
+            let place = format!("pixels.{field}");
+            if own.is_none() {
+                continue;
+            }
+            if self.pixels() == Pixels::Prepared {
+                let what =
+                    format!("`{field}` means nothing to pictures that are prepared, which have the model's side");
+                problems.at(&place, &what, "given here", "leave it out, or write pixels \"uint8\"");
+            } else if other.is_none() {
+                let what = format!("`{field}` alone says nothing of the other edge");
+                problems.at(&place, &what, "given here", "write `height` and `width`, or neither");
+            }
+        }
+        if self.height.is_some() && self.width.is_some() && fields.calibrate.is_some() {
+            let what = "`int8-calibrated` begins with pictures of the model's side";
+            problems.at(
+                "pixels.height",
+                what,
+                "given here",
+                "leave out `height` and `width`, or take another precision",
+            );
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Calibrate {
     data: String,
@@ -272,7 +323,7 @@ struct Verify {
 
 impl Fields {
     fn pixels(&self) -> Option<Pixels> {
-        self.pixels.as_ref().map(|name| Pixels::by_name(name).expect("one of the names"))
+        self.pixels.as_ref().map(Seen::pixels)
     }
 
     /// Whether a picture is one of its own, and not an entry of a tensor.
@@ -305,9 +356,9 @@ impl Kind for Export {
 
     /// 1: first. 2: bytes of weights are made floats without `DequantizeLinear`. 3: author, version and description are in the
     /// metadata, which TensorFlow Lite has in its own form too; weights' digests are; `metrics.json`. 5: few weights stay as they
-    /// are, bytes have a scale for 32, scales by numbers are one. 6: `export.json`.
+    /// are, bytes have a scale for 32, scales by numbers are one. 6: `export.json`. 7: pictures of another size, labels.
     fn version(&self) -> u32 {
-        6
+        7
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -344,6 +395,9 @@ impl Kind for Export {
         }
         if let Some(shape) = &fields.shape {
             shape.check(&fields, problems);
+        }
+        if let Some(pixels) = &fields.pixels {
+            pixels.check(&fields, problems);
         }
         let Some(Verify { yes: Some(false), tolerance, .. }) = fields.verify else { return };
         // Where a profile turns the check off, what the recipe allows elsewhere waits.
@@ -392,8 +446,12 @@ impl Run for Export {
         let part = part_of(&fields, &checkpoint.config)?;
         cx.progress("trace", 0, 3, "steps");
         let mut source = Source::new(&mut checkpoint, part, format.layout())?.with_least_past(format.least_past());
+        let given = fields.pixels.as_ref().and_then(Seen::height_and_width);
         if let Some(pixels) = fields.pixels() {
             source = source.with_pixels(pixels)?;
+        }
+        if let Some(given) = given {
+            source = source.with_height_and_width(given)?;
         }
         if let Some(context) = fields.format.state {
             source = source.with_state(context)?;
@@ -424,7 +482,9 @@ impl Run for Export {
         }
         let written = format::write(&graph, &options)?;
         save(cx, &written, &base)?;
-        Facts::new(format, precision, part, fields.pixels(), fields.environment.as_deref()).save(cx.out())?;
+        Facts::new(format, precision, part, fields.pixels(), fields.environment.as_deref())
+            .given(given.filter(|_| source.has_passes()))
+            .save(cx.out())?;
         cx.progress("verify", 2, 3, "steps");
         let held = fields.is_verified().then(|| -> Result<Held, Failure> {
             let twin = format::twin(&graph, &options)?;

@@ -29,6 +29,15 @@ pub(super) fn exports(book: &mut Book) {
     with("bytes of which nothing is known", "from \"m\"; format \"tflite\" precision=\"int8-calibrated\"");
     with("bytes of pictures for what reads", "from \"m\"; pixels \"uint8\"; format \"onnx\"");
     with("pictures at once, for Core ML", "from \"m\"; pixels \"uint8\"; format \"coreml\"; shape batch=4");
+    with("one edge of pictures", "from \"m\"; pixels \"uint8\" height=480; format \"onnx\"");
+    with(
+        "edges of pictures that are prepared",
+        "from \"m\"; pixels \"prepared\" height=480 width=640; format \"onnx\"",
+    );
+    with(
+        "edges of pictures, and bytes by what was seen",
+        "from \"m\"; pixels \"uint8\" height=48 width=64; format \"onnx\" precision=\"int8-calibrated\"; calibrate \"d\"",
+    );
     with("an opset of Core ML", "from \"m\"; format \"coreml\" opset=17");
     let told = [
         OnnxError::NoOperator {

@@ -225,6 +225,7 @@ OPERATORS = {
     "minimum": lambda x, y: numpy.minimum(x, y),
     "equal": lambda x, y: x == y,
     "greater": lambda x, y: x > y,
+    "floor": lambda x: numpy.floor(x),
     "exp": lambda x: numpy.exp(wide(x)),
     "log": lambda x, epsilon: numpy.log(wide(x) + epsilon),
     "sqrt": lambda x: numpy.sqrt(wide(x)),

@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from coreml import Package
 from peft import PeftModel
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, pictures, pixels, texts
+from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, photographs, pictures, pixels, texts
 from transformers import AutoModelForCausalLM
 
 EXPORTS = OUT / "exports"
@@ -118,7 +118,20 @@ def encoders():
         found = package(f"efficientnet-lite0-coreml-{precision}").run({"pixel_values": pictures().numpy()})["pooler_output"]
         tolerance = TOLERANCE_OF_MANY_LAYERS if precision == "f16" else None
         fits &= hold("efficientnet-lite0, Core ML", precision, found, seen, tolerance)
-    return fits & of_bytes(seen) & as_published(ids, read)
+    return fits & of_bytes(seen) & of_a_camera(tower) & as_published(ids, read)
+
+
+def of_a_camera(tower):
+    """Pictures of 480 x 640, which the file itself brings to the model's side, beside Pillow."""
+    taken, prepared = photographs()
+    seen, taken = tower(prepared), numpy.ascontiguousarray(taken.transpose(0, 3, 1, 2))
+    found = session("efficientnet-lite0-camera-onnx").run(None, {"pixel_values": taken})[0]
+    fits = hold("efficientnet-lite0, a camera's pictures", "f32", found, seen)
+    program = package("efficientnet-lite0-camera-coreml")
+    image = program.spec.description.input[0].type.imageType
+    assert (image.width, image.height) == (640, 480), image
+    found = numpy.concatenate([program.run({"pixel_values": p[None]})["pooler_output"] for p in taken])
+    return fits & hold("efficientnet-lite0, a camera's pictures, Core ML", "f32", found, seen)
 
 
 def of_bytes(seen):

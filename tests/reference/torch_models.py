@@ -37,6 +37,22 @@ def pixels():
     return numpy.ascontiguousarray(numpy.stack(rows).transpose(0, 3, 1, 2))
 
 
+def photographs():
+    """The same pictures as a camera has them, [n, 480, 640, 3] in 8 bits, and as Pillow makes the tower's input of those."""
+    taken, seen = [], []
+    for at, picture in enumerate(pixels()[:3].transpose(0, 2, 3, 1)):
+        photograph = Image.new("RGB", (640, 480), (250 - 60 * at, 40 * at, 90))
+        photograph.paste(Image.fromarray(picture).resize((300 + 40 * at, 400), Image.Resampling.BICUBIC), (30 + 90 * at, 20 * at))
+        taken.append(numpy.asarray(photograph))
+        square = Image.new("RGB", (640, 640), (255, 255, 255))
+        square.paste(photograph, (0, 80))
+        # Along the height first, as effai's filters go, with whole numbers in between.
+        small = square.resize((640, 160), Image.Resampling.BILINEAR).resize((160, 160), Image.Resampling.BILINEAR)
+        seen.append(numpy.asarray(small))
+    prepared = (torch.tensor(numpy.stack(seen)).permute(0, 3, 1, 2).float() - 127) / 128
+    return numpy.stack(taken), prepared
+
+
 def texts(directory):
     """Ids of each caption, unpadded: one at a time, so that no mask is trusted."""
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))

@@ -1,5 +1,6 @@
 //! The graph's operations as MIL's.
 
+mod pictures;
 mod program;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,7 +13,7 @@ use crate::backend::Window;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::{Options, Precision};
-use crate::export::graph::{Colours, Dim, Element, Graph, Id, Input, Symbol, Value};
+use crate::export::graph::{Dim, Element, Graph, Id, Input, Symbol, Value};
 use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
 
@@ -677,16 +678,6 @@ impl Lower<'_> {
             ("end_mask", Arg::Bools(&whole)),
         ];
         self.op("slice_by_index", &args, self.kind(x), shape)
-    }
-
-    /// Pictures [1, 3, h, w] of 0 to 255 as the model sees them, in 32 bits whatever is computed in.
-    fn prepared(&mut self, pictures: &str, colours: Colours) -> Result<String, CoremlError> {
-        let mut made = pictures.to_owned();
-        for (op, part, values) in [("mul", "scale", colours.scale), ("add", "shift", colours.shift)] {
-            let by = self.floats_of(&format!("{pictures}_{part}"), &[3, 1, 1], &values, Kind::Float32)?;
-            made = self.two(op, &made, &by);
-        }
-        Ok(made)
     }
 
     fn clip(&mut self, x: &str, low: f32, high: f32) -> String {

@@ -2,6 +2,7 @@
 
 mod attend;
 mod codes;
+mod pictures;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::backend::floats;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
 use crate::export::format::{HALVES_MIN, Options, Precision};
-use crate::export::graph::{Colours, Dim, Graph, Id, Symbol, Value};
+use crate::export::graph::{Dim, Graph, Id, Symbol, Value};
 use crate::export::source::PAST;
 use crate::export::view::{
     CHANNELS_FIRST, CHANNELS_LAST, Seen, View, above_nothing, is_no_convolution, turned, zeros_after,
@@ -603,17 +604,6 @@ impl Lower<'_> {
                 tensor(self.clip(&shifted, low, high)?)
             }
         }
-    }
-
-    /// Bytes of pictures [n, 3, h, w] as the model sees them, in 32 bits whatever is computed in.
-    fn prepared(&mut self, bytes: &str, colours: Colours) -> String {
-        let mut made = self.cast(bytes, FLOAT);
-        for (op, part, values) in [("Mul", "scale", colours.scale), ("Add", "shift", colours.shift)] {
-            let raw = floats::to_bytes(&values, Float::F32);
-            let by = self.initializer(format!("{bytes}.{part}"), &[3, 1, 1], FLOAT, raw);
-            made = self.node(op, &[&made, &by]);
-        }
-        made
     }
 
     fn clip(&mut self, x: &str, low: f32, high: f32) -> Result<String, OnnxError> {

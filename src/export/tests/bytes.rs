@@ -33,6 +33,59 @@ fn every_format_makes_of_bytes_what_the_model_sees() {
     }
 }
 
+/// Of one size, which is not the model's: the file brings them to it.
+fn of_size(config: &Value, format: Format, given: [usize; 2]) -> Source {
+    of_bytes(config, format).with_height_and_width(given).expect("it sees pictures")
+}
+
+#[test]
+fn pictures_of_another_size_become_the_models_in_the_file() {
+    // One is laid on a square, one cut: `Fit::Pad` and `Fit::Crop`.
+    for config in [seeing(), both()] {
+        for (format, precision) in FORMATS.map(|format| (format, Precision::F32)).into_iter().chain([
+            (Format::CoreMl { target: Target::IOS15 }, Precision::F16),
+            (Format::CoreMl { target: Target::IOS16 }, Precision::Int8Weights),
+            (Format::Onnx { opset: 21 }, Precision::Int8),
+            (Format::TfLite, Precision::F16Weights),
+            (Format::TfLite, Precision::Int8),
+        ]) {
+            for given in [[48, 80], [70, 30]] {
+                let source = of_size(&config, format, given);
+                let graph = source.graph().expect("traces");
+                let options = Options { format, precision, ..options(21) };
+                let written = write(&graph, &options).expect("writes");
+                let allowed = match precision {
+                    Precision::F32 => Allowed::of(precision),
+                    _ => Allowed { relative: 0.1, cosine: 0.98 },
+                };
+                let found = held(&source, &graph, &written, allowed);
+                found.unwrap_or_else(|e| panic!("{} {format:?} {precision:?} {given:?}: {e}", config["model_type"]));
+                assert_eq!(written.files, write(&graph, &options).expect("writes").files);
+            }
+        }
+    }
+}
+
+#[test]
+fn pictures_that_are_cut_elsewhere_are_caught() {
+    for format in FORMATS {
+        let source = of_size(&both(), format, [48, 80]);
+        let mut graph = source.graph().expect("traces");
+        let [_, width] = graph.resize.as_mut().expect("they become smaller");
+        // Two pixels further right.
+        width.weights.rotate_right(2);
+        let written = write(&graph, &Options { format, ..options(21) }).expect("writes");
+        let error = held(&source, &graph, &written, Allowed::of(Precision::F32)).expect_err("caught").message;
+        assert!(error.contains("they part at `input`"), "{format:?}: {error}");
+    }
+}
+
+#[test]
+fn pictures_of_the_models_size_are_not_touched() {
+    let source = of_size(&seeing(), FORMATS[1], [of_bytes(&seeing(), FORMATS[1]).height_and_width()[0]; 2]);
+    assert!(!source.has_passes() && source.graph().expect("traces").resize.is_none());
+}
+
 #[test]
 fn bytes_are_prepared_in_thirty_two_bits_whatever_is_computed_in() {
     let formats = [

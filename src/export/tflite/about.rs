@@ -3,6 +3,7 @@
 
 use super::flat::{self, Node, Slot};
 use crate::export::format::{AUTHOR, DESCRIPTION, LABEL, LICENSE, PREPROCESSING, VERSION};
+use crate::export::graph::Dim;
 use crate::export::source::PIXELS;
 use crate::format::image::Preprocessing;
 
@@ -21,20 +22,22 @@ const NORMALIZATION: u8 = 1;
 /// Of `ColorSpaceType`.
 const RGB: u8 = 1;
 
-/// The bytes of a buffer that describes a model with these inputs and outputs, each named.
+/// The bytes of a buffer that describes a model with these inputs, by name and shape, and these outputs.
 pub(super) fn file<'a>(
-    inputs: impl Iterator<Item = &'a str>,
+    inputs: impl Iterator<Item = (&'a str, &'a [Dim])>,
     outputs: impl Iterator<Item = &'a str>,
     metadata: &[(String, String)],
 ) -> Vec<u8> {
     let said = |key: &str| metadata.iter().find(|(own, _)| own == key).map(|(_, value)| &value[..]);
     let preprocessing = said(PREPROCESSING).and_then(|text| serde_json::from_str::<Preprocessing>(text).ok());
-    let described = |name: &str| match preprocessing.filter(|_| name == PIXELS) {
-        Some(preprocessing) => of_pictures(name, &preprocessing),
-        None => Node::Table(vec![(0, text(name)), (3, content(OF_FEATURES, Node::Table(Vec::new())))]),
+    let of_numbers =
+        |name: &str| Node::Table(vec![(0, text(name)), (3, content(OF_FEATURES, Node::Table(Vec::new())))]);
+    let given = |(name, shape): (&str, &[Dim])| match preprocessing.filter(|_| name == PIXELS) {
+        Some(preprocessing) => of_pictures(name, shape, &preprocessing),
+        None => of_numbers(name),
     };
     let graph =
-        Node::Table(vec![(2, nodes(inputs.map(described).collect())), (3, nodes(outputs.map(described).collect()))]);
+        Node::Table(vec![(2, nodes(inputs.map(given).collect())), (3, nodes(outputs.map(of_numbers).collect()))]);
     let own = [(0, LABEL), (1, DESCRIPTION), (2, VERSION), (4, AUTHOR), (5, LICENSE)];
     let mut slots: Vec<(u16, Slot)> =
         own.into_iter().filter_map(|(slot, key)| Some((slot, text(said(key)?)))).collect();
@@ -43,10 +46,11 @@ pub(super) fn file<'a>(
     flat::file(&Node::Table(slots), IDENTIFIER)
 }
 
-/// Pictures, and what is done to each value before they are given.
-fn of_pictures(name: &str, preprocessing: &Preprocessing) -> Node {
-    let side = || Slot::Int(i32::try_from(preprocessing.size).expect("a small number"));
-    let size = Node::Table(vec![(0, side()), (1, side())]);
+/// Pictures [n, height, width, 3], and what is done to each value before they are given.
+fn of_pictures(name: &str, shape: &[Dim], preprocessing: &Preprocessing) -> Node {
+    let length = |axis: usize| shape.get(axis).and_then(Dim::fixed).unwrap_or(preprocessing.size);
+    let [height, width] = [1, 2].map(|axis| Slot::Int(i32::try_from(length(axis)).expect("a small number")));
+    let size = Node::Table(vec![(0, width), (1, height)]);
     let properties = Node::Table(vec![(0, Slot::Byte(RGB)), (1, Slot::Node(size))]);
     let floats = |values: [f32; 3]| Slot::Node(Node::Floats(values.to_vec()));
     let options = Node::Table(vec![(0, floats(preprocessing.mean.each())), (1, floats(preprocessing.std.each()))]);

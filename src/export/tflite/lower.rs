@@ -2,6 +2,7 @@
 
 mod attend;
 mod codes;
+mod pictures;
 mod products;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,7 +17,7 @@ use crate::backend::floats;
 use crate::backend::qmatrix::{Groups, QMatrix};
 use crate::backend::trace::Op;
 use crate::export::format::{HALVES_MIN, Options, Precision};
-use crate::export::graph::{Colours, Dim, Element, Graph, Id, Symbol, Value};
+use crate::export::graph::{Dim, Element, Graph, Id, Symbol, Value};
 use crate::export::view::{Seen, View, is_no_convolution};
 use crate::export::written::Place;
 
@@ -666,16 +667,6 @@ impl Lower<'_> {
                 let bound = self.number(bound)?;
                 made = self.join(code, &made, &bound);
             }
-        }
-        Ok(made)
-    }
-
-    /// Bytes of pictures [n, h, w, 3] as the model sees them.
-    fn prepared(&mut self, bytes: &str, colours: Colours) -> Result<String, TfLiteError> {
-        let mut made = self.cast(bytes, Kind::Float32);
-        for (code, part, values) in [(schema::MUL, "scale", colours.scale), (schema::ADD, "shift", colours.shift)] {
-            let by = self.floats(format!("{bytes}.{part}"), &[3], &values)?;
-            made = self.join(code, &made, &by);
         }
         Ok(made)
     }

@@ -49,6 +49,7 @@ pub(super) const CONCATENATION: Code = code(2, 10, "concatenation");
 pub(super) const CONV_2D: Code = code(3, 1, "conv");
 pub(super) const DEPTHWISE_CONV_2D: Code = code(4, 2, "depthwise-conv");
 pub(super) const DEQUANTIZE: Code = code(6, 38, "dequantize");
+pub(super) const FLOOR: Code = code(8, 0, "floor");
 pub(super) const FULLY_CONNECTED: Code = code(9, 8, "fully-connected");
 pub(super) const LOGISTIC: Code = code(14, 0, "logistic");
 pub(super) const MUL: Code = code(18, 21, "mul");
@@ -152,8 +153,9 @@ pub(super) fn file(lowered: Lowered, metadata: &[(String, String)]) -> Vec<u8> {
     let tensors = lowered.tensors.iter().map(of_tensor).collect();
     let mut entries = Vec::new();
     let names = |of: &[(String, usize)]| of.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    let (given, made) = (names(&lowered.inputs), names(&lowered.outputs));
-    let described = about::file(given.iter().map(String::as_str), made.iter().map(String::as_str), metadata);
+    let made = names(&lowered.outputs);
+    let seen = lowered.inputs.iter().map(|(name, at)| (&name[..], &lowered.tensors[*at].shape[..]));
+    let described = about::file(seen, made.iter().map(String::as_str), metadata);
     let own = metadata.iter().map(|(name, value)| (&name[..], value.clone().into_bytes()));
     for (name, value) in own.chain([(about::ENTRY, described)]) {
         entries.push(Node::Table(vec![(0, text(name)), (1, Slot::Int(number(buffers.len())))]));

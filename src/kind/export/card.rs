@@ -31,14 +31,18 @@ pub(super) fn signature(format: Format, part: Part, source: &Source) -> String {
     let inputs = match part {
         Part::Text => format!("`input_ids` and `attention_mask` [{batch}, {sequence}]"),
         Part::Picture => {
-            let [_, a, b, c] = source.pictures(1);
+            let [_, a, b, c] = source.given_pictures(1);
+            let becomes = match source.preprocessing().filter(|_| source.has_passes()) {
+                Some(own) => format!(", which become {0} x {0} pixels in the file", own.size),
+                None => String::new(),
+            };
             match (source.pixels(), format) {
                 (Pixels::Prepared, _) => format!("`pixel_values` [{batch}, {a}, {b}, {c}]"),
                 (Pixels::Uint8, Format::CoreMl { .. }) => {
-                    format!("`pixel_values`, a picture of {b} x {c} pixels in red, green and blue")
+                    format!("`pixel_values`, a picture of {b} x {c} pixels in red, green and blue{becomes}")
                 }
                 (Pixels::Uint8, _) => {
-                    format!("`pixel_values` [{batch}, {a}, {b}, {c}], red, green and blue in 8 bits each")
+                    format!("`pixel_values` [{batch}, {a}, {b}, {c}], red, green and blue in 8 bits each{becomes}")
                 }
             }
         }

@@ -138,6 +138,7 @@ impl<'a> Given<'a> {
                 (Held::Ints(a), Held::Ints(b)) => Ok(Held::Ints(told(ops::greater(pool, a.view(), b.view()))?)),
                 _ => Err("floats are not compared".into()),
             },
+            "floor" => self.each(f32::floor),
             "exp" => self.each(f32::exp),
             "log" => {
                 let least = self.float("epsilon")?;

@@ -104,6 +104,8 @@ impl Run<'_> {
                 Held::Bytes(codes) => self.expanded(operator.inputs[0].expect("it was read"), codes).map(Held::Floats),
                 Held::Integers(_) | Held::Pixels(_) => Err("integers have no scales".into()),
             },
+            // FLOOR
+            8 => Ok(Held::Floats(x()?.map(|x| x.floor()))),
             // FULLY_CONNECTED
             9 => self.fully_connected(operator),
             // LOGISTIC
