@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from coreml import Package
 from peft import PeftModel
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, photographs, pictures, pixels, texts
+from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, photographs, pictures, pixels, smollm2, texts
 from transformers import AutoModelForCausalLM
 
 EXPORTS = OUT / "exports"
@@ -190,7 +190,7 @@ def towers():
 def language():
     """A prompt, then a token after it by the caches that came out."""
     directory = OUT / "models/smollm2"
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, gguf_file="model.gguf").eval()
+    model = smollm2(directory)
     ids = torch.randint(0, model.config.vocab_size, (2, 17), generator=torch.Generator().manual_seed(7))
     theirs = model(ids).logits
     fits = True

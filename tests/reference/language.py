@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import torch
 from logits import Logits
+from torch_models import smollm2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TOLERANCE = 1e-4  # nats of a record's mean loss, in 32-bit floats on both sides
@@ -21,7 +22,7 @@ TOLERANCE = 1e-4  # nats of a record's mean loss, in 32-bit floats on both sides
 
 def model_of(directory):
     extra = {"gguf_file": "model.gguf"} if (directory / "model.gguf").exists() else {}
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, **extra)
+    model = smollm2(directory) if extra else AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     # Its own reading of the GGUF file's tokenizer, which is without the template.
     tokenizer = AutoTokenizer.from_pretrained(directory, **extra)
     tokenizer.chat_template = json.loads((directory / "tokenizer_config.json").read_text())["chat_template"]
@@ -81,7 +82,7 @@ def main():
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": answer["prompt"]}], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
-        made = model.generate(**prompt, max_new_tokens=64, do_sample=False, temperature=None, top_p=None, top_k=None)
+        made = model.generate(**prompt, max_new_tokens=24, do_sample=False, temperature=None, top_p=None, top_k=None)
         text = tokenizer.decode(made[0, prompt["input_ids"].shape[1]:], skip_special_tokens=True)
         assert text == answer["answer"], f"{answer['prompt']}: {answer['answer']!r}, and {text!r} in transformers"
         print(f"generated: {text[:60]!r}")

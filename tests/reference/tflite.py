@@ -12,8 +12,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from export import EXPORTS, TOLERANCE_OF_MANY_LAYERS, padded
 from peft import PeftModel
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, photographs, pictures, pixels, texts
-from transformers import AutoModelForCausalLM
+from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, photographs, pictures, pixels, smollm2, texts
 
 # Of the largest value.
 TOLERANCE = {"f32": 1e-4, "f16-weights": 2e-3}
@@ -164,7 +163,7 @@ def towers():
 def language():
     """A prompt, then a token after it by the caches that came out."""
     directory = OUT / "models/smollm2"
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, gguf_file="model.gguf").eval()
+    model = smollm2(directory)
     ids = torch.randint(0, model.config.vocab_size, (2, 17), generator=torch.Generator().manual_seed(7))
     theirs = model(ids).logits
     ours = Model("smollm2-tflite")

@@ -1,19 +1,22 @@
 """The models of recipes/clip.kdl in PyTorch, from implementations that are not ours: transformers' BERT and
 efficientnet_lite_pytorch's network, whose module names are those of our files."""
 
+import hashlib
 import json
 import math
+import tempfile
 from pathlib import Path
 
 import numpy
 import torch
+import transformers
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
-from transformers import BertConfig, BertModel
+from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
 HERE = Path(__file__).parent
 OUT = HERE / "out"
@@ -59,6 +62,18 @@ def texts(directory):
     tokenizer.no_padding()
     tokenizer.enable_truncation(TOKENS_MAX)
     return [torch.tensor([tokenizer.encode(c["caption"]).ids]) for c in captions()]
+
+
+def smollm2(directory):
+    """A GGUF file as transformers reads it. That takes it a third of a minute, so what comes of it is kept."""
+    digest = hashlib.sha256((directory / "model.gguf").read_bytes()).hexdigest()[:16]
+    kept = HERE.parents[1] / "target/reference" / f"gguf-{transformers.__version__}-{digest}"
+    if not kept.exists():
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, gguf_file="model.gguf").eval()
+        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as made:
+            torch.save(model, made)
+        Path(made.name).replace(kept)
+    return torch.load(kept, weights_only=False)
 
 
 def bert(config):
