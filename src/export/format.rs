@@ -139,6 +139,8 @@ pub const LICENSE: &str = "license";
 pub const VERSION: &str = "version";
 /// What it is, in a sentence or two.
 pub const DESCRIPTION: &str = "description";
+/// What the probabilities that it gives are of: a list of them as JSON.
+pub const LABELS: &str = "labels";
 /// How pictures are prepared before the file is given them: `format::image::Preprocessing` as JSON.
 pub const PREPROCESSING: &str = "preprocessing";
 

@@ -170,6 +170,8 @@ pub struct Graph {
     pub state: Option<State>,
     /// How pictures that are given as bytes in another size get that of the input in the graph: along the height, then the width.
     pub resize: Option<[Pass; 2]>,
+    /// What the probabilities that it gives are of, in their order; none where it gives something else.
+    pub labels: Vec<String>,
 }
 
 /// All operations of a run that its outputs need, each after what it is given: always in the same order.
@@ -331,7 +333,7 @@ impl Graph {
             values.push(Value { name, op, inputs, shape, constant: None, place: Some(place) });
         }
         let outputs = names.iter().zip(runs[0]).map(|(name, node)| ((*name).to_owned(), in_one[&node.id()])).collect();
-        let mut graph = Self { inputs, values, outputs, state: None, resize: None };
+        let mut graph = Self { inputs, values, outputs, ..Self::default() };
         graph.fold(&one)?;
         Ok(graph)
     }

@@ -11,6 +11,7 @@ pub mod coreml;
 pub mod format;
 pub mod graph;
 mod grid;
+pub mod labels;
 pub mod onnx;
 pub mod opened;
 pub mod source;

@@ -31,6 +31,9 @@ pub struct Facts {
     /// Height and width of the pictures that it is given, where it brings them to the model's side itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     given: Option<[usize; 2]>,
+    /// Of how many labels it gives probabilities, where it does so in place of vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    labels: Option<usize>,
     /// The target whose onnxruntime runs it, as the recipe has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
@@ -52,6 +55,7 @@ impl Facts {
             part: part.name().to_owned(),
             pixels: pixels.map(|pixels| pixels.name().to_owned()),
             given: None,
+            labels: None,
             environment: environment.map(str::to_owned),
         }
     }
@@ -60,6 +64,19 @@ impl Facts {
     #[must_use]
     pub fn given(self, given: Option<[usize; 2]>) -> Self {
         Self { given, ..self }
+    }
+
+    /// The same of a file that gives probabilities of so many labels; of none, vectors.
+    #[must_use]
+    pub fn with_labels(self, count: usize) -> Self {
+        Self { labels: (count > 0).then_some(count), ..self }
+    }
+
+    /// Refuses a file that gives no vectors, for who measures those.
+    fn check_vectors(&self) -> Result<(), Failure> {
+        let Some(count) = self.labels else { return Ok(()) };
+        Err(Failure::user(format!("this export gives probabilities of {count} labels, and no vectors"))
+            .help("export the part as \"onnx\" without `labels` too, and measure that"))
     }
 
     /// Writes them beside the file.
@@ -113,6 +130,7 @@ impl Exported {
     /// Opens the file in a directory, on so many threads; by onnxruntime of an environment, where there is one.
     pub fn open(dir: &Path, environment: Option<&Path>, threads: usize) -> Result<Self, Failure> {
         let facts = Facts::read(dir)?.ok_or_else(|| Failure::target(format!("{} is no export", dir.display())))?;
+        facts.check_vectors()?;
         if facts.format != "onnx" {
             let what = format!("effai has nothing that runs `{}` as quickly as a phone or a Mac does", facts.format);
             return Err(Failure::user(what).help(
@@ -293,6 +311,9 @@ mod tests {
         facts.save(dir.path()).unwrap();
         assert_eq!(Facts::read(dir.path()).unwrap(), Some(facts.clone()));
         assert_eq!((facts.part().unwrap(), &facts.precision[..]), (Part::Picture, "int8"));
+        assert!(facts.check_vectors().is_ok() && facts.clone().with_labels(0) == facts);
+        let error = facts.with_labels(3).check_vectors().unwrap_err();
+        assert_eq!(error.message, "this export gives probabilities of 3 labels, and no vectors");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::model::{Checkpoint, Config, Model};
 
 use super::format::Layout;
 use super::graph::{Colours, Dim, Element, Graph, Input, Kept, Size, State, Symbol, order};
+use super::labels::{Labels, PROBABILITIES};
 
 /// The input of token ids, as Hugging Face's libraries name it.
 pub const IDS: &str = "input_ids";
@@ -122,6 +123,8 @@ pub struct Source {
     sizes: Vec<(Symbol, usize)>,
     /// Tokens of the one text whose keys and values the file keeps itself.
     context: Option<usize>,
+    /// What it gives probabilities of in place of vectors.
+    labels: Option<Labels>,
 }
 
 /// What a part is given in a check.
@@ -179,7 +182,18 @@ impl Source {
         let model = Model::take(checkpoint, Precision::F32)?;
         let preprocessing = model.preprocessing();
         let (pixels, sizes) = (Pixels::Prepared, Vec::new());
-        Ok(Self { model, part, preprocessing, pixels, given: None, layout, least_past: 0, sizes, context: None })
+        Ok(Self {
+            model,
+            part,
+            preprocessing,
+            pixels,
+            given: None,
+            layout,
+            least_past: 0,
+            sizes,
+            context: None,
+            labels: None,
+        })
     }
 
     /// The same that is given pictures as they are said to be.
@@ -229,6 +243,19 @@ impl Source {
         (self.context, self.least_past) = (Some(context), 0);
         self.sizes.push((BATCH, 1));
         Ok(self)
+    }
+
+    /// The same that gives probabilities of labels, each of which is what the model makes of prompts with its name.
+    ///
+    /// # Errors
+    /// If the part sees no pictures, or the model tells none apart by texts.
+    pub fn with_labels(self, names: &[String], prompts: &[String]) -> Result<Self, Failure> {
+        if self.part != Part::Picture {
+            return Err(Failure::user("`labels` are for what sees pictures, and this part reads texts")
+                .help("leave them out, or write part \"picture\""));
+        }
+        let labels = Some(Labels::new(&self.model, self.texts_named(), names, prompts)?);
+        Ok(Self { labels, ..self })
     }
 
     /// The same for one number of some things only, by their names.
@@ -289,6 +316,16 @@ impl Source {
         self.pixels
     }
 
+    /// What it gives probabilities of, in their order; none where it gives something else.
+    pub fn labels(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], Labels::names)
+    }
+
+    /// What cosines of labels are multiplied by before they become probabilities; none where there are no labels.
+    pub fn scale_of_labels(&self) -> Option<f64> {
+        self.labels.as_ref().map(Labels::scale)
+    }
+
     /// Whether its file keeps keys and values itself.
     pub fn has_state(&self) -> bool {
         self.context.is_some()
@@ -327,6 +364,7 @@ impl Source {
         match (self.part, &self.model.config) {
             (Part::Language, _) if self.has_state() => vec!["logits".into()],
             (Part::Language, Config::Llama(config)) => language_outputs(config),
+            _ if self.labels.is_some() => vec![PROBABILITIES.into()],
             (part, config) => vec![vectors_output(part, config).to_owned()],
         }
     }
@@ -359,6 +397,7 @@ impl Source {
         graph.fold_scales();
         graph.state = self.state();
         graph.resize = self.given.as_ref().map(|(_, passes)| passes.clone());
+        graph.labels = self.labels().to_vec();
         graph.fixed(&self.sizes)
     }
 
@@ -524,9 +563,13 @@ impl Source {
 
     /// Pictures, as they are given.
     fn see(&self, pictures: &TraceTensor) -> Result<Vec<TraceTensor>, Failure> {
-        Ok(vec![match self.layout {
+        let vectors = match self.layout {
             Layout::ChannelsFirst => self.model.picture_batch(&pictures.swap_axes(1, 2)?.swap_axes(2, 3)?)?,
             Layout::ChannelsLast => self.model.picture_batch(pictures)?,
+        };
+        Ok(vec![match &self.labels {
+            Some(labels) => labels.probabilities(&vectors)?,
+            None => vectors,
         }])
     }
 

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod coreml;
+mod labels;
 mod lite;
 
 use serde_json::{Value, json};

@@ -46,6 +46,17 @@ impl Allowed {
     pub fn with_state(self) -> Self {
         Self { relative: self.relative.max(Self::of(Precision::F16).relative), ..self }
     }
+
+    /// The same, and as strict of what is computed, of probabilities: a softmax of cosines times `scale` makes what they are off by larger, by some
+    /// half of that.
+    #[must_use]
+    pub fn with_labels(self, scale: f64) -> Self {
+        let larger = (scale / 2.0).ceil().max(1.0);
+        // What a cosine lacks goes by the square of what values are off by. In digits that people read.
+        let short = |value: f64| (value * 1e5).round() / 1e5;
+        let cosine = short(1.0 - (1.0 - self.cosine) * larger * larger).max(0.5);
+        Self { relative: short(self.relative * larger).min(1.0), cosine: cosine.min(self.cosine) }
+    }
 }
 
 /// How far a file is from its model, over all inputs.

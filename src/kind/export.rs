@@ -1,8 +1,9 @@
 //! `export`: a model as a file that other programs run, held against the model. `export/check.rs` holds it, `export/card.rs` has what it
-//! says of itself.
+//! says of itself, `export/labels.rs` what it may give in place of vectors.
 
 mod card;
 mod check;
+mod labels;
 
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use card::{card, metadata, signature};
 use check::{Checked, Held, ROUNDS, report};
+use labels::Labels;
 
 use super::features::decode_all;
 use super::{ActionCx, How, Kind, Needs, Pool, Run};
@@ -18,6 +20,7 @@ use crate::backend::arrays::Values;
 use crate::export::coreml::Target;
 use crate::export::format::{self, Format, Options, Precision, WEIGHT_THRESHOLD};
 use crate::export::graph::Graph;
+use crate::export::labels::{FILE as LABELS, configure, lines};
 use crate::export::onnx::{NEWEST, OLDEST};
 use crate::export::opened::Facts;
 use crate::export::source::{BATCH, Given, PAST, Part, Pixels, SEQUENCE, Source, Tensors};
@@ -73,6 +76,11 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             Prop::new("height", Type::Int(1, PIXELS_MAX), "of `uint8`, of the pictures that the file is given, and brings to the model's side itself"),
             Prop::new("width", Type::Int(1, PIXELS_MAX), "likewise"),
         ]),
+    Schema::new("labels", "What the file gives probabilities of, in place of a picture's vector: of a picture-text model's picture part, two labels or more, each told by what the text part makes of its prompts.")
+        .many_args("names", Type::Text)
+        .children(&[Schema::new("prompt", "A text with {} for the label, in lower case; several are averaged.")
+            .arg("template", Type::Text)
+            .some()]),
     Schema::new("shape", "Of what the file is given, one number only; any number where nothing is said.").props(&[
         Prop::new("batch", Type::Int(1, i64::MAX), "of texts or pictures"),
         Prop::new("sequence", Type::Int(1, i64::MAX), "of tokens in a text"),
@@ -97,9 +105,9 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
         Prop::new(
             "tolerance",
             Type::FloatAbove(0.0, 1.0),
-            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits and of a `state`, 0.05 of weights in bytes, 0.3 in 6 bits, 0.2 of `int8-calibrated`, 0.5 in 4 and of `int8`",
+            "what it may differ by, as a share of the largest value; 1e-4 where it is not said, 2e-3 of 16 bits and of a `state`, 0.05 of weights in bytes, 0.3 in 6 bits, 0.2 of `int8-calibrated`, 0.5 in 4 and of `int8`; of `labels` half as many times as much as cosines are multiplied by",
         ),
-        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.997 of weights in bytes, 0.99 of `int8-calibrated`, 0.97 of `int8`, 0.95 in 6 bits, 0.9 in 4"),
+        Prop::new("cosine", Type::Float(-1.0, 1.0), "what the cosine of a row is at least; 0.99999 where it is not said, 0.997 of weights in bytes, 0.99 of `int8-calibrated`, 0.97 of `int8`, 0.95 in 6 bits, 0.9 in 4; of `labels` less, 0.5 at least"),
         Prop::new("rounds", Type::Int(1, 1000), "inputs that are drawn, of several sizes").default(Default::Int(6)),
         Prop::new("seed", Type::Int(0, i64::MAX), "another seed, other inputs").default(Default::Int(0)),
     ]),
@@ -116,6 +124,7 @@ struct Fields {
     from: From,
     part: Option<String>,
     pixels: Option<Seen>,
+    labels: Option<Labels>,
     format: Form,
     shape: Option<Shape>,
     calibrate: Option<Calibrate>,
@@ -238,7 +247,11 @@ impl Shape {
         }
         if self.batch.is_some_and(|batch| batch != 1) && fields.sees_one() {
             let what = "Core ML is given one picture at a time";
-            problems.at("shape.batch", what, "given here", "leave it out, or write pixels \"prepared\"");
+            let help = match &fields.labels {
+                Some(_) => "leave it out: with `labels` a file is a classifier, which sees one",
+                None => "leave it out, or write pixels \"prepared\"",
+            };
+            problems.at("shape.batch", what, "given here", help);
         }
         if self.sequence.is_some() && !fields.text.is_empty() {
             let what = "a text has a length of its own, and `sequence` is another";
@@ -326,9 +339,15 @@ impl Fields {
         self.pixels.as_ref().map(Seen::pixels)
     }
 
-    /// Whether a picture is one of its own, and not an entry of a tensor.
+    /// What it gives probabilities of; none where it gives something else.
+    fn labels(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], |own| &own.names)
+    }
+
+    /// Whether a picture is one of its own, and not an entry of a tensor; or what it is can be said of one alone.
     fn sees_one(&self) -> bool {
-        self.pixels() == Some(Pixels::Uint8) && matches!(self.format.format(), Format::CoreMl { .. })
+        let is_alone = self.pixels() == Some(Pixels::Uint8) || self.labels.is_some();
+        is_alone && matches!(self.format.format(), Format::CoreMl { .. })
     }
 
     /// What has one number only.
@@ -393,6 +412,9 @@ impl Kind for Export {
             let what = format!("`about` means nothing to `{}`, which has weights alone", fields.format.name);
             problems.at("about", &what, "given here", "leave it out");
         }
+        if let Some(labels) = &fields.labels {
+            labels.check(&fields, problems);
+        }
         if let Some(shape) = &fields.shape {
             shape.check(&fields, problems);
         }
@@ -456,6 +478,9 @@ impl Run for Export {
         if let Some(context) = fields.format.state {
             source = source.with_state(context)?;
         }
+        if let Some(Labels { names, prompt }) = &fields.labels {
+            source = source.with_labels(names, prompt)?;
+        }
         let source = source.fixed(&fields.sizes())?;
         let graph = source.graph()?;
         cx.log(format!(
@@ -481,9 +506,10 @@ impl Run for Export {
             instead_of_drawn = Some(held_out);
         }
         let written = format::write(&graph, &options)?;
-        save(cx, &written, &base)?;
+        save(cx, &written, &base, fields.labels())?;
         Facts::new(format, precision, part, fields.pixels(), fields.environment.as_deref())
             .given(given.filter(|_| source.has_passes()))
+            .with_labels(fields.labels().len())
             .save(cx.out())?;
         cx.progress("verify", 2, 3, "steps");
         let held = fields.is_verified().then(|| -> Result<Held, Failure> {
@@ -521,7 +547,7 @@ fn weights_alone(
     cx.progress("write", 0, 2, "steps");
     let label = cx.decl.label.to_string();
     let written = weights::Model { checkpoint: &checkpoint, dir: base, name: &label }.write(format, precision)?;
-    save(cx, &written, base)?;
+    save(cx, &written, base, &[])?;
     cx.progress("verify", 1, 2, "steps");
     let mut held = None;
     if fields.is_verified() {
@@ -587,8 +613,9 @@ fn pictures(
     Ok((all, held_out))
 }
 
-/// Writes the files and what goes along: the model's own configuration and tokenizer, which who runs the file needs.
-fn save(cx: &mut ActionCx<'_>, written: &Written, base: &Path) -> Result<(), Failure> {
+/// Writes the files and what goes along: the model's own configuration and tokenizer, which who runs the file needs, and which labels
+/// there are.
+fn save(cx: &mut ActionCx<'_>, written: &Written, base: &Path, labels: &[String]) -> Result<(), Failure> {
     let out = cx.out().to_owned();
     written.save(&out)?;
     cx.metric("bytes", written.bytes() as f64);
@@ -599,8 +626,14 @@ fn save(cx: &mut ActionCx<'_>, written: &Written, base: &Path) -> Result<(), Fai
         // What was packed is expanded.
         if let Some(config) = config.as_object_mut() {
             config.retain(|name, _| name != "quantization" && name != "quantization_config");
+            if !labels.is_empty() {
+                configure(config, labels);
+            }
         }
         fs::write(&out.join("config.json"), serde_json::to_string_pretty(&config).expect("plain").as_bytes())?;
+    }
+    if !labels.is_empty() {
+        fs::write(&out.join(LABELS), lines(labels).as_bytes())?;
     }
     copy_companions(base, &out)
 }

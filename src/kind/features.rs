@@ -15,7 +15,7 @@ use crate::format::dataset::{Dataset, LEFT_OUT, Row};
 use crate::format::image;
 use crate::format::tensors;
 use crate::model::encoder::Encoder;
-use crate::model::{Checkpoint, Model};
+use crate::model::{Checkpoint, Model, zero_shot};
 use crate::recipe::decl::Decl;
 use crate::recipe::schema::{Default, Prop, Schema, Type};
 use crate::train::contrastive::texts_of;
@@ -221,7 +221,7 @@ fn texts(fields: &Fields, splits: &[(String, Vec<Row>)]) -> Vec<String> {
             .map(String::as_str)
             .collect();
         for value in values {
-            add(prompt.template.replace("{}", &value.to_lowercase()));
+            add(zero_shot::filled(&prompt.template, value));
         }
     }
     texts

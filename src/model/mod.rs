@@ -17,6 +17,7 @@ pub mod llama;
 pub mod quantized;
 pub mod tower;
 pub mod weights;
+pub mod zero_shot;
 
 use std::path::Path;
 

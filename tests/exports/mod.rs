@@ -3,12 +3,13 @@
 
 mod generated;
 
-use serde_json::Value;
+use effai::backend::arrays::Array;
+use serde_json::{Value, json};
 
 use crate::support::Project;
 use crate::support::tiny::{Tiny, words};
 
-/// A sentence encoder `m`, a language model `l`, a picture-text model `c`, and these exports.
+/// A sentence encoder `m`, a language model `l`, a picture-text model `c` whose texts end with a token, and these exports.
 pub(crate) fn project(exports: &str) -> Project {
     let project = Project::new(&format!(
         r#"
@@ -27,7 +28,14 @@ model "c" {{
 {exports}
 "#
     ));
-    Tiny::clip().pack(&project, "c.zip", &[]);
+    let mut clip = Tiny::clip();
+    clip.arrays.insert("logit_scale".into(), Array::f32(&[], vec![2.0]));
+    let one = json!([{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<end>", "type_id": 0}}]);
+    clip.tokenizer["post_processor"] = json!({
+        "type": "TemplateProcessing", "single": one, "pair": one,
+        "special_tokens": {"<end>": {"id": "<end>", "ids": [256], "tokens": ["<end>"]}},
+    });
+    clip.pack(&project, "c.zip", &[]);
     Tiny::bert().pack(&project, "m.zip", &[]);
     Tiny::llama().pack(&project, "l.zip", &[]);
     project
@@ -203,6 +211,60 @@ export "x/{format}" {
 }
 
 #[test]
+fn a_file_gives_labels_in_place_of_vectors() {
+    let project = project(
+        r#"
+export "x/{format}" {
+    matrix { format "onnx" "coreml" "tflite"; }
+    from "c"
+    part "picture"
+    pixels "uint8"
+    labels "Heart" "red apple" "dog|cat" { prompt "an emoji of {}"; prompt "{}"; }
+    format "{format}"
+}
+export "x/prepared" {
+    from "c"
+    part "picture"
+    labels "yes" "no" { prompt "{}"; }
+    format "coreml" precision="f16"
+    shape batch=1
+}
+"#,
+    );
+    project.builds(&["x/*"]);
+    for (format, file, gives) in [
+        ("onnx", "model.onnx", "Out: `probabilities` [batch, 3], of the labels in their order."),
+        (
+            "coreml",
+            "model.mlpackage/Data/com.apple.CoreML/model.mlmodel",
+            "Out: `classLabel`, the likeliest label, and `classLabel_probs`, the probability of each of 3.",
+        ),
+        ("tflite", "model.tflite", "Out: `probabilities` [batch, 3], of the labels in their order."),
+    ] {
+        let json = |file: &str| -> Value {
+            serde_json::from_str(&project.read(&format!("out/x/{format}/{file}"))).expect("JSON")
+        };
+        let report = json("verify.json");
+        assert!(report["max_relative_error"].as_f64().is_some_and(|error| error < 1e-5), "{format}: {report}");
+        assert_eq!(project.read(&format!("out/x/{format}/labels.txt")), "Heart\nred apple\ndog|cat\n");
+        let config = json("config.json");
+        assert_eq!(config["id2label"], json!({"0": "Heart", "1": "red apple", "2": "dog|cat"}));
+        assert_eq!(config["label2id"], json!({"Heart": 0, "red apple": 1, "dog|cat": 2}));
+        assert_eq!((&config["model_type"], &json("export.json")["labels"]), (&"clip".into(), &3.into()));
+        let card = project.read(&format!("out/x/{format}/README.md"));
+        let row = r"| 2 | dog\|cat | an emoji of dog\|cat; dog\|cat |";
+        for said in [gives, "| 0 | Heart | an emoji of heart; heart |", row] {
+            assert!(card.contains(said), "{format}: {card}");
+        }
+        let file = project.read_bytes(&format!("out/x/{format}/{file}"));
+        let listed = br#"["Heart","red apple","dog|cat"]"#;
+        assert!(file.windows(listed.len()).any(|bytes| bytes == listed), "{format}");
+    }
+    let again = project.effai(&["build", "--check", "x/onnx", "x/coreml", "x/tflite"]);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+}
+
+#[test]
 fn what_is_not_meant_is_one_error() {
     let fails = |export: &str, code: i32| -> String {
         let project = project(&format!("export \"x\" {{ {export}; }}"));
@@ -252,6 +314,28 @@ fn what_is_not_meant_is_one_error() {
     assert!(said.contains("`pixels` means nothing to `mlx`, which has weights alone"), "{said}");
     let said = fails("from \"c\"; part \"picture\"; pixels \"uint8\"; format \"coreml\"; shape batch=2", 2);
     assert!(said.contains("Core ML is given one picture at a time"), "{said}");
+    let labels = |names: &str, rest: &str| format!("labels {names} {{ prompt \"{{}}\"; }}; {rest}");
+    for (names, rest, code, wanted) in [
+        ("\"a\" \"b\"", "from \"m\"; format \"onnx\"", 2, "`labels` are for what sees pictures, and this part reads"),
+        ("\"a\" \"b\"", "from \"l\"; format \"onnx\"", 2, "`labels` are for what sees pictures, and this part reads"),
+        ("\"a\" \"b\"", "from \"c\"; part \"text\"; format \"onnx\"", 2, "and the part `text` reads"),
+        ("\"a\" \"b\"", "from \"c\"; format \"mlx\"", 2, "`labels` mean nothing to `mlx`"),
+        ("\"a\"", "from \"c\"; part \"picture\"; format \"onnx\"", 2, "`a` is the only label"),
+        ("\"Cat\" \"cat\"", "from \"c\"; part \"picture\"; format \"onnx\"", 2, "the label `cat` is there twice"),
+        ("\"a\" \" \"", "from \"c\"; part \"picture\"; format \"onnx\"", 2, "a label has no name"),
+        ("\"a\" \"b\\nc\"", "from \"c\"; part \"picture\"; format \"onnx\"", 2, "is more than one line"),
+        (
+            "\"a\" \"b\"",
+            "from \"c\"; part \"picture\"; format \"coreml\"; shape batch=2",
+            2,
+            "Core ML is given one picture at a time",
+        ),
+    ] {
+        let said = fails(&labels(names, rest), code);
+        assert!(said.contains(wanted), "{said}");
+    }
+    let said = fails("from \"c\"; part \"picture\"; labels \"a\" \"b\" { prompt \"a thing\"; }; format \"onnx\"", 2);
+    assert!(said.contains("the prompt \"a thing\" has no place for a label"), "{said}");
     let said = fails("from \"m\"; format \"tflite\"; environment \"m\"", 2);
     assert!(said.contains("`environment` means nothing to `tflite`, which onnxruntime does not run"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" opset=12", 2);
@@ -285,9 +369,11 @@ dataset "d" {
 export "x/{model}" { matrix { model "m" "l"; }; from "{model}"; format "onnx"; }
 export "x/see" { from "c"; part "picture"; pixels "uint8"; format "onnx"; shape batch=2; }
 export "x/app" { from "m"; format "coreml"; verify #false; }
+export "x/labels" { from "c"; part "picture"; labels "a" "b" { prompt "{}"; }; format "onnx"; verify #false; }
 features "f/own" { of "m"; on "d"; }
 features "f/file" { of "x/m"; on "d"; }
 features "f/app" { of "x/app"; on "d"; }
+features "f/labels" { of "x/labels"; on "d"; }
 perplexity "p/own" { of "l"; on "d"; ask "3 and 3 are"; max-tokens 4; }
 perplexity "p/file" { of "x/l"; on "d"; against "l"; ask "3 and 3 are"; max-tokens 4; }
 perplexity "p/none" { of "x/m"; on "d"; }
@@ -332,6 +418,7 @@ benchmark "b/sees" { subject "file" model="x/see"; rounds min=3 max=3; }
 
     for (target, code, wanted) in [
         ("f/app", 2, "effai has nothing that runs `coreml`"),
+        ("f/labels", 2, "this export gives probabilities of 2 labels, and no vectors"),
         ("p/none", 2, "this export is no language model"),
         ("r/finds", 2, "x/m makes no vectors of pictures, and retrieval needs those of both"),
     ] {

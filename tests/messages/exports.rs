@@ -38,6 +38,19 @@ pub(super) fn exports(book: &mut Book) {
         "edges of pictures, and bytes by what was seen",
         "from \"m\"; pixels \"uint8\" height=48 width=64; format \"onnx\" precision=\"int8-calibrated\"; calibrate \"d\"",
     );
+    let labels = |names: &str| format!("from \"c\"; part \"picture\"; labels {names} {{ prompt \"{{}}\"; }}");
+    with("one label", &format!("{}; format \"onnx\"", labels("\"a\"")));
+    with("a label twice", &format!("{}; format \"onnx\"", labels("\"A\" \"b\" \"a\"")));
+    with("labels of weights alone", &format!("{}; format \"mlx\"", labels("\"a\" \"b\"")));
+    with(
+        "labels of pictures at once, for Core ML",
+        &format!("{}; format \"coreml\"; shape batch=4", labels("\"a\" \"b\"")),
+    );
+    with("labels of what reads", "from \"m\"; labels \"a\" \"b\" { prompt \"{}\"; }; format \"onnx\"");
+    with(
+        "a prompt without a place for the label",
+        "from \"c\"; part \"picture\"; labels \"a\" \"b\" { prompt \"a thing\"; }; format \"onnx\"",
+    );
     with("an opset of Core ML", "from \"m\"; format \"coreml\" opset=17");
     let told = [
         OnnxError::NoOperator {

@@ -60,6 +60,10 @@ class Package:
         for op in self.block.operations:
             if op.type == "write_state":
                 continue
+            if op.type == "classify":
+                self.labels = [self.value(label) for label in op.inputs["classes"].arguments[0].value.immediateValue.list.values]
+                self.is_classifier(op)
+                continue
             (output,) = op.outputs
             if op.type == "const" or op.type.startswith("constexpr_"):
                 self.constants[output.name] = self.constant(op)
@@ -69,6 +73,19 @@ class Package:
                 assert len(own.shape) == len(lengths), f"{output.name}: {own.shape} and {lengths}"
                 both = [a for a in zip(own.shape, lengths) if isinstance(a[0], int) and a[1] is not None]
                 assert all(a == b for a, b in both), f"{output.name}: {own.shape} and {lengths}"
+
+    def is_classifier(self, op):
+        """That model and program say the same of a classifier: a label, and a number for each by its name."""
+        label, numbers = op.outputs
+        said = self.spec.description
+        assert [label.name, numbers.name] == list(self.block.outputs) == ["classLabel", "classLabel_probs"], self.block.outputs
+        assert (said.predictedFeatureName, said.predictedProbabilitiesName) == (label.name, numbers.name), said
+        kinds = [(output.name, output.type.WhichOneof("Type")) for output in said.output]
+        assert kinds == [(label.name, "stringType"), (numbers.name, "dictionaryType")], kinds
+        assert said.output[1].type.dictionaryType.WhichOneof("KeyType") == "stringKeyType", said.output[1]
+        assert label.type.tensorType.dataType == KIND.STRING, label
+        by = numbers.type.dictionaryType
+        assert (by.keyType.tensorType.dataType, by.valueType.tensorType.dataType) == (KIND.STRING, KIND.FLOAT64), numbers
 
     def value(self, value):
         own = value.type.tensorType
@@ -140,6 +157,13 @@ class Package:
                 name, made = (op.inputs[arg].arguments[0].name for arg in ("input", "data"))
                 assert values[made].shape == self.states[name] and values[made].dtype == numpy.float16, name
                 state[name] = values[made]
+                continue
+            if op.type == "classify":
+                likely = values[op.inputs["probabilities"].arguments[0].name].reshape(-1)
+                assert len(likely) == len(self.labels), (likely.shape, self.labels)
+                label, numbers = (output.name for output in op.outputs)
+                values[label] = self.labels[likely.argmax()]
+                values[numbers] = dict(zip(self.labels, likely.astype(float)))
                 continue
             (output,) = op.outputs
             if output.name in values:

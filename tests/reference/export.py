@@ -15,7 +15,21 @@ import onnxruntime
 import torch
 from coreml import Package
 from peft import PeftModel
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, photographs, pictures, pixels, smollm2, texts
+from torch_models import (
+    LABELS,
+    OUT,
+    DualEncoder,
+    bert,
+    efficientnet,
+    likely,
+    load,
+    mean_pooled,
+    photographs,
+    pictures,
+    pixels,
+    smollm2,
+    texts,
+)
 from transformers import AutoModelForCausalLM
 
 EXPORTS = OUT / "exports"
@@ -184,7 +198,29 @@ def towers():
     weights = matrices(base.text.state_dict(), ("pooler", "token_type", "query", "value"))
     fits &= has_weights("emoji-clip, texts", program, "f32", weights)
     found = program.run(padded(ids))["text_embeds"]
-    return fits & hold("emoji-clip, texts, Core ML", "f32", found, read)
+    fits &= hold("emoji-clip, texts, Core ML", "f32", found, read)
+    return fits & labels(likely(model, OUT / "models/emoji-clip", seen))
+
+
+def labels(theirs):
+    """Pictures in bytes, and how likely each label is of them: as PyTorch has it of the vectors of both towers."""
+    ours = session("emoji-clip-labels-onnx")
+    assert json.loads(ours.get_modelmeta().custom_metadata_map["labels"]) == list(LABELS), ours.get_modelmeta()
+    assert [(o.name, o.shape) for o in ours.get_outputs()] == [("probabilities", ["batch", len(LABELS)])], ours.get_outputs()
+    fits = hold("emoji-clip, labels", "f32", ours.run(None, {"pixel_values": pixels()})[0], theirs)
+    program = package("emoji-clip-labels-coreml")
+    assert program.labels == list(LABELS), program.labels
+    found = [program.run({"pixel_values": p[None]}) for p in pixels()]
+    assert [f["classLabel"] for f in found] == [LABELS[row.argmax()] for row in theirs], found
+    by_name = [[f["classLabel_probs"][label] for label in LABELS] for f in found]
+    fits &= hold("emoji-clip, labels, Core ML", "f32", numpy.array(by_name, numpy.float32), theirs)
+    for form in ("onnx", "coreml", "tflite"):
+        beside = EXPORTS / f"emoji-clip-labels-{form}"
+        config = json.loads((beside / "config.json").read_text())
+        assert (beside / "labels.txt").read_text().splitlines() == list(LABELS), beside
+        assert config["id2label"] == {str(at): label for at, label in enumerate(LABELS)}, config
+        assert config["label2id"] == {label: at for at, label in enumerate(LABELS)}, config
+    return fits
 
 
 def language():

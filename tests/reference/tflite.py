@@ -5,6 +5,7 @@
 
 import json
 import sys
+import zipfile
 
 import flatbuffers
 import numpy
@@ -12,7 +13,21 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from export import EXPORTS, TOLERANCE_OF_MANY_LAYERS, padded
 from peft import PeftModel
-from torch_models import OUT, DualEncoder, bert, efficientnet, load, mean_pooled, photographs, pictures, pixels, smollm2, texts
+from torch_models import (
+    LABELS,
+    OUT,
+    DualEncoder,
+    bert,
+    efficientnet,
+    likely,
+    load,
+    mean_pooled,
+    photographs,
+    pictures,
+    pixels,
+    smollm2,
+    texts,
+)
 
 # Of the largest value.
 TOLERANCE = {"f32": 1e-4, "f16-weights": 2e-3}
@@ -103,48 +118,75 @@ def is_of_integers(model):
     return not floats
 
 
-def says_what_it_is():
-    """The metadata of TensorFlow Lite's tools, by the numbers of `metadata_schema.fbs`."""
-    file = (EXPORTS / "efficientnet-lite0-pixels-tflite/model.tflite").read_bytes()
+def table(buffer, pos):
+    return flatbuffers.table.Table(buffer, pos)
 
-    def table(buffer, pos):
-        return flatbuffers.table.Table(buffer, pos)
 
-    def slot(of, number):
-        offset = of.Offset(4 + 2 * number)
-        return None if offset == 0 else of.Pos + offset
+def slot(of, number):
+    offset = of.Offset(4 + 2 * number)
+    return None if offset == 0 else of.Pos + offset
 
-    def child(of, number):
-        return table(of.Bytes, of.Indirect(slot(of, number)))
 
-    def children(of, number):
-        offset = of.Offset(4 + 2 * number)
-        first = of.Vector(offset)
-        return [table(of.Bytes, of.Indirect(first + 4 * i)) for i in range(of.VectorLen(offset))]
+def child(of, number):
+    return table(of.Bytes, of.Indirect(slot(of, number)))
 
-    def text(of, number):
-        return of.String(slot(of, number)).decode()
 
-    def root(buffer):
-        return table(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
+def children(of, number):
+    offset = of.Offset(4 + 2 * number)
+    first = of.Vector(offset)
+    return [table(of.Bytes, of.Indirect(first + 4 * i)) for i in range(of.VectorLen(offset))]
 
-    def floats(of, number):
-        return of.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, of.Offset(4 + 2 * number)).tolist()
 
-    model = root(file)
+def text(of, number):
+    return of.String(slot(of, number)).decode()
+
+
+def byte(of, number):
+    return of.Get(flatbuffers.number_types.Uint8Flags, slot(of, number))
+
+
+def root(buffer):
+    return table(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
+
+
+def floats(of, number):
+    return of.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, of.Offset(4 + 2 * number)).tolist()
+
+
+def described(name):
+    """The metadata of TensorFlow Lite's tools, by the numbers of `metadata_schema.fbs`: of the model, an input and an output."""
+    model = root((EXPORTS / name / "model.tflite").read_bytes())
     buffers = children(model, 4)
     entries = {text(e, 0): buffers[e.Get(flatbuffers.number_types.Uint32Flags, slot(e, 1))] for e in children(model, 6)}
     own = entries["TFLITE_METADATA"]
     about = own.GetVectorAsNumpy(flatbuffers.number_types.Uint8Flags, own.Offset(4)).tobytes()
     assert about[4:8] == b"M001", about[:8]
     about = root(about)
-    assert text(about, 5) == "apache-2.0" and "imported from" in text(about, 1)
     (graph,) = children(about, 3)
     (given,), (made,) = children(graph, 2), children(graph, 3)
+    return about, given, made
+
+
+def says_what_it_is():
+    about, given, made = described("efficientnet-lite0-pixels-tflite")
+    assert text(about, 5) == "apache-2.0" and "imported from" in text(about, 1)
     assert (text(given, 0), text(made, 0)) == ("pixel_values", "pooler_output")
     (unit,) = children(given, 4)
     # Nothing is left to be done to a value.
     assert (floats(child(unit, 1), 0), floats(child(unit, 1), 1)) == ([0.0] * 3, [1.0] * 3)
+    return True
+
+
+def says_its_labels(name):
+    """The file of labels that the metadata names, in the archive behind the model."""
+    _, _, made = described(name)
+    (file,) = children(made, 6)
+    assert (text(made, 0), text(file, 0), byte(file, 2)) == ("probabilities", "labels.txt", 2)
+    assert (floats(child(made, 5), 0), floats(child(made, 5), 1)) == ([1.0], [0.0])
+    with zipfile.ZipFile(EXPORTS / name / "model.tflite") as archive:
+        (own,) = archive.infolist()
+        assert (own.filename, own.compress_type) == ("labels.txt", zipfile.ZIP_STORED), own
+        assert archive.testzip() is None and archive.read(own).decode().splitlines() == list(LABELS), own
     return True
 
 
@@ -153,9 +195,12 @@ def towers():
     ids = texts(OUT / "models/emoji-clip")
     model = PeftModel.from_pretrained(base, OUT / "adapters/emoji-clip-lora").eval().get_base_model()
     seen, read = model.see(pictures()), torch.cat([model.read(i) for i in ids])
-    pixels = numpy.ascontiguousarray(pictures().permute(0, 2, 3, 1).numpy())
-    found = Model("emoji-clip-picture-tflite")({"pixel_values": pixels})["image_embeds"]
+    prepared = numpy.ascontiguousarray(pictures().permute(0, 2, 3, 1).numpy())
+    found = Model("emoji-clip-picture-tflite")({"pixel_values": prepared})["image_embeds"]
     fits = hold("emoji-clip, pictures", "f32", found, seen)
+    found = Model("emoji-clip-labels-tflite")({"pixel_values": pixels().transpose(0, 2, 3, 1)})["probabilities"]
+    fits &= hold("emoji-clip, labels", "f32", found, likely(model, OUT / "models/emoji-clip", seen))
+    fits &= says_its_labels("emoji-clip-labels-tflite")
     found = Model("emoji-clip-text-tflite")(padded(ids))["text_embeds"]
     return fits & hold("emoji-clip, texts", "f32", found, read)
 

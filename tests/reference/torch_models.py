@@ -76,6 +76,31 @@ def smollm2(directory):
     return torch.load(kept, weights_only=False)
 
 
+# What emoji are of, and how it is said: those of `exports/emoji-clip-labels-*`.
+LABELS = (
+    "Activities",
+    "Animals & Nature",
+    "Food & Drink",
+    "Objects",
+    "People & Body",
+    "Smileys & Emotion",
+    "Symbols",
+    "Travel & Places",
+)
+PROMPTS = ("an emoji of {}", "{}")
+
+
+def likely(model, directory, seen):
+    """How likely each label is of pictures by their vectors: softmax of what CLIP's logits are, of the means of what prompts say."""
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.no_padding()
+    means = []
+    for label in LABELS:
+        ids = [torch.tensor([tokenizer.encode(prompt.replace("{}", label.lower())).ids]) for prompt in PROMPTS]
+        means.append(torch.cat([model.read(i) for i in ids]).mean(0))
+    return torch.softmax(model.logit_scale.exp() * seen @ functional.normalize(torch.stack(means), dim=-1).T, -1)
+
+
 def bert(config):
     config = {key: value for key, value in config.items() if key != "model_type"}
     return BertModel(BertConfig(**config)).eval()

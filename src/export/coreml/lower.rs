@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::blob::Blobs;
 use super::proto;
-use super::{CoremlError, Target, identifier, state};
+use super::{CoremlError, Target, classify, identifier, state};
 use crate::backend::Window;
 use crate::backend::qmatrix::QMatrix;
 use crate::backend::trace::Op;
@@ -17,8 +17,7 @@ use crate::export::graph::{Dim, Element, Graph, Id, Input, Symbol, Value};
 use crate::export::view::{CHANNELS_FIRST, CHANNELS_LAST, Seen, View, is_no_convolution, turned, zeros_after};
 use crate::export::written::Place;
 
-use program::bound_to;
-pub(super) use program::{Arg, Kind, fixed, float_bytes, immediate, text, value_type};
+pub(super) use program::{Arg, Kind, bound_to, fixed, float_bytes, immediate, text, value_type};
 
 /// The axes that a tensor may have, as coremltools has it: "Core ML only supports tensors with rank <= 5".
 const RANK_MAX: usize = 5;
@@ -88,7 +87,8 @@ pub(super) fn lower(graph: &Graph, target: Target, options: &Options) -> Result<
             place.tensor.clone_from(name);
         }
     }
-    let Lower { operations, blobs, .. } = lower;
+    let Lower { mut operations, blobs, .. } = lower;
+    let outputs = classify::classified(graph, outputs, &mut operations);
     Ok(Lowered { inputs, outputs, operations, weights: blobs.finish(), places })
 }
 

@@ -7,6 +7,7 @@
 
 mod attend;
 mod blob;
+mod classify;
 mod compress;
 mod lower;
 mod proto;
@@ -171,7 +172,9 @@ pub fn write(graph: &Graph, target: Target, options: &Options) -> Result<Written
         output: output.collect(),
         state: state::features(graph),
         metadata: Some(metadata(&options.metadata)),
+        ..Default::default()
     };
+    let description = classify::described(graph, description);
     let function = proto::Function {
         inputs: lowered.inputs,
         opset: target.opset(),

@@ -21,6 +21,10 @@ pub(super) struct Description {
     pub(super) input: Vec<Feature>,
     #[prost(message, repeated, tag = "10")]
     pub(super) output: Vec<Feature>,
+    #[prost(string, tag = "11")]
+    pub(super) predicted_feature_name: String,
+    #[prost(string, tag = "12")]
+    pub(super) predicted_probabilities_name: String,
     #[prost(message, repeated, tag = "13")]
     pub(super) state: Vec<Feature>,
     #[prost(message, optional, tag = "100")]
@@ -53,18 +57,33 @@ pub(super) struct Feature {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct FeatureType {
-    #[prost(oneof = "FeatureKind", tags = "4, 5, 8")]
+    #[prost(oneof = "FeatureKind", tags = "3, 4, 5, 6, 8")]
     pub(super) kind: Option<FeatureKind>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum FeatureKind {
+    #[prost(message, tag = "3")]
+    Text(Nothing),
     #[prost(message, tag = "4")]
     Image(Image),
     #[prost(message, tag = "5")]
     Array(Array),
+    #[prost(message, tag = "6")]
+    Numbers(NumbersFeature),
     #[prost(message, tag = "8")]
     State(StateFeature),
+}
+
+/// A message without fields.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Nothing {}
+
+/// `DictionaryFeatureType`: numbers of 64 bits by text.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NumbersFeature {
+    #[prost(message, optional, tag = "2")]
+    pub(super) by_text: Option<Nothing>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -177,9 +196,30 @@ pub(super) struct NamedType {
 pub(super) struct ValueType {
     #[prost(message, optional, tag = "1")]
     pub(super) tensor_type: Option<TensorType>,
-    /// In place of the other: the type of what is kept.
+    /// In place of the other, as are those below.
+    #[prost(message, optional, boxed, tag = "2")]
+    pub(super) list_type: Option<Box<ListType>>,
+    #[prost(message, optional, boxed, tag = "4")]
+    pub(super) dictionary_type: Option<Box<DictionaryType>>,
+    /// The type of what is kept.
     #[prost(message, optional, boxed, tag = "5")]
     pub(super) state_type: Option<Box<StateType>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListType {
+    #[prost(message, optional, tag = "1")]
+    pub(super) r#type: Option<ValueType>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) length: Option<Dimension>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DictionaryType {
+    #[prost(message, optional, tag = "1")]
+    pub(super) key_type: Option<ValueType>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) value_type: Option<ValueType>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -244,6 +284,15 @@ pub(super) enum Held {
 pub(super) struct Immediate {
     #[prost(message, optional, tag = "1")]
     pub(super) tensor: Option<TensorValue>,
+    /// In place of the other.
+    #[prost(message, optional, tag = "3")]
+    pub(super) list: Option<ListValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListValue {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) values: Vec<Value>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -3,6 +3,7 @@
 //! It reads the package's bytes and knows nothing of how they were written. What each operation gives is held against the
 //! type that the program declares; what is declared in 16 bits is rounded to them.
 
+mod classify;
 mod compute;
 mod state;
 mod weights;
@@ -28,6 +29,7 @@ mod element {
     pub(super) const STRING: i32 = 2;
     pub(super) const FLOAT16: i32 = 10;
     pub(super) const FLOAT32: i32 = 11;
+    pub(super) const FLOAT64: i32 = 12;
     pub(super) const INT8: i32 = 21;
     pub(super) const INT32: i32 = 23;
     pub(super) const INT4: i32 = 25;
@@ -65,6 +67,8 @@ pub(in crate::export) struct Evaluator {
     /// What the model says of its inputs to who runs it.
     described: Vec<proto::Feature>,
     operations: Vec<proto::Operation>,
+    /// What it makes labels of, last of all.
+    classes: Option<classify::Classes>,
     /// What depends on no input.
     constants: HashMap<String, Held>,
     /// The last operation that needs a tensor.
@@ -87,12 +91,12 @@ impl Evaluator {
         let file = |path: &str| written.file(path).ok_or_else(|| refused(format!("no {path}")));
         let model = proto::Model::decode(file(MODEL)?).map_err(refused)?;
         let weights = weights::File::new(file(WEIGHTS)?)?;
-        let (described, kept) = model.description.map_or_else(Default::default, |own| (own.input, own.state));
+        let description = model.description.unwrap_or_default();
         let mut functions = model.ml_program.ok_or_else(|| refused("no program"))?.functions;
         let mut function = functions.remove(MAIN).ok_or_else(|| refused("no function `main`"))?;
         let block = function.block_specializations.remove(&function.opset);
         let block = block.ok_or_else(|| refused(format!("no block for {}", function.opset)))?;
-        let (states, inputs) = state::parted(function.inputs, &kept)?;
+        let (states, inputs) = state::parted(function.inputs, &description.state)?;
         let mut constants = HashMap::new();
         let mut operations = Vec::new();
         for operation in block.operations {
@@ -106,13 +110,15 @@ impl Evaluator {
             }
         }
         state::check(&operations, &states)?;
+        let classes = classify::taken(&mut operations, &block.outputs, &description)?;
+        let described = description.input;
         let mut last = HashMap::new();
         for (at, operation) in operations.iter().enumerate() {
             for name in names(operation) {
                 last.insert(name.to_owned(), at);
             }
         }
-        Ok(Self { inputs, states, described, operations, constants, last })
+        Ok(Self { inputs, states, described, operations, classes, constants, last })
     }
 }
 
@@ -252,6 +258,9 @@ impl Evaluator {
                     values.remove(name);
                 }
             }
+        }
+        if let Some(classes) = &self.classes {
+            classes.check(values.get(classes.probabilities()))?;
         }
         for name in &asked {
             if let Some(Held::Floats(tensor)) = values.get(name) {

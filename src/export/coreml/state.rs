@@ -40,7 +40,7 @@ impl Lower<'_> {
             let wrapped = Some(value_type(Kind::Float16, &lengths(kept)));
             let state_type = Some(Box::new(proto::StateType { wrapped }));
             let name = self.unique(&kept.name);
-            proto::NamedType { name, r#type: Some(proto::ValueType { tensor_type: None, state_type }) }
+            proto::NamedType { name, r#type: Some(proto::ValueType { state_type, ..Default::default() }) }
         });
         kept.collect()
     }

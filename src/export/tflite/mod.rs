@@ -89,7 +89,11 @@ pub fn write(graph: &Graph, options: &Options) -> Result<Written, TfLiteError> {
         return Err(TfLiteError::TooMany(bytes));
     }
     let places = std::mem::take(&mut lowered.places);
-    Ok(Written { files: vec![(FILE.to_owned(), schema::file(lowered, &options.metadata))], places })
+    let mut file = schema::file(lowered, &options.metadata, &graph.labels);
+    if !graph.labels.is_empty() {
+        file = about::with_labels(file, &graph.labels);
+    }
+    Ok(Written { files: vec![(FILE.to_owned(), file)], places })
 }
 
 /// The least and the largest value of each tensor of a graph's file in 32 bits, over all that is given.

@@ -143,8 +143,8 @@ fn number(value: usize) -> i32 {
     i32::try_from(value).expect("fewer than 2^31 of anything")
 }
 
-/// The whole file.
-pub(super) fn file(lowered: Lowered, metadata: &[(String, String)]) -> Vec<u8> {
+/// The whole file, but for that of the labels which are said to be behind it.
+pub(super) fn file(lowered: Lowered, metadata: &[(String, String)], labels: &[String]) -> Vec<u8> {
     let empty = || Node::Table(Vec::new());
     let bytes = |bytes: Vec<u8>| Node::Table(vec![(0, Slot::Node(Node::Bytes(bytes)))]);
     // What has no values has the first, which is empty.
@@ -155,7 +155,7 @@ pub(super) fn file(lowered: Lowered, metadata: &[(String, String)]) -> Vec<u8> {
     let names = |of: &[(String, usize)]| of.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     let made = names(&lowered.outputs);
     let seen = lowered.inputs.iter().map(|(name, at)| (&name[..], &lowered.tensors[*at].shape[..]));
-    let described = about::file(seen, made.iter().map(String::as_str), metadata);
+    let described = about::file(seen, made.iter().map(String::as_str), metadata, labels);
     let own = metadata.iter().map(|(name, value)| (&name[..], value.clone().into_bytes()));
     for (name, value) in own.chain([(about::ENTRY, described)]) {
         entries.push(Node::Table(vec![(0, text(name)), (1, Slot::Int(number(buffers.len())))]));

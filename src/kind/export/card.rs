@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::check::Held;
-use super::{About, Fields};
-use crate::export::format::{AUTHOR, DESCRIPTION, Format, LABEL, LICENSE, PREPROCESSING, VERSION};
+use super::{About, Fields, Labels};
+use crate::export::format::{AUTHOR, DESCRIPTION, Format, LABEL, LABELS, LICENSE, PREPROCESSING, VERSION};
 use crate::export::source::{BATCH, PAST, Part, Pixels, SEQUENCE, Source};
 use crate::export::verify::Allowed;
 use crate::export::written::Written;
@@ -13,8 +13,11 @@ use crate::failure::Failure;
 use crate::fingerprint::Digest;
 use crate::format::image::Colours;
 use crate::kind::ActionCx;
-use crate::model::{Checkpoint, GGUF};
+use crate::model::{Checkpoint, GGUF, zero_shot};
 use crate::util::fs;
+
+/// Labels that a card has; all are beside it.
+const SHOWN: usize = 100;
 
 /// What goes in and comes out, for people.
 pub(super) fn signature(format: Format, part: Part, source: &Source) -> String {
@@ -63,12 +66,36 @@ pub(super) fn signature(format: Format, part: Part, source: &Source) -> String {
         ),
         _ => inputs,
     };
-    let outputs = if part == Part::Language {
-        format!("`logits` and the keys and values after it, {}", named(&["present.LAYER.key", "present.LAYER.value"]))
-    } else {
-        format!("`{}`", source.outputs().join("`, `"))
+    let outputs = match (part, source.labels(), format) {
+        (Part::Language, ..) => {
+            format!(
+                "`logits` and the keys and values after it, {}",
+                named(&["present.LAYER.key", "present.LAYER.value"])
+            )
+        }
+        (_, [], _) => format!("`{}`", source.outputs().join("`, `")),
+        (_, labels, Format::CoreMl { .. }) => {
+            format!(
+                "`classLabel`, the likeliest label, and `classLabel_probs`, the probability of each of {}",
+                labels.len()
+            )
+        }
+        (_, labels, _) => format!("`probabilities` [{batch}, {}], of the labels in their order", labels.len()),
     };
     format!("In: {inputs}. Out: {outputs}.\n\n")
+}
+
+/// The labels with what each was told by, for people; nothing where there are none.
+fn told(fields: &Fields) -> String {
+    let Some(Labels { names, prompt }) = &fields.labels else { return String::new() };
+    let plain = |text: &str| text.replace('|', "\\|");
+    let rows = names.iter().take(SHOWN).enumerate().map(|(at, name)| {
+        let texts = prompt.iter().map(|prompt| plain(&zero_shot::filled(prompt, name)));
+        format!("| {at} | {} | {} |\n", plain(name), texts.collect::<Vec<_>>().join("; "))
+    });
+    let more = names.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!("\nand {more} more, in `labels.txt`.\n") } else { String::new() };
+    format!("| | label | told by |\n|---|---|---|\n{}{more}\n", rows.collect::<String>())
 }
 
 pub(super) fn card(
@@ -94,13 +121,14 @@ pub(super) fn card(
         }
     };
     let text = format!(
-        "---\nlibrary_name: {library}\nbase_model: {from}\n{licence}---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\n{signature}{checked}\n",
+        "---\nlibrary_name: {library}\nbase_model: {from}\n{licence}---\n\n# {label}\n\n`{from}`{adapter} as {title}, {precision}, {size:.1} MB.\n\n{signature}{told}{checked}\n",
         from = fields.from.model,
         label = cx.decl.label,
         library = format.library(),
         licence = licence.map(|licence| format!("license: {licence}\n")).unwrap_or_default(),
         title = format.title(),
         precision = fields.format.precision,
+        told = told(fields),
         size = written.bytes() as f64 / 1e6,
     );
     Ok(fs::write(&cx.out().join("README.md"), text.as_bytes())?)
@@ -149,6 +177,9 @@ pub(super) fn metadata(
             (preprocessing.mean, preprocessing.std) = (Colours::All(0.0), Colours::All(1.0));
         }
         all.push((PREPROCESSING.to_owned(), serde_json::to_string(&preprocessing).expect("plain")));
+    }
+    if !fields.labels().is_empty() {
+        all.push((LABELS.to_owned(), serde_json::to_string(fields.labels()).expect("plain")));
     }
     Ok(all)
 }

@@ -64,6 +64,9 @@ impl Checked<'_> {
         if self.source.has_state() {
             allowed = allowed.with_state();
         }
+        if let Some(scale) = self.source.scale_of_labels() {
+            allowed = allowed.with_labels(scale);
+        }
         if let Some(Verify { tolerance, cosine, .. }) = asked {
             allowed.relative = tolerance.unwrap_or(allowed.relative);
             allowed.cosine = cosine.unwrap_or(allowed.cosine);

@@ -13,6 +13,7 @@ use crate::kind::features::{FEATURES, Vectors, read_images, read_texts};
 use crate::kind::speed::SPEED;
 use crate::kind::{ActionCx, Part};
 use crate::measure::estimate::{mean, paired};
+use crate::model::zero_shot;
 use crate::report::figures::Figure;
 use crate::report::numbers::{Numbers, Subject, VERSION, short_names};
 use crate::report::retrieval::figures::CLASSES;
@@ -315,13 +316,8 @@ fn zero_shots(cx: &mut ActionCx<'_>, fields: &Fields, left_out: &mut Vec<String>
 
 /// The mean of a class's prompts, of length 1.
 fn class_vector(class: &str, prompts: &[String], texts: &Vectors, index: &BTreeMap<String, usize>) -> Vec<f32> {
-    let mut sum = vec![0.0f32; texts.width];
-    for prompt in prompts {
-        let row = texts.row(index[&prompt.replace("{}", &class.to_lowercase())]);
-        sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
-    }
-    let norm = sum.iter().map(|v| v * v).sum::<f32>().sqrt().max(1e-12);
-    sum.iter().map(|v| v / norm).collect()
+    let rows = prompts.iter().map(|prompt| texts.row(index[&zero_shot::filled(prompt, class)]));
+    zero_shot::mean(rows, texts.width)
 }
 
 #[cfg(test)]

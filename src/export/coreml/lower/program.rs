@@ -18,6 +18,7 @@ pub(in crate::export::coreml) enum Kind {
     Text = 2,
     Float16 = 10,
     Float32 = 11,
+    Float64 = 12,
     Int8 = 21,
     Int32 = 23,
     Int4 = 25,
@@ -185,7 +186,7 @@ impl Lower<'_> {
             Kind::Uint4 => (Some(Element::Uint4), 4),
             Kind::Uint6 => (Some(Element::Uint6), 6),
             Kind::Uint1 => (Some(Element::Uint1), 1),
-            Kind::Bool | Kind::Text | Kind::Int32 | Kind::Uint32 => (None, 32),
+            Kind::Bool | Kind::Text | Kind::Int32 | Kind::Uint32 | Kind::Float64 => (None, 32),
         };
         if let Some(element) = element.filter(|_| count >= IN_FILE_MIN || bits < 8) {
             let offset = self.blobs.add(element, raw, 8 * raw.len() as u64 - count as u64 * bits);
@@ -246,14 +247,14 @@ pub(in crate::export::coreml) fn value_type(kind: Kind, shape: &[Dim]) -> proto:
     };
     let dimensions = shape.iter().map(|dim| proto::Dimension { length: Some(length(dim)) }).collect();
     let tensor = proto::TensorType { data_type: kind as i32, rank: shape.len() as i64, dimensions };
-    proto::ValueType { tensor_type: Some(tensor), state_type: None }
+    proto::ValueType { tensor_type: Some(tensor), ..Default::default() }
 }
 
 pub(in crate::export::coreml) fn immediate(kind: Kind, dims: &[usize], values: Values) -> proto::Value {
     let tensor = proto::TensorValue { values: Some(values) };
     proto::Value {
         r#type: Some(value_type(kind, &fixed(dims))),
-        held: Some(Held::Immediate(proto::Immediate { tensor: Some(tensor) })),
+        held: Some(Held::Immediate(proto::Immediate { tensor: Some(tensor), list: None })),
     }
 }
 
