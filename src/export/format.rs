@@ -6,7 +6,7 @@ use std::path::Path;
 use super::coreml::{self, Target};
 use super::graph::Graph;
 use super::onnx;
-use super::source::Tensors;
+use super::source::{self, Tensors};
 use super::tflite;
 use super::written::{Program, Written};
 use crate::failure::Failure;
@@ -104,6 +104,24 @@ pub enum Layout {
     ChannelsFirst,
     /// NHWC.
     ChannelsLast,
+}
+
+impl Layout {
+    /// The shape of so many pictures of a height and a width.
+    pub fn shape(self, count: usize, [height, width]: [usize; 2]) -> [usize; 4] {
+        match self {
+            Layout::ChannelsFirst => [count, 3, height, width],
+            Layout::ChannelsLast => [count, height, width, 3],
+        }
+    }
+
+    /// Pictures in NHWC, of so many pixels each, as they lie.
+    pub fn laid<V: Copy>(self, values: &[V], count: usize, pixels: usize) -> Vec<V> {
+        match self {
+            Layout::ChannelsFirst => source::channels_first(values, count, pixels),
+            Layout::ChannelsLast => values.to_vec(),
+        }
+    }
 }
 
 /// A format, with what is chosen of it.
@@ -272,6 +290,23 @@ impl Format {
         }
     }
 
+    /// The package by which an environment runs its files, where there is one.
+    pub fn package(self) -> Option<&'static str> {
+        match self {
+            Format::Onnx { .. } => Some("onnxruntime"),
+            Format::TfLite => Some("ai-edge-litert"),
+            _ => None,
+        }
+    }
+
+    /// The same as [`Format::least_past`], of caches of any number that an environment's program is given.
+    pub fn least_past_in_environment(self) -> usize {
+        match self {
+            Format::TfLite => tflite::LEAST_PAST,
+            _ => self.least_past(),
+        }
+    }
+
     /// The name of an input or output in a file.
     pub fn names(self, name: &str) -> String {
         match self {
@@ -309,9 +344,18 @@ pub fn open(written: &Written, format: Format, is_whole: bool) -> Result<Box<dyn
     }
 }
 
-/// An ONNX file as onnxruntime of an environment runs it; `is_whole` makes an output of every tensor that it names.
-pub fn open_by_onnxruntime(written: &Written, is_whole: bool, environment: &Path) -> Result<Box<dyn Program>, Failure> {
-    Ok(Box::new(onnx::Onnxruntime::new(written, is_whole, environment)?))
+/// A file as the program of an environment runs it; `is_whole` keeps every tensor that it names, where the program can.
+pub fn open_in_environment(
+    written: &Written,
+    format: Format,
+    is_whole: bool,
+    environment: &Path,
+) -> Result<Box<dyn Program>, Failure> {
+    match format {
+        Format::Onnx { .. } => Ok(Box::new(onnx::Onnxruntime::new(written, is_whole, environment)?)),
+        Format::TfLite => Ok(Box::new(tflite::LiteRt::new(written, environment)?)),
+        format => unreachable!("no environment runs `{}`", format.name()),
+    }
 }
 
 /// What is run in a file's place, where its program lacks what it computes in: the same operators and weights in 32 bits,

@@ -8,6 +8,7 @@
 //! written; what it cannot carry is refused by the operator's name.
 
 pub mod coreml;
+mod engine;
 pub mod format;
 pub mod graph;
 mod grid;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::format::{Format, Precision};
-use super::onnx::{self, Engine, Value};
+use super::engine::{Engine, Runtime, Value};
+use super::format::{Format, Layout, Precision};
 use super::source::{self, IDS, MASK, PIXELS, Part, Pixels, Values};
 use crate::failure::Failure;
 use crate::format::image::{Colours, Preprocessing};
@@ -34,7 +34,7 @@ pub struct Facts {
     /// Of how many labels it gives probabilities, where it does so in place of vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     labels: Option<usize>,
-    /// The target whose onnxruntime runs it, as the recipe has it.
+    /// The target whose package runs it, as the recipe has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
 }
@@ -72,11 +72,19 @@ impl Facts {
         Self { labels: (count > 0).then_some(count), ..self }
     }
 
-    /// Refuses a file that gives no vectors, for who measures those.
-    fn check_vectors(&self) -> Result<(), Failure> {
-        let Some(count) = self.labels else { return Ok(()) };
-        Err(Failure::user(format!("this export gives probabilities of {count} labels, and no vectors"))
-            .help("export the part as \"onnx\" without `labels` too, and measure that"))
+    /// Refuses a file that is not given what a model is, or does not give it, for who measures those.
+    fn check_measured(&self) -> Result<(), Failure> {
+        if let Some(count) = self.labels {
+            let what = format!("this export gives probabilities of {count} labels, and no vectors");
+            return Err(Failure::user(what).help("export the part as \"onnx\" without `labels` too, and measure that"));
+        }
+        if let Some([height, width]) = self.given {
+            let what = format!(
+                "the file is given pictures of {width} x {height} pixels, and what measures it has the model's own"
+            );
+            return Err(Failure::user(what).help("export it without `height` and `width` too, and measure that"));
+        }
+        Ok(())
     }
 
     /// Writes them beside the file.
@@ -95,6 +103,11 @@ impl Facts {
         read.map(Some).map_err(|e| Failure::target(format!("{}: {e}", path.display())))
     }
 
+    /// Of an export.
+    fn of(dir: &Path) -> Result<Self, Failure> {
+        Self::read(dir)?.ok_or_else(|| Failure::target(format!("{} is no export", dir.display())))
+    }
+
     /// What the file is of.
     pub fn part(&self) -> Result<Part, Failure> {
         Part::by_name(&self.part).ok_or_else(|| Failure::target(format!("no export has a part `{}`", self.part)))
@@ -109,6 +122,9 @@ pub struct Exported {
     tokenizer: Option<Words>,
     preprocessing: Option<Preprocessing>,
     pixels: Pixels,
+    layout: Layout,
+    /// Positions before all others that are masked, where caches of no position are none that the program takes.
+    masked: usize,
     /// Of what it is given one number only.
     batch: Option<usize>,
     sequence: Option<usize>,
@@ -121,30 +137,19 @@ pub struct Read {
     tokens: usize,
 }
 
-/// What runs an export, by onnxruntime of an environment or else by rten: its name, and with its version.
-pub fn program(environment: Option<&Path>) -> Result<(&'static str, String), Failure> {
-    onnx::program(environment)
+/// What runs the export in a directory, of an environment where there is one: its name, and with its version.
+pub fn program(dir: &Path, environment: Option<&Path>) -> Result<(&'static str, String), Failure> {
+    Runtime::of(&Facts::of(dir)?.format, environment)?.program()
 }
 
 impl Exported {
-    /// Opens the file in a directory, on so many threads; by onnxruntime of an environment, where there is one.
+    /// Opens the file in a directory, on so many threads; by what an environment has, where there is one.
     pub fn open(dir: &Path, environment: Option<&Path>, threads: usize) -> Result<Self, Failure> {
-        let facts = Facts::read(dir)?.ok_or_else(|| Failure::target(format!("{} is no export", dir.display())))?;
-        facts.check_vectors()?;
-        if facts.format != "onnx" {
-            let what = format!("effai has nothing that runs `{}` as quickly as a phone or a Mac does", facts.format);
-            return Err(Failure::user(what).help(
-                "export it as \"onnx\" too, and measure that; or time a program of your own: subject \"...\" { run \"...\"; }",
-            ));
-        }
-        if let Some([height, width]) = facts.given {
-            let what = format!(
-                "the file is given pictures of {width} x {height} pixels, and what measures it has the model's own"
-            );
-            return Err(Failure::user(what).help("export it without `height` and `width` too, and measure that"));
-        }
+        let facts = Facts::of(dir)?;
+        facts.check_measured()?;
+        let runtime = Runtime::of(&facts.format, environment)?;
         let part = facts.part()?;
-        let engine = onnx::open(dir, environment, threads)?;
+        let engine = runtime.open(dir, threads)?;
         let config = Config::read(dir)?;
         let first = if part == Part::Picture { PIXELS } else { IDS };
         let batch = engine.length(first, 0);
@@ -156,7 +161,13 @@ impl Exported {
             // All that is left to do is to cut and to scale.
             (preprocessing.mean, preprocessing.std) = (Colours::All(0.0), Colours::All(1.0));
         }
-        Ok(Self { engine, part, config, tokenizer, preprocessing, pixels, batch, sequence })
+        let past = match &config {
+            Config::Llama(config) => source::past_names(config).first().and_then(|name| engine.length(name, 2)),
+            _ => None,
+        };
+        let masked = if past.is_none() { runtime.least_past() } else { 0 };
+        let layout = runtime.layout();
+        Ok(Self { engine, part, config, tokenizer, preprocessing, pixels, layout, masked, batch, sequence })
     }
 
     /// What runs it, with its version.
@@ -199,12 +210,13 @@ impl Exported {
         }
         let names = source::past_names(config);
         let caches: Vec<Value> = if read.caches.is_empty() {
-            let shape = vec![rows.len(), config.kv_heads(), 0, config.head_width()];
-            names.iter().map(|_| Value::Given(shape.clone(), Values::Floats(Vec::new()))).collect()
+            let shape = vec![rows.len(), config.kv_heads(), self.masked, config.head_width()];
+            let nothing = vec![0.0; shape.iter().product()];
+            names.iter().map(|_| Value::Given(shape.clone(), Values::Floats(nothing.clone()))).collect()
         } else {
             std::mem::take(&mut read.caches)
         };
-        let [ids, mask] = inputs(rows, count, read.tokens);
+        let [ids, mask] = inputs(rows, count, self.masked, read.tokens);
         let all = [(IDS, ids), (MASK, mask)].into_iter().chain(names.iter().map(String::as_str).zip(caches));
         let outputs = source::language_outputs(config);
         let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
@@ -264,7 +276,7 @@ impl Encoder for Exported {
                 let what = format!("the file reads texts of {count} tokens, and one has {longest}");
                 return Err(Failure::user(what).help("export it with another `sequence`, or without"));
             }
-            let [ids, mask] = inputs(&own, count, 0);
+            let [ids, mask] = inputs(&own, count, 0, 0);
             self.vectors(vec![(IDS, ids), (MASK, mask)])
         })
     }
@@ -275,27 +287,28 @@ impl Encoder for Exported {
         let size = side * side * 3;
         self.in_batches(count, |places| {
             let own: Vec<f32> = places.iter().flat_map(|place| &values[place * size..][..size]).copied().collect();
-            let laid = source::channels_first(&own, places.len(), side * side);
+            let laid = self.layout.laid(&own, places.len(), side * side);
             let values = match self.pixels {
                 Pixels::Prepared => Values::Floats(laid),
                 Pixels::Uint8 => Values::Bytes(laid.into_iter().map(|value| value.round() as u8).collect()),
             };
-            self.vectors(vec![(PIXELS, Value::Given(vec![places.len(), 3, side, side], values))])
+            self.vectors(vec![(PIXELS, Value::Given(self.layout.shape(places.len(), [side; 2]).into(), values))])
         })
     }
 }
 
-/// Ids, and the mask of them and of what was read before.
-fn inputs(rows: &[Vec<u32>], count: usize, before: usize) -> [Value; 2] {
-    let (mut ids, mut mask) = (vec![0; rows.len() * count], vec![0; rows.len() * (before + count)]);
+/// Ids, and the mask of them, of what was read before, and of masked positions before that.
+fn inputs(rows: &[Vec<u32>], count: usize, masked: usize, before: usize) -> [Value; 2] {
+    let all = masked + before + count;
+    let (mut ids, mut mask) = (vec![0; rows.len() * count], vec![0; rows.len() * all]);
     for (row, text) in rows.iter().enumerate() {
         for (at, id) in text.iter().enumerate() {
             ids[row * count + at] = *id as i32;
         }
-        mask[row * (before + count)..][..before + text.len()].fill(1);
+        mask[row * all + masked..][..before + text.len()].fill(1);
     }
     let ids = Value::Given(vec![rows.len(), count], Values::Integers(ids));
-    [ids, Value::Given(vec![rows.len(), before + count], Values::Integers(mask))]
+    [ids, Value::Given(vec![rows.len(), all], Values::Integers(mask))]
 }
 
 #[cfg(test)]
@@ -311,19 +324,21 @@ mod tests {
         facts.save(dir.path()).unwrap();
         assert_eq!(Facts::read(dir.path()).unwrap(), Some(facts.clone()));
         assert_eq!((facts.part().unwrap(), &facts.precision[..]), (Part::Picture, "int8"));
-        assert!(facts.check_vectors().is_ok() && facts.clone().with_labels(0) == facts);
-        let error = facts.with_labels(3).check_vectors().unwrap_err();
+        assert!(facts.check_measured().is_ok() && facts.clone().with_labels(0) == facts);
+        let error = facts.with_labels(3).check_measured().unwrap_err();
         assert_eq!(error.message, "this export gives probabilities of 3 labels, and no vectors");
     }
 
     #[test]
     fn texts_are_filled_up_and_what_was_read_before_is_seen() {
-        let [ids, mask] = inputs(&[vec![5, 6], vec![7]], 3, 1);
+        let [ids, mask] = inputs(&[vec![5, 6], vec![7]], 3, 0, 1);
         let values = |value| match value {
             Value::Given(shape, Values::Integers(values)) => (shape, values),
             _ => unreachable!("integers"),
         };
         assert_eq!(values(ids), (vec![2, 3], vec![5, 6, 0, 7, 0, 0]));
         assert_eq!(values(mask), (vec![2, 4], vec![1, 1, 1, 0, 1, 1, 0, 0]));
+        let [_, mask] = inputs(&[vec![5, 6]], 2, 1, 1);
+        assert_eq!(values(mask), (vec![1, 4], vec![0, 1, 1, 1]));
     }
 }

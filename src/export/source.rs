@@ -575,27 +575,17 @@ impl Source {
 
     /// Pictures in NHWC as they are given.
     fn laid<V: Copy>(&self, values: &[V], count: usize) -> Vec<V> {
-        match self.layout {
-            Layout::ChannelsFirst => channels_first(values, count, values.len() / 3 / count.max(1)),
-            Layout::ChannelsLast => values.to_vec(),
-        }
+        self.layout.laid(values, count, values.len() / 3 / count.max(1))
     }
 
     /// The shape of so many pictures as the file is given them.
     pub fn given_pictures(&self, count: usize) -> [usize; 4] {
-        self.shape_of(count, self.height_and_width())
+        self.layout.shape(count, self.height_and_width())
     }
 
     /// The shape of so many as the model sees them.
     fn pictures(&self, count: usize) -> [usize; 4] {
-        self.shape_of(count, [self.preprocessing.map_or(0, |own| own.size); 2])
-    }
-
-    fn shape_of(&self, count: usize, [height, width]: [usize; 2]) -> [usize; 4] {
-        match self.layout {
-            Layout::ChannelsFirst => [count, 3, height, width],
-            Layout::ChannelsLast => [count, height, width, 3],
-        }
+        self.layout.shape(count, [self.preprocessing.map_or(0, |own| own.size); 2])
     }
 
     /// The logits of texts that come after what the caches hold, and the caches after them.

@@ -298,9 +298,15 @@ pub fn check(
                 let run = unmasked(source, &given[step], runs[step].masked)?;
                 let (before, relative) = (&steps[..step], allowed.relative);
                 let run = run.as_ref().unwrap_or(&runs[step]);
-                let parted = match parting(graph, (written, programs), (before, run), relative)? {
-                    Some((name, error)) => format!("{what}; they part at `{name}`, by {error:.1e}"),
-                    None => format!("{what}, and no operation of the graph departs by so much from what it was given"),
+                let parted = if program.is_open_inside() {
+                    match parting(graph, (written, programs), (before, run), relative)? {
+                        Some((name, error)) => format!("{what}; they part at `{name}`, by {error:.1e}"),
+                        None => {
+                            format!("{what}, and no operation of the graph departs by so much from what it was given")
+                        }
+                    }
+                } else {
+                    format!("{what}; it was run by {}, which does not say where they part", program.name())
                 };
                 return Err(Failure::target(parted).help(
                     "a wider `tolerance` or `cosine` allows it; a file in 32 bits that departs is a fault of effai, which you may report",

@@ -111,6 +111,11 @@ pub trait Program {
     /// Whether a tensor can be asked for.
     fn has(&self, tensor: &str) -> bool;
 
+    /// Whether what is computed on the way can be asked for, of a file that was opened so.
+    fn is_open_inside(&self) -> bool {
+        true
+    }
+
     /// The values of tensors, of so many axes each.
     fn run(&self, inputs: &[Tensors], tensors: &[(&str, usize)]) -> Result<Vec<Array>, Failure>;
 

@@ -56,7 +56,7 @@ static SCHEMA: Schema = Schema::new(
             Prop::new(
                 "model",
                 Type::NamedLabel,
-                "a model, an adapter, a quantized model or an `onnx` export, which is asked to do the workloads",
+                "a model, an adapter, a quantized model, or an `onnx` or `tflite` export, which is asked to do the workloads",
             ),
             Prop::new(
                 "environment",

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use card::{card, metadata, signature};
-use check::{Checked, Held, ROUNDS, report};
+use check::{Checked, ROUNDS, report};
 use labels::Labels;
 
 use super::features::decode_all;
@@ -92,7 +92,7 @@ static SCHEMA: Schema = Schema::new("export", "A model as a file that other prog
             Prop::new("split", Type::Text, "the split").default(Default::Text("train")),
             Prop::new("rows", Type::Int(1, 1 << 20), "its first records, as many").default(Default::Int(128)),
         ]),
-    Schema::new("environment", "The `environment` whose package `onnxruntime` runs an `onnx` file: besides rten in the check, and for all that measures the export.")
+    Schema::new("environment", "The `environment` whose package runs the file, `onnxruntime` an `onnx` one and `ai-edge-litert` a `tflite` one: besides what is part of effai in the check, and for all that measures the export.")
         .arg("target", Type::Of("environment")),
     Schema::new("about", "What the file says of the model, where the model's card says nothing or something else.").props(&[
         Prop::new("author", Type::Text, "who made it"),
@@ -403,10 +403,11 @@ impl Kind for Export {
             }
             _ => {}
         }
-        if fields.environment.is_some() && !matches!(fields.format.format(), Format::Onnx { .. }) {
+        if fields.environment.is_some() && fields.format.format().package().is_none() {
             let what =
-                format!("`environment` means nothing to `{}`, which onnxruntime does not run", fields.format.name);
-            problems.at("environment", &what, "given here", "leave it out, or write format \"onnx\"");
+                format!("`environment` means nothing to `{}`, which effai runs by no package", fields.format.name);
+            let help = "leave it out, or write format \"onnx\" or \"tflite\"";
+            problems.at("environment", &what, "given here", help);
         }
         if fields.about.is_some() && fields.format.format().is_of_weights() {
             let what = format!("`about` means nothing to `{}`, which has weights alone", fields.format.name);
@@ -481,7 +482,7 @@ impl Run for Export {
         if let Some(Labels { names, prompt }) = &fields.labels {
             source = source.with_labels(names, prompt)?;
         }
-        let source = source.fixed(&fields.sizes())?;
+        let mut source = source.fixed(&fields.sizes())?;
         let graph = source.graph()?;
         cx.log(format!(
             "{} operations: {}",
@@ -512,27 +513,28 @@ impl Run for Export {
             .with_labels(fields.labels().len())
             .save(cx.out())?;
         cx.progress("verify", 2, 3, "steps");
-        let held = fields.is_verified().then(|| -> Result<Held, Failure> {
+        let signature = signature(format, part, &source);
+        let mut held = None;
+        if fields.is_verified() {
             let twin = format::twin(&graph, &options)?;
             let (file, instead) = twin.as_ref().map_or((&written, None), |(file, how)| (file, Some(*how)));
+            let (tokenizer, pictures) = (checkpoint.tokenizer.as_ref(), instead_of_drawn.as_deref());
+            let checked = Checked { source: &source, graph: &graph, tokenizer, precision, pictures };
             let programs = |is_whole: bool| format::open(file, format, is_whole);
-            let pictures = instead_of_drawn.as_deref();
-            let checked = Checked {
-                source: &source,
-                graph: &graph,
-                tokenizer: checkpoint.tokenizer.as_ref(),
-                precision,
-                pictures,
-            };
-            let held = checked.run(cx, &fields, (file, &programs), instead)?;
-            let Some(environment) = &fields.environment else { return Ok(held) };
-            let environment = cx.input(environment).to_owned();
-            let programs = |is_whole: bool| format::open_by_onnxruntime(&written, is_whole, &environment);
-            Ok(held.also(checked.run(cx, &fields, (&written, &programs), None)?))
-        });
-        let held = held.transpose()?;
+            let mut own = checked.run(cx, &fields, (file, &programs), instead)?;
+            if let Some(environment) = &fields.environment {
+                let environment = cx.input(environment).to_owned();
+                if source.size(PAST).is_none() {
+                    source = source.with_least_past(format.least_past_in_environment());
+                }
+                let checked = Checked { source: &source, graph: &graph, tokenizer, precision, pictures };
+                let programs = |is_whole: bool| format::open_in_environment(&written, format, is_whole, &environment);
+                own = own.also(checked.run(cx, &fields, (&written, &programs), None)?);
+            }
+            held = Some(own);
+        }
         report(cx, &held, &written)?;
-        card(cx, &fields, &signature(format, part, &source), &held, &written)
+        card(cx, &fields, &signature, &held, &written)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::util::fs;
 /// What runs an export.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Runs {
-    /// The environment whose onnxruntime does; else rten does.
+    /// The environment whose package does; else what is part of this program.
     pub(super) environment: Option<PathBuf>,
 }
 

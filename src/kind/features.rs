@@ -33,7 +33,9 @@ static SCHEMA: Schema = Schema::new(
     "A model's vectors for the pictures and texts of a dataset, for training on a frozen tower and for reports.",
 )
 .children(&[
-    Schema::new("of", "The model, adapter, quantized model or `onnx` export.").arg("model", Type::Label).required(),
+    Schema::new("of", "The model, adapter, quantized model, or `onnx` or `tflite` export.")
+        .arg("model", Type::Label)
+        .required(),
     Schema::new("on", "The dataset.").arg("data", Type::Label).required(),
     Schema::new("splits", "Which splits; without it, all.").many_args("names", Type::Text),
     Schema::new("rows", "Of each split its first rows, as many; all where it is not said.")

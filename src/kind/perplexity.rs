@@ -33,7 +33,7 @@ static SCHEMA: Schema = Schema::new(
     "How well a language model foresees the texts of a dataset: e to the mean loss of the tokens that count, in nats.",
 )
 .children(&[
-    Schema::new("of", "The model, adapter, quantized model or `onnx` export.").arg("model", Type::NamedLabel).required(),
+    Schema::new("of", "The model, adapter, quantized model, or `onnx` or `tflite` export.").arg("model", Type::NamedLabel).required(),
     Schema::new("on", "The dataset.").arg("data", Type::Label).required(),
     Schema::new("split", "Its split.").arg("name", Type::Text).default(Default::Text("test")),
     Schema::new("rows", "Its first records, as many; all where it is not said.").arg("count", Type::Int(2, 1 << 30)),

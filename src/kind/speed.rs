@@ -32,7 +32,7 @@ static SCHEMA: Schema = Schema::new(
     "Load time, latency, throughput and peak memory of a language model, or of what encodes texts or pictures, on this machine.",
 )
 .children(&[
-    Schema::new("of", "The model, adapter, quantized model or `onnx` export.").arg("model", Type::Label).required(),
+    Schema::new("of", "The model, adapter, quantized model, or `onnx` or `tflite` export.").arg("model", Type::Label).required(),
     Schema::new(
         "rounds",
         "Measured rounds, after a fifth as many to warm up; where it is not said, 30, and 5 of a language model.",

@@ -336,8 +336,8 @@ fn what_is_not_meant_is_one_error() {
     }
     let said = fails("from \"c\"; part \"picture\"; labels \"a\" \"b\" { prompt \"a thing\"; }; format \"onnx\"", 2);
     assert!(said.contains("the prompt \"a thing\" has no place for a label"), "{said}");
-    let said = fails("from \"m\"; format \"tflite\"; environment \"m\"", 2);
-    assert!(said.contains("`environment` means nothing to `tflite`, which onnxruntime does not run"), "{said}");
+    let said = fails("from \"m\"; format \"coreml\"; environment \"m\"", 2);
+    assert!(said.contains("`environment` means nothing to `coreml`, which effai runs by no package"), "{said}");
     let said = fails("from \"m\"; format \"onnx\" opset=12", 2);
     assert!(said.contains("opset"), "{said}");
     let said = fails("from \"m\"; format \"onnx\"; verify #false tolerance=0.1", 2);
@@ -370,9 +370,11 @@ export "x/{model}" { matrix { model "m" "l"; }; from "{model}"; format "onnx"; }
 export "x/see" { from "c"; part "picture"; pixels "uint8"; format "onnx"; shape batch=2; }
 export "x/app" { from "m"; format "coreml"; verify #false; }
 export "x/labels" { from "c"; part "picture"; labels "a" "b" { prompt "{}"; }; format "onnx"; verify #false; }
+export "x/phone" { from "m"; format "tflite"; verify #false; }
 features "f/own" { of "m"; on "d"; }
 features "f/file" { of "x/m"; on "d"; }
 features "f/app" { of "x/app"; on "d"; }
+features "f/phone" { of "x/phone"; on "d"; }
 features "f/labels" { of "x/labels"; on "d"; }
 perplexity "p/own" { of "l"; on "d"; ask "3 and 3 are"; max-tokens 4; }
 perplexity "p/file" { of "x/l"; on "d"; against "l"; ask "3 and 3 are"; max-tokens 4; }
@@ -387,6 +389,7 @@ benchmark "b/language" {
     workload "warm" load="warm"
     rounds min=3 max=3
 }
+benchmark "b/phone" { subject "file" model="x/phone"; rounds min=3 max=3; }
 benchmark "b/sees" { subject "file" model="x/see"; rounds min=3 max=3; }
 "#,
     );
@@ -419,6 +422,8 @@ benchmark "b/sees" { subject "file" model="x/see"; rounds min=3 max=3; }
     for (target, code, wanted) in [
         ("f/app", 2, "effai has nothing that runs `coreml`"),
         ("f/labels", 2, "this export gives probabilities of 2 labels, and no vectors"),
+        ("f/phone", 2, "the export names no `environment`, and LiteRT, which runs `tflite`, is of one"),
+        ("b/phone", 2, "add `environment \"envs/run\"` to the export"),
         ("p/none", 2, "this export is no language model"),
         ("r/finds", 2, "x/m makes no vectors of pictures, and retrieval needs those of both"),
     ] {

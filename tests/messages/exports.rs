@@ -51,6 +51,7 @@ pub(super) fn exports(book: &mut Book) {
         "a prompt without a place for the label",
         "from \"c\"; part \"picture\"; labels \"a\" \"b\" { prompt \"a thing\"; }; format \"onnx\"",
     );
+    with("an environment for what no package runs", "from \"m\"; format \"gguf\"; environment \"m\"");
     with("an opset of Core ML", "from \"m\"; format \"coreml\" opset=17");
     let told = [
         OnnxError::NoOperator {

@@ -13,13 +13,14 @@ mod run;
 
 use prost::Message;
 
+use super::engine::{Engine, Value};
 use super::format::{AUTHOR, DESCRIPTION, LICENSE, Options, Precision, Ranges};
 use super::graph::{Dim, Element, Graph, Symbol};
 use super::source::{Tensors, Values};
 use super::written::Written;
 use crate::failure::Failure;
 
-pub(super) use run::{Engine, Onnxruntime, Rten, Value, open, program};
+pub(super) use run::{Onnxruntime, RTEN, Rten, onnxruntime_floats, rten_floats};
 
 /// The oldest opset that is written: since then, axes are inputs of a sum.
 pub const OLDEST: u32 = 13;

@@ -19,7 +19,7 @@ use super::source::Tensors;
 use super::written::Written;
 use crate::failure::Failure;
 
-pub(super) use run::Evaluator;
+pub(super) use run::{Evaluator, LEAST_PAST, Lent, LiteRt};
 
 /// The file of a model.
 pub const FILE: &str = "model.tflite";

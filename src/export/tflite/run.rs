@@ -2,9 +2,10 @@
 //!
 //! It is written apart from the writer, of the schema alone, and knows what the files of this program have in them and no
 //! more. What it says of a file is that its bytes are a model, of the shapes that they name, and compute what they are to;
-//! how quick LiteRT is with it, and what it does otherwise, it does not say.
+//! how quick LiteRT is with it, and what it does otherwise, LiteRT itself says, where an environment has it (`litert`).
 
 mod kernels;
+mod litert;
 mod reader;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +20,8 @@ use crate::export::format::Ranges;
 use crate::export::source::{Tensors, Values};
 use crate::export::written::{Array, Program, Written};
 use crate::failure::Failure;
+
+pub(in crate::export) use litert::{LEAST_PAST, Lent, LiteRt};
 
 /// What runs the file.
 const PROGRAM: &str = "effai's evaluator of TensorFlow Lite";

@@ -207,7 +207,7 @@ impl Measured {
         let workloads = if asked.is_empty() { abilities.usual() } else { workloads.collect::<Result<_, _>>()? };
         let label = label.to_owned();
         let works = Vec::new();
-        let program = export.as_ref().map(|runs| opened::program(runs.environment.as_deref())).transpose()?;
+        let program = export.as_ref().map(|runs| opened::program(&dir, runs.environment.as_deref())).transpose()?;
         let (backend, forgets_peak, threads) = (Backend::Candle, false, cx.threads);
         let task = Task { dir, base, label, export, backend, threads, works, seed, forgets_peak };
         Ok(Self { name: name.to_owned(), program, task, workloads })

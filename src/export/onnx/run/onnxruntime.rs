@@ -11,7 +11,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 use prost::Message;
 
-use super::{Engine, Value};
+use crate::export::engine::{Engine, Value, packages};
 use crate::export::onnx::{DATA, FILE, proto};
 use crate::export::source::Values;
 use crate::export::written::{Array, Written};
@@ -48,7 +48,7 @@ impl Onnxruntime {
     }
 
     /// Of an artifact, on so many threads.
-    pub(super) fn open(dir: &Path, environment: &Path, threads: usize) -> Result<Self, Failure> {
+    pub(in crate::export) fn open(dir: &Path, environment: &Path, threads: usize) -> Result<Self, Failure> {
         let version = load(environment)?;
         let open = || -> Result<Session, String> {
             let builder = Session::builder().map_err(|e| e.to_string())?;
@@ -57,6 +57,11 @@ impl Onnxruntime {
         };
         let session = open().map_err(|e| refused(&version, &e))?;
         Ok(Self { session: RefCell::new(session), version })
+    }
+
+    /// The library of an environment, with its version.
+    pub(in crate::export) fn program(environment: &Path) -> Result<String, Failure> {
+        Ok(format!("onnxruntime {}", library(environment)?.1))
     }
 
     fn refused(&self, error: &str) -> Failure {
@@ -69,11 +74,6 @@ fn refused(version: &str, error: &str) -> Failure {
     let error = error.lines().next().unwrap_or_default();
     Failure::target(format!("onnxruntime {version} does not run the exported file: {error}"))
         .help("export it in another precision or opset; leave `environment` out to have rten run it")
-}
-
-/// The library of an environment, with its version.
-pub(super) fn program(environment: &Path) -> Result<String, Failure> {
-    Ok(format!("onnxruntime {}", library(environment)?.1))
 }
 
 /// Loads the library of an environment; says its version.
@@ -91,9 +91,7 @@ fn load(environment: &Path) -> Result<String, Failure> {
 /// The library in an environment, and the version that is in its name: `libonnxruntime.so.1.20.1`, on macOS
 /// `libonnxruntime.1.20.1.dylib`.
 fn library(environment: &Path) -> Result<(PathBuf, String), Failure> {
-    let lib = environment.join("lib");
-    let pythons = if lib.exists() { fs::list(&lib)? } else { Vec::new() };
-    let places = pythons.into_iter().map(|python| python.join("site-packages/onnxruntime/capi"));
+    let places = packages(environment)?.into_iter().map(|packages| packages.join("onnxruntime/capi"));
     for place in places.filter(|place| place.exists()) {
         for path in fs::list(&place)? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -166,13 +164,13 @@ fn held(value: Value, is_long: bool) -> Result<DynValue, String> {
             Tensor::from_array((shape, values)).map(Tensor::into_dyn)
         }
         Value::Given(shape, Values::Integers(values)) => Tensor::from_array((shape, values)).map(Tensor::into_dyn),
-        Value::Rten(_) => return Err("it was given a tensor of another program".into()),
+        Value::Rten(_) | Value::LiteRt(_) => return Err("it was given a tensor of another program".into()),
     };
     of.map_err(|e| e.to_string())
 }
 
 /// The length of each axis, and the last `count` values, all where that is 0; none of what is no tensor of floats.
-pub(super) fn floats(value: &DynValue, count: usize) -> Option<Array> {
+pub(in crate::export) fn floats(value: &DynValue, count: usize) -> Option<Array> {
     fn last<V: Copy>(values: &[V], count: usize) -> &[V] {
         if count == 0 { values } else { &values[values.len().saturating_sub(count)..] }
     }

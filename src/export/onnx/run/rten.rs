@@ -1,18 +1,20 @@
 //! Files run by rten.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rten::{Dimension, Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value as Held, ValueOrView};
 use rten_tensor::prelude::*;
 
-use super::{Engine, Value};
+use crate::export::engine::{Engine, Value};
 use crate::export::onnx::{DATA, FILE};
 use crate::export::source::Values;
 use crate::export::written::{Array, Written};
 use crate::failure::Failure;
+use crate::util::fs;
 
 /// What runs the file.
-pub(super) const PROGRAM: &str = "rten 0.24.0";
+pub(in crate::export) const PROGRAM: &str = "rten 0.24.0";
 
 /// A file that rten runs.
 pub(in crate::export) struct Rten {
@@ -33,9 +35,14 @@ impl Rten {
         Ok(Self { model, threads: None })
     }
 
-    /// The same on so many threads.
-    pub(in crate::export) fn of(written: &Written, is_whole: bool, threads: usize) -> Result<Self, Failure> {
-        Ok(Self { threads: Some(Arc::new(ThreadPool::with_num_threads(threads))), ..Self::new(written, is_whole)? })
+    /// Of an artifact, on so many threads.
+    pub(in crate::export) fn open(dir: &Path, threads: usize) -> Result<Self, Failure> {
+        let mut files = vec![(FILE.to_owned(), fs::read(&dir.join(FILE))?)];
+        if dir.join(DATA).exists() {
+            files.push((DATA.to_owned(), fs::read(&dir.join(DATA))?));
+        }
+        let written = Written { files, places: Vec::new() };
+        Ok(Self { threads: Some(Arc::new(ThreadPool::with_num_threads(threads))), ..Self::new(&written, false)? })
     }
 }
 
@@ -85,12 +92,12 @@ fn held(value: Value) -> Result<Held, Failure> {
         Value::Given(shape, Values::Floats(values)) => Held::from_shape(&shape, values).map_err(|e| misshapen(&e)),
         Value::Given(shape, Values::Integers(values)) => Held::from_shape(&shape, values).map_err(|e| misshapen(&e)),
         Value::Given(shape, Values::Bytes(values)) => Held::from_shape(&shape, values).map_err(|e| misshapen(&e)),
-        Value::Onnxruntime(_) => Err(refused("it was given a tensor of another program".into())),
+        Value::Onnxruntime(_) | Value::LiteRt(_) => Err(refused("it was given a tensor of another program".into())),
     }
 }
 
 /// The length of each axis, and the values; none of what is no tensor of floats.
-pub(super) fn floats(value: Held) -> Option<Array> {
+pub(in crate::export) fn floats(value: Held) -> Option<Array> {
     let tensor = value.into_tensor::<f32>()?;
     let shape = tensor.shape().to_vec();
     Some((shape, tensor.into_data()))
