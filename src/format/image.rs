@@ -263,9 +263,9 @@ pub struct Pass {
     pub from: usize,
     /// Pixels after.
     pub to: usize,
-    /// Of which pixels before each one after is made: [to, from].
+    /// Of which pixels before each one after is made, `[to, from]`.
     pub weights: Vec<f32>,
-    /// What is added to each one after: [to]. The white around the picture, and the half by which it is rounded.
+    /// What is added to each one after, `[to]`: the white around the picture, and the half by which it is rounded.
     pub shift: Vec<f32>,
 }
 
