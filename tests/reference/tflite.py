@@ -97,9 +97,9 @@ def encoders():
         fits &= hold("minilm", form, Model(f"minilm-tflite-{form}")(padded(ids))["sentence_embedding"], read)
     found = Model("efficientnet-lite0-pixels-tflite")({"pixel_values": pixels().transpose(0, 2, 3, 1)})["pooler_output"]
     fits &= hold("efficientnet-lite0, bytes", "f32", found, seen) & says_what_it_is()
-    taken, prepared = photographs()
+    taken, brought = photographs()
     found = Model("efficientnet-lite0-camera-tflite")({"pixel_values": taken})["pooler_output"]
-    fits &= hold("efficientnet-lite0, a camera's pictures", "f32", found, tower(prepared))
+    fits &= hold("efficientnet-lite0, a camera's pictures", "f32", found, tower(brought))
     whole = Model("efficientnet-lite0-tflite-int8-calibrated")
     fits &= hold("efficientnet-lite0", "int8-calibrated", whole(prepared)["pooler_output"], seen) & is_of_integers(whole)
     fixed = Model("minilm-tflite-fixed")
