@@ -18,7 +18,7 @@ pub struct Noise {
     pub stolen_cores: Option<f64>,
     /// The share of the time in which something waited for a core: Linux's pressure stall information.
     pub waiting: Option<f64>,
-    /// The lowest and the highest pace of a core in MHz, looked at before each round.
+    /// The lowest and the highest pace of a core in MHz, looked at whenever the probe runs.
     pub mhz: Option<(f64, f64)>,
     /// How often cores were slowed down for heat.
     pub throttled: Option<u64>,

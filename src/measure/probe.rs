@@ -15,7 +15,7 @@ pub const STEPS: u64 = 500_000;
 pub struct Probe {
     /// Steps of arithmetic each time.
     pub steps: u64,
-    /// In seconds: before each round, and after the last.
+    /// In seconds: before rounds, and after the last.
     pub seconds: Vec<f64>,
 }
 

@@ -47,10 +47,13 @@ pub struct Measured {
     pub is_precise: bool,
     /// One a subject.
     pub series: Vec<Series>,
-    /// The probe: before each round, and after the last.
+    /// The probe: before each round that comes [`PROBED_AFTER_S`] after the last time, and after the last round.
     pub probe_s: Vec<f64>,
 }
 
+/// The probe runs again when rounds have taken so long, in seconds. A run that comes after it finds colder caches than one that
+/// comes after a run: of a program of two milliseconds that is 5 to 30 % of its time.
+pub const PROBED_AFTER_S: f64 = 0.02;
 /// Runs of a window, of which two are held against each other.
 const WINDOW: usize = 5;
 /// Rounds of warm-up at most.
@@ -84,11 +87,15 @@ pub fn measure<B: Bench>(bench: &mut B, subjects: usize, terms: &Terms) -> Resul
             break;
         }
     }
-    let (mut look_at, mut measured) = (terms.min, 0.0);
+    let (mut look_at, mut measured, mut unprobed) = (terms.min, 0.0, f64::INFINITY);
     for done in 1..=terms.max.max(terms.min) {
-        let pace = bench.probe();
-        found.probe_s.push(pace);
-        measured += pace + round(bench, &mut found.series)?;
+        if unprobed >= PROBED_AFTER_S {
+            let pace = bench.probe();
+            found.probe_s.push(pace);
+            (measured, unprobed) = (measured + pace, 0.0);
+        }
+        let took = round(bench, &mut found.series)?;
+        (measured, unprobed) = (measured + took, unprobed + took);
         bench.ended(done);
         if done < terms.max && (done < terms.min || measured < terms.at_least_s) {
             continue;
@@ -167,6 +174,12 @@ pub(super) mod tests {
         assert!(found.series[0].wall_s[0] < 0.103 && found.is_precise, "{:?}", found.series[0].wall_s);
         let found = measure(&mut Made::new(1, &mut |_, _| 0.1), 1, &TERMS).unwrap();
         assert_eq!((found.warm_up, found.series[0].wall_s.len(), found.probe_s.len()), (2 * WINDOW, 10, 11));
+    }
+
+    #[test]
+    fn of_what_is_short_most_runs_come_after_a_run() {
+        let found = measure(&mut Made::new(1, &mut |_, _| 0.004), 1, &Terms { min: 20, max: 20, ..TERMS }).unwrap();
+        assert_eq!((found.series[0].wall_s.len(), found.probe_s.len()), (20, 5));
     }
 
     #[test]
