@@ -5,6 +5,8 @@ mod models;
 mod work;
 
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,7 +36,7 @@ use crate::report::timing::{Precision, Row, Timing, subjects};
 use crate::report::{figures, words};
 use crate::util::{fs, machine};
 
-use models::{Asked, Models, Ready};
+use models::{Asked, Models};
 use work::{Task, serve};
 
 /// The kind.
@@ -195,9 +197,10 @@ impl Kind for Benchmark {
         &SCHEMA
     }
 
-    /// 1: first. 2: models. 3: pictures' values become a tensor within the round.
+    /// 1: first. 2: models. 3: pictures' values become a tensor within the round. 4: a
+    /// probe that a neighbour on the core slows down, and rounds that are set aside.
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn check(&self, decl: &Decl, problems: &mut Problems<'_>) {
@@ -368,24 +371,42 @@ fn read(
 }
 
 /// Programs and models that take turns, and the machine that is looked at beside them.
-struct InTurn<'a, 'b> {
-    cx: &'a mut ActionCx<'b>,
+struct InTurn<'a> {
     run: &'a mut dyn FnMut(usize) -> Result<Sample, Failure>,
     /// The programs' names; after them come the models' parts.
     programs: Vec<&'a str>,
-    models: Ready<'a>,
+    others: mpsc::Sender<Ask>,
+    sampled: mpsc::Receiver<Result<(Sample, f64), Failure>>,
+    /// CPU time of the models' processes, in seconds.
+    spent_s: f64,
     watch: Watch,
-    rounds_max: usize,
+    told: Instant,
 }
 
-impl Bench for InTurn<'_, '_> {
+/// What the thread that measures, which may do no more than the programs, asks of the one that began it.
+enum Ask {
+    /// One round of a part of the models.
+    Round(usize),
+    /// So many rounds have ended.
+    Ended(usize),
+}
+
+/// Rounds are told no more often than this: whoever hears of one is woken.
+const TOLD_AFTER: Duration = Duration::from_millis(100);
+/// It serves until whoever asks is gone.
+const SERVES: &str = "the thread that began this serves it";
+
+impl Bench for InTurn<'_> {
     type Error = Failure;
 
     fn run(&mut self, subject: usize) -> Result<Sample, Failure> {
-        match self.programs.get(subject) {
-            Some(name) => (self.run)(subject).map_err(|failure| failure.within(format!("subject `{name}`"))),
-            None => self.models.run(subject - self.programs.len()),
+        if let Some(name) = self.programs.get(subject) {
+            return (self.run)(subject).map_err(|failure| failure.within(format!("subject `{name}`")));
         }
+        self.others.send(Ask::Round(subject - self.programs.len())).expect(SERVES);
+        let (sample, spent_s) = self.sampled.recv().expect(SERVES)?;
+        self.spent_s = spent_s;
+        Ok(sample)
     }
 
     fn probe(&mut self) -> f64 {
@@ -394,7 +415,10 @@ impl Bench for InTurn<'_, '_> {
     }
 
     fn ended(&mut self, rounds: usize) {
-        self.cx.progress("rounds", rounds as u64, self.rounds_max as u64, "rounds");
+        if self.told.elapsed() >= TOLD_AFTER {
+            self.told = Instant::now();
+            self.others.send(Ask::Ended(rounds)).expect(SERVES);
+        }
     }
 }
 
@@ -415,13 +439,28 @@ fn measure(
     };
     let programs = named().map(program).collect::<Result<_, Failure>>()?;
     let timed = Timed::new(cx, programs)?;
-    let ready = models.open(&workers)?;
-    timed.run(|run| {
+    let mut ready = models.open(&workers)?;
+    let (others, asked) = mpsc::channel();
+    let (tell, sampled) = mpsc::channel();
+    let parts = models.parts.len();
+    let work = |run: &mut dyn FnMut(usize) -> Result<Sample, Failure>| {
         let programs: Vec<&str> = named().map(|(subject, _)| subject.name.as_str()).collect();
-        let all = programs.len() + models.parts.len();
-        let mut bench = InTurn { cx, run, programs, models: ready, watch: Watch::begin(), rounds_max: terms.max };
+        let (all, watch) = (programs.len() + parts, Watch::begin());
+        let mut bench = InTurn { run, programs, others, sampled, spent_s: 0.0, watch, told: Instant::now() };
         let measured = rounds::measure(&mut bench, all, terms)?;
-        Ok((measured, bench.watch.end(bench.models.spent_s())))
+        Ok((measured, bench.watch.end(bench.spent_s)))
+    };
+    timed.run(work, || {
+        for ask in asked {
+            match ask {
+                Ask::Ended(rounds) => cx.progress("rounds", rounds as u64, terms.max as u64, "rounds"),
+                Ask::Round(part) => {
+                    let sample = ready.run(part).map(|sample| (sample, ready.spent_s()));
+                    // Whoever asked waits for it.
+                    let _ = tell.send(sample);
+                }
+            }
+        }
     })?
 }
 
@@ -441,6 +480,7 @@ fn keep(
         machine,
         warm_up: measured.warm_up,
         is_steady: measured.is_steady,
+        set_aside: measured.set_aside,
         subjects: subjects.into_iter().zip(measured.series).map(with).collect(),
         busy: noise.busy(&probe),
         probe,

@@ -30,6 +30,9 @@ pub struct Kept {
     pub warm_up: usize,
     /// Whether every subject was steady then.
     pub is_steady: bool,
+    /// Rounds that are not here, since something disturbed the machine beside them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub set_aside: usize,
     /// What was measured.
     pub subjects: Vec<Subject>,
     /// The machine's pace.
@@ -38,6 +41,12 @@ pub struct Kept {
     pub noise: Noise,
     /// Why it was too busy for the numbers to be compared.
     pub busy: Vec<String>,
+}
+
+/// Of a number that is told where there is one.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+pub(crate) fn is_none(number: &usize) -> bool {
+    *number == 0
 }
 
 /// One of the things that were measured: a program, or what a model did.
@@ -376,6 +385,7 @@ mod tests {
             label: "reports/x".into(),
             machine: "one".into(),
             warm_up: found.warm_up,
+            set_aside: found.set_aside,
             is_steady: found.is_steady,
             subjects: vec![Subject {
                 name: "x".into(),

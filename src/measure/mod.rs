@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! rounds    warm-up until steady, subjects in turn, until the medians are known well enough -> samples
+//! quiet     which rounds count where the machine's pace comes and goes                      -> fewer samples
 //! noise     what the machine did besides, and how steady its pace was by a probe            -> busy, or not
 //! summary   percentiles, intervals, ratios of two subjects                                  -> what is told
 //! kept      samples, probe and machine in a file; two of these against each other           -> a verdict
@@ -18,6 +19,7 @@ pub mod hardware;
 pub mod kept;
 pub mod noise;
 pub mod probe;
+mod quiet;
 pub mod rounds;
 pub mod summary;
 pub mod workload;
@@ -60,6 +62,18 @@ impl Series {
         self.cpu_s.push(sample.cpu_s);
         self.peak_bytes.push(sample.peak_bytes);
         self.first_s.extend(sample.first_s);
+    }
+
+    /// Without the rounds that do not count.
+    fn keep(&mut self, counts: &[bool]) {
+        fn kept<T>(of: &mut Vec<T>, counts: &[bool]) {
+            let mut counts = counts.iter();
+            of.retain(|_| *counts.next().unwrap_or(&true));
+        }
+        kept(&mut self.wall_s, counts);
+        kept(&mut self.cpu_s, counts);
+        kept(&mut self.peak_bytes, counts);
+        kept(&mut self.first_s, counts);
     }
 }
 

@@ -34,7 +34,7 @@ const OTHERS_CORES_MAX: f64 = 0.2;
 const STOLEN_CORES_MAX: f64 = 0.1;
 /// The probe may vary by so much, from its 10th to its 90th percentile: on a quiet machine it does by 1 or 2 %, on a quiet virtual
 /// one by 6 to 8.
-const SPREAD_MAX: f64 = 0.1;
+pub(super) const SPREAD_MAX: f64 = 0.1;
 /// The system counts CPU time in hundredths of a second: of less than this it says nothing.
 const SECONDS_MIN: f64 = 0.5;
 /// So many ticks are a second, to user space, on every architecture there still is.

@@ -1,5 +1,6 @@
 //! Warm-up, rounds, and when there are enough of them. Reads no clock: time is what the samples say.
 
+use super::quiet::{self, Found};
 use super::summary::{median, median_of};
 use super::{Sample, Series};
 use crate::backend::rng::Rng;
@@ -49,11 +50,13 @@ pub struct Measured {
     pub series: Vec<Series>,
     /// The probe: before each round that comes [`PROBED_AFTER_S`] after the last time, and after the last round.
     pub probe_s: Vec<f64>,
+    /// So many rounds more do not count, since probes beside them were slow; nor do those.
+    pub set_aside: usize,
 }
 
 /// The probe runs again when rounds have taken so long, in seconds. A run that comes after it finds colder caches than one that
 /// comes after a run: of a program of two milliseconds that is 5 to 30 % of its time.
-pub const PROBED_AFTER_S: f64 = 0.02;
+pub const PROBED_AFTER_S: f64 = 0.05;
 /// Runs of a window, of which two are held against each other.
 const WINDOW: usize = 5;
 /// Rounds of warm-up at most.
@@ -87,7 +90,8 @@ pub fn measure<B: Bench>(bench: &mut B, subjects: usize, terms: &Terms) -> Resul
             break;
         }
     }
-    let (mut look_at, mut measured, mut unprobed) = (terms.min, 0.0, f64::INFINITY);
+    let (mut look_at, mut measured, mut unprobed, mut apart_s) = (terms.min, 0.0, f64::INFINITY, 0f64);
+    let mut before = Vec::new();
     for done in 1..=terms.max.max(terms.min) {
         if unprobed >= PROBED_AFTER_S {
             let pace = bench.probe();
@@ -96,12 +100,16 @@ pub fn measure<B: Bench>(bench: &mut B, subjects: usize, terms: &Terms) -> Resul
         }
         let took = round(bench, &mut found.series)?;
         (measured, unprobed) = (measured + took, unprobed + took);
+        before.push(found.probe_s.len());
+        apart_s = apart_s.max(unprobed);
         bench.ended(done);
         if done < terms.max && (done < terms.min || measured < terms.at_least_s) {
             continue;
         }
         if done >= look_at || done == terms.max {
-            found.is_precise = found.series.iter().all(|series| is_precise(&series.wall_s, terms));
+            let quiet = quiet::rounds(&found.probe_s, &before, apart_s, terms.min);
+            found.is_precise =
+                quiet != Found::NotYet && found.counting(&quiet).iter().all(|of| is_precise(&of.wall_s, terms));
             look_at = (done as f64 * LOOK_AGAIN).ceil() as usize;
         }
         if found.is_precise || spent + measured >= terms.within_s {
@@ -109,7 +117,25 @@ pub fn measure<B: Bench>(bench: &mut B, subjects: usize, terms: &Terms) -> Resul
         }
     }
     found.probe_s.push(bench.probe());
+    let quiet = quiet::rounds(&found.probe_s, &before, apart_s, terms.min);
+    found.series = found.counting(&quiet);
+    found.is_precise = found.series.iter().all(|series| is_precise(&series.wall_s, terms));
+    if let Found::Some(counts) = quiet {
+        found.probe_s = quiet::probes(&found.probe_s, &before, &counts);
+        found.set_aside = counts.iter().filter(|counts| !**counts).count();
+    }
     Ok(found)
+}
+
+impl Measured {
+    /// The series without the rounds that do not count.
+    fn counting(&self, quiet: &Found) -> Vec<Series> {
+        let mut series = self.series.clone();
+        if let Found::Some(counts) = quiet {
+            series.iter_mut().for_each(|series| series.keep(counts));
+        }
+        series
+    }
 }
 
 /// Whether the last runs are no quicker and no slower than those before them. Georges, Buytaert and Eeckhout,
@@ -135,11 +161,13 @@ pub(super) mod tests {
         pub(crate) time: &'a mut dyn FnMut(usize, usize) -> f64,
         pub(crate) ran: Vec<usize>,
         pub(crate) order: Vec<usize>,
+        /// How long the probe takes after so many runs.
+        pub(crate) pace: fn(usize) -> f64,
     }
 
     impl<'a> Made<'a> {
         pub(crate) fn new(subjects: usize, time: &'a mut dyn FnMut(usize, usize) -> f64) -> Self {
-            Self { time, ran: vec![0; subjects], order: Vec::new() }
+            Self { time, ran: vec![0; subjects], order: Vec::new(), pace: |_| 1e-3 }
         }
     }
 
@@ -158,7 +186,7 @@ pub(super) mod tests {
         }
 
         fn probe(&mut self) -> f64 {
-            1e-3
+            (self.pace)(self.order.len())
         }
     }
 
@@ -179,7 +207,27 @@ pub(super) mod tests {
     #[test]
     fn of_what_is_short_most_runs_come_after_a_run() {
         let found = measure(&mut Made::new(1, &mut |_, _| 0.004), 1, &Terms { min: 20, max: 20, ..TERMS }).unwrap();
-        assert_eq!((found.series[0].wall_s.len(), found.probe_s.len()), (20, 5));
+        assert_eq!((found.series[0].wall_s.len(), found.probe_s.len()), (20, 3));
+    }
+
+    #[test]
+    fn rounds_beside_a_busy_neighbour_are_set_aside() {
+        // He comes after the first forty runs, warm-up and all, and stays for forty more.
+        let is_there = |runs: usize| runs / 40 % 2 == 1;
+        let mut runs = 0;
+        let mut time = |_, _| {
+            runs += 1;
+            if is_there(runs) { 0.16 } else { 0.1 }
+        };
+        let mut made = Made::new(1, &mut time);
+        made.pace = |runs| if runs / 40 % 2 == 1 { 1.4e-3 } else { 1e-3 };
+        let found = measure(&mut made, 1, &Terms { at_least_s: 24.0, ..TERMS }).unwrap();
+        assert!((60..130).contains(&found.set_aside), "{}", found.set_aside);
+        let times = &found.series[0].wall_s;
+        assert!(times.len() > 80, "{}", times.len());
+        assert!(
+            times.iter().all(|time| *time == 0.1) && found.probe_s.iter().all(|pace| *pace == 1e-3) && found.is_precise
+        );
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub const VERSION_OF_TOLD: u32 = 6;
 pub const VERSION_OF_PREDICTIONS: u32 = 7;
 
 /// Of `report.json` with times: version 6 with `timing`. The others are as they were. 9: of programs. 10: `model` of models, with
-/// what they did.
-pub const VERSION_OF_TIMING: u32 = 10;
+/// what they did. 11: `set_aside`.
+pub const VERSION_OF_TIMING: u32 = 11;
 
 /// Among the metrics of language models: how well they foresee texts.
 pub const PERPLEXITY: &str = "perplexity";

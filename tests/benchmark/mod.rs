@@ -29,7 +29,7 @@ pub(crate) fn baseline(seconds: f64, machine: &str, names: &[&str]) -> String {
                         "put_aside": null, "energy_j": null });
     let kept = json!({
         "version": 2, "label": "reports/sleep", "machine": machine, "warm_up": 10, "is_steady": true, "noise": noise, "busy": [],
-        "subjects": names.iter().map(subject).collect::<Vec<_>>(), "probe": { "steps": 500_000, "seconds": [1e-3, 1e-3] },
+        "subjects": names.iter().map(subject).collect::<Vec<_>>(), "probe": { "steps": 600_000, "seconds": [1e-3, 1e-3] },
     });
     kept.to_string()
 }
@@ -54,7 +54,7 @@ fn programs_are_timed_round_by_round() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let out = |name: &str| project.read(&format!("out/reports/sleep/{name}"));
     let report: Value = serde_json::from_str(&out("report.json")).expect("JSON");
-    assert_eq!((&report["version"], &report["of"]), (&json!(10), &json!("timing")));
+    assert_eq!((&report["version"], &report["of"]), (&json!(11), &json!("timing")));
     let rows = &report["timing"]["rows"];
     assert_eq!((&rows[0]["subject"], &rows[1]["rounds"]), (&json!("true"), &json!(4)));
     assert!(rows[1]["ratio"]["value"].as_f64().expect("a ratio") > 0.0 && rows[1]["p95_s"].is_null());
@@ -64,7 +64,8 @@ fn programs_are_timed_round_by_round() {
             assert_eq!(subject[field].as_array().expect("a list").len(), 4, "{field}");
         }
     }
-    assert_eq!(kept["probe"]["seconds"].as_array().expect("a list").len(), 5);
+    // At the begin, at the end, and between where rounds took long.
+    assert!((2..=5).contains(&kept["probe"]["seconds"].as_array().expect("a list").len()));
     contains(&out("report.md"), &["# reports/sleep", "| subject | median, ", "| by true |", "probe of fixed work"]);
     contains(&out("report.csv"), &["\ntrue,,,p50_s,", "\ncount,,,ratio,"]);
     contains(&out("report.html"), &["id=\"rounds\"", "id=\"machine\"", "<polyline"]);

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::measure::Series;
 use crate::measure::estimate::Estimate;
-use crate::measure::kept::{Against, By, Kept, OfModel, Subject};
+use crate::measure::kept::{Against, By, Kept, OfModel, Subject, is_none};
 use crate::measure::noise::Noise;
 use crate::measure::summary::{Ratio, Summary, median, median_of, paired};
 use crate::measure::workload::{Work, Workload};
@@ -22,6 +22,9 @@ pub struct Timing {
     pub warm_up: usize,
     /// Whether every subject was steady then.
     pub is_steady: bool,
+    /// Rounds that do not count, since something disturbed the machine beside them.
+    #[serde(skip_serializing_if = "is_none")]
+    pub set_aside: usize,
     /// How narrow the medians' intervals were to be, as a share of the median to either side.
     pub precision: f64,
     /// Whether they are.
@@ -157,6 +160,7 @@ impl Timing {
         Self {
             warm_up: kept.warm_up,
             is_steady: kept.is_steady,
+            set_aside: kept.set_aside,
             precision: precision.asked,
             is_precise: precision.is_reached,
             floor_bytes,
@@ -295,6 +299,7 @@ pub(crate) mod tests {
             label: "reports/search".into(),
             machine: "a processor, 2 cores, 8 GiB, linux x86_64".into(),
             warm_up: 10,
+            set_aside: 3,
             is_steady: true,
             subjects: vec![subject("grep", series(1.0)), subject("<awk>", series(factor))],
             probe: Probe { steps: STEPS, seconds: (0..121).map(|i| 1e-3 * (1.0 + 1e-4 * f64::from(i % 7))).collect() },

@@ -60,9 +60,13 @@ pub fn lines(numbers: &Numbers) -> Vec<Line<'_>> {
 pub fn markdown(numbers: &Numbers, md: &mut String) {
     let Some(timing) = &numbers.timing else { return };
     let (rounds, warm_up) = (timing.rounds(), timing.warm_up);
+    let set_aside = match timing.set_aside {
+        0 => String::new(),
+        set_aside => format!(", {set_aside} more set aside beside a slow probe"),
+    };
     let _ = writeln!(
         md,
-        "\nMeasured on: {}. {rounds} rounds after {warm_up} to warm up; in brackets 95 % intervals over the rounds; \u{25b2}: \
+        "\nMeasured on: {}. {rounds} rounds after {warm_up} to warm up{set_aside}; in brackets 95 % intervals over the rounds; \u{25b2}: \
          slower than the first beyond noise, \u{25bc}: quicker.\n",
         numbers.machine
     );
