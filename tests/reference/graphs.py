@@ -4,6 +4,7 @@
 """
 
 import collections
+import concurrent.futures
 import json
 import os
 import re
@@ -105,15 +106,30 @@ def hold(line):
     return (f"off by {most:.1e} of the largest value, and {line['allowed']:.1e} is allowed" if most > line["allowed"] else None), most
 
 
+def batches(graphs, directory, count, seed):
+    """Each batch's first seed and what wrote it. The next one is written while the caller holds this one."""
+
+    def write(first, dir):
+        shutil.rmtree(dir, ignore_errors=True)
+        command = [graphs, dir, "--seed", str(first), "--count", str(min(BATCH, seed + count - first))]
+        return first, subprocess.run(command, capture_output=True, text=True)
+
+    firsts = range(seed, seed + count, BATCH)
+    with concurrent.futures.ThreadPoolExecutor(1) as writer:
+        # Files lie in one directory while those of the other are read.
+        ahead = lambda i: writer.submit(write, firsts[i], os.path.join(directory, str(i % 2))) if i < len(firsts) else None
+        next_one = ahead(0)
+        for i in range(len(firsts)):
+            made, next_one = next_one.result(), ahead(i + 1)
+            yield made
+
+
 def main(graphs, directory, count, seed):
     written, equal = collections.Counter(), collections.Counter()
     refused = collections.defaultdict(collections.Counter)
     largest = collections.defaultdict(float)
     faults, told, sensitive, none = [], 0, 0, collections.Counter()
-    for first in range(seed, seed + count, BATCH):
-        shutil.rmtree(directory, ignore_errors=True)
-        command = [graphs, directory, "--seed", str(first), "--count", str(min(BATCH, seed + count - first))]
-        made = subprocess.run(command, capture_output=True, text=True)
+    for first, made in batches(graphs, directory, count, seed):
         if made.returncode:
             faults.append(f"seeds from {first}: the generator ends with {made.returncode}: {made.stderr[-300:]}")
         for line in map(json.loads, made.stdout.splitlines()):
