@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::coreml::Target;
 use super::format::{Format, Layout, Options, Precision, Ranges, open, write};
 use super::graph::{Dim, Graph};
-use super::source::{Given, Part, Source, Tensors};
+use super::source::{Given, Part, Source, Tensors, Values};
 use super::verify::{self, Allowed, Difference};
 use super::written::{self, Program, Written};
 use super::{onnx, tflite};
@@ -535,6 +535,29 @@ fn no_two_values_have_one_name() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), graph.values.len(), "{graph}");
+}
+
+#[test]
+fn sums_with_what_hides_scores_are_no_bytes() {
+    use crate::backend::Scope;
+    use crate::backend::Tensor;
+    let graph = of_rows(&["y"], |x| {
+        let heads = x.add(x)?.reshape(&[x.shape()[0], 1, 4, 1])?;
+        let scope = Scope { lengths: vec![4; x.shape()[0]].into(), causal: true };
+        Ok(vec![TraceTensor::attention(&heads, &heads, &heads, &scope, 1.0)?])
+    });
+    let given = Tensors {
+        name: "x".into(),
+        shape: vec![2, 4],
+        values: Values::Floats(vec![0.1, -0.9, 0.5, 0.3, 0.7, -0.2, 0.4, 1.0]),
+    };
+    let plain = options(21);
+    let ranges = onnx::ranges(&graph, 21, &plain, &[vec![given]]).expect("runs");
+    let lowest = ranges.values().map(|[low, _]| *low).fold(0.0, f32::min);
+    assert!(lowest < -1e37, "{ranges:?}");
+    let written = write(&graph, &Options { precision: Precision::Int8Calibrated, ranges, ..plain }).expect("writes");
+    assert!(has(&written, "add/Add/bytes"));
+    assert!(!has(&written, "attention/Add/bytes") && !has(&written, "attention/Where/bytes"));
 }
 
 #[test]

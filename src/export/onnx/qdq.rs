@@ -17,15 +17,19 @@ use crate::export::grid::{self, Codes, Grid};
 /// (onnxruntime's `reduce_range`).
 const LAST: f32 = 63.0;
 
+/// What hides a score is lower than any value that a model computes: the steps of bytes that reach so far are wider than all scores
+/// together, and would make them one.
+const HIDES: f32 = -1e30;
+
 /// The tensors that may be bytes: what comes in and goes out of operators that compute so.
 pub(super) fn tensors(lowered: &Lowered) -> Vec<String> {
-    let Found { given, made, .. } = Found::of(lowered);
+    let Found { given, made, .. } = Found::of(lowered, |_| false);
     given.into_iter().chain(made).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The same in pairs, by the least and the largest value that each tensor was seen to have. What was not seen is no tensor of floats.
 pub(super) fn pairs(mut lowered: Lowered, ranges: &Ranges) -> Lowered {
-    let found = Found::of(&lowered);
+    let found = Found::of(&lowered, |name| ranges.get(name).is_some_and(|[low, _]| *low < HIDES));
     let is_seen = |name: &String| ranges.contains_key(name);
     let grids: BTreeMap<String, Grid> = found
         .given
@@ -168,7 +172,8 @@ struct Found {
 }
 
 impl Found {
-    fn of(lowered: &Lowered) -> Self {
+    /// Sums with what hides scores stay in floats.
+    fn of(lowered: &Lowered, hides: impl Fn(&str) -> bool) -> Self {
         let constants: HashMap<&str, &Tensor> =
             lowered.initializers.iter().map(|tensor| (&tensor.name[..], tensor)).collect();
         let mut readers: HashMap<&str, Vec<&Node>> = HashMap::new();
@@ -201,7 +206,9 @@ impl Found {
                     found.given.push(x.clone());
                     found.weights.push(Weights { given: x.clone(), weight: weight.clone(), axis, bias });
                 }
-                ("Add" | "Concat", inputs) if !inputs.iter().any(is_constant) => found.given.extend_from_slice(inputs),
+                ("Add" | "Concat", inputs) if !inputs.iter().any(|input| is_constant(input) || hides(input)) => {
+                    found.given.extend_from_slice(inputs);
+                }
                 _ => continue,
             }
             let output = &node.output[0];
